@@ -1,0 +1,1 @@
+//! Sabir, a multi-protocol message broker.

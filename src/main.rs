@@ -1,0 +1,2 @@
+//! The `sabir` binary.
+fn main() {}
