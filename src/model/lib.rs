@@ -1,8 +1,20 @@
 //! The neutral message model: a superset of what JMS, AMQP and MQTT 5 messages can express, and the seam between
 //! protocols and the core. It points nowhere: no socket, no disk, no clock, no protocol's word.
 
+pub mod access;
+pub mod chunks;
 pub mod clock;
+pub mod command;
+pub mod delivery;
+pub mod destination;
 pub mod error;
+pub mod event;
 pub mod headers;
 pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod pattern;
 pub mod selector;
+pub mod session;
+pub mod settlement;
+pub mod varint;

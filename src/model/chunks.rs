@@ -1,0 +1,248 @@
+//! Outgoing bytes as a chain of pooled chunks: small writes are copied, large bodies referenced.
+//!
+//! A growing `Vec` would pass through mmap and page faults at every burst; fixed chunks from a per-thread pool do not.
+//! A drained chain holds no chunk.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// Size of one pooled chunk, in bytes.
+pub const CHUNK_BYTES: usize = 16 * 1024;
+/// Chunks each thread keeps for reuse (1 MiB).
+const POOL_CHUNKS_MAX: usize = 64;
+/// Bodies from this size up are referenced instead of copied.
+pub const REFERENCE_BYTES_MIN: usize = 1024;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_chunk() -> Vec<u8> {
+    POOL.with(|pool| pool.borrow_mut().pop()).unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+}
+
+fn give_chunk(mut chunk: Vec<u8>) {
+    // A chunk that an encoder let grow beyond its size goes back to the allocator, not to the pool.
+    if chunk.capacity() != CHUNK_BYTES {
+        return;
+    }
+    chunk.clear();
+    POOL.with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < POOL_CHUNKS_MAX {
+            pool.push(chunk);
+        }
+    });
+}
+
+#[derive(Debug)]
+enum Part {
+    Owned(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Part {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// A chain of outgoing bytes.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    parts: VecDeque<Part>,
+    /// Bytes of the first part that have been taken already.
+    taken: usize,
+    len: usize,
+}
+
+impl Chunks {
+    /// An empty chain; allocates nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes not yet taken.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Lets `encode` append to a buffer that has at least `hint` bytes of room (or [`CHUNK_BYTES`], if less).
+    /// Writing more than the hint is correct but may reallocate.
+    pub fn write<R>(&mut self, hint: usize, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let wanted = hint.min(CHUNK_BYTES);
+        let fits = matches!(self.parts.back(), Some(Part::Owned(tail)) if tail.capacity() - tail.len() >= wanted);
+        if !fits {
+            self.parts.push_back(Part::Owned(take_chunk()));
+        }
+        let Some(Part::Owned(tail)) = self.parts.back_mut() else {
+            unreachable!("the last part is the owned chunk checked or pushed above")
+        };
+        let before = tail.len();
+        let result = encode(tail);
+        // An encoder appends; were it to truncate, the count below would still be that of what is there.
+        self.len = self.len - before + tail.len();
+        result
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = match self.parts.back() {
+                Some(Part::Owned(tail)) => tail.capacity() - tail.len(),
+                _ => 0,
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(if room == 0 { CHUNK_BYTES } else { room }));
+            self.write(now.len(), |out| out.extend_from_slice(now));
+            bytes = later;
+        }
+    }
+
+    /// Appends a body: copied when small, referenced when large.
+    pub fn put_shared(&mut self, bytes: &Bytes) {
+        if bytes.len() < REFERENCE_BYTES_MIN {
+            self.put(bytes);
+        } else {
+            self.len += bytes.len();
+            self.parts.push_back(Part::Shared(bytes.clone()));
+        }
+    }
+
+    /// Moves everything from `other` to the end of this chain.
+    pub fn append(&mut self, other: &mut Self) {
+        if other.is_empty() {
+            return;
+        }
+        let skip = std::mem::take(&mut other.taken);
+        let small = other.len <= CHUNK_BYTES / 4;
+        other.len = 0;
+        for (index, part) in other.parts.drain(..).enumerate() {
+            let from = if index == 0 { skip } else { 0 };
+            match part {
+                // Small remainders are copied so that chunks do not travel between pools nearly empty.
+                Part::Owned(bytes) if small || from > 0 => {
+                    self.put(bytes.get(from..).unwrap_or_default());
+                    give_chunk(bytes);
+                }
+                Part::Owned(bytes) => {
+                    self.len += bytes.len();
+                    self.parts.push_back(Part::Owned(bytes));
+                }
+                Part::Shared(bytes) => {
+                    let rest = bytes.slice(from..);
+                    self.len += rest.len();
+                    self.parts.push_back(Part::Shared(rest));
+                }
+            }
+        }
+    }
+
+    /// Fills `slices` with what comes next and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        for (index, part) in self.parts.iter().enumerate() {
+            let Some(slot) = slices.get_mut(count) else { break };
+            let from = if index == 0 { self.taken } else { 0 };
+            let bytes = part.as_slice().get(from..).unwrap_or_default();
+            if !bytes.is_empty() {
+                *slot = IoSlice::new(bytes);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Drops the next `count` bytes: they have been written.
+    pub fn consume(&mut self, count: usize) {
+        let mut left = count.min(self.len);
+        self.len -= left;
+        while let Some(part) = self.parts.front() {
+            let available = part.as_slice().len() - self.taken;
+            if left < available {
+                self.taken += left;
+                return;
+            }
+            left -= available;
+            self.taken = 0;
+            if let Some(Part::Owned(chunk)) = self.parts.pop_front() {
+                give_chunk(chunk);
+            }
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.consume(self.len);
+    }
+
+    /// All bytes in one `Vec`: for tests and tools.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.len);
+        for (index, part) in self.parts.iter().enumerate() {
+            let from = if index == 0 { self.taken } else { 0 };
+            all.extend_from_slice(part.as_slice().get(from..).unwrap_or_default());
+        }
+        all
+    }
+}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        for part in self.parts.drain(..) {
+            if let Part::Owned(chunk) = part {
+                give_chunk(chunk);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out_whatever_the_sizes() {
+        let mut chunks = Chunks::new();
+        let mut expected = Vec::new();
+        for size in [0usize, 1, 100, 1023, 1024, 5000, 16 * 1024, 40_000] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            chunks.put(&bytes);
+            expected.extend_from_slice(&bytes);
+            chunks.put_shared(&Bytes::from(bytes.clone()));
+            expected.extend_from_slice(&bytes);
+        }
+        assert_eq!(chunks.to_vec(), expected);
+        let mut other = Chunks::new();
+        other.put(b"head");
+        chunks.consume(7);
+        other.append(&mut chunks);
+        assert!(chunks.is_empty());
+        let mut got = Vec::new();
+        while !other.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let count = other.slices(&mut slices);
+            assert!(count > 0);
+            got.extend_from_slice(slices[0].get(..1000.min(slices[0].len())).unwrap_or_default());
+            let taken = 1000.min(slices[0].len());
+            other.consume(taken);
+        }
+        let mut want = b"head".to_vec();
+        want.extend_from_slice(&expected[7..]);
+        assert_eq!(got, want);
+    }
+}

@@ -1,0 +1,99 @@
+//! One attempt to hand a message to one subscription.
+
+use crate::destination::{Destination, DestinationRef};
+use crate::ids::{DeliveryToken, SubscriptionKey};
+use crate::message::{Message, Tag};
+
+/// What an egress is given to encode.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// The subscription it is for.
+    pub subscription: SubscriptionKey,
+    /// The queue that dispatches it, where the consumer reads a queue by its own name. `None` for topics and for the
+    /// queues behind durable subscriptions: there the message's own destination is what the consumer subscribed to.
+    pub queue: Option<&'a Destination>,
+    /// Names this attempt if it must be settled; `None` if nobody waits for that.
+    pub token: Option<DeliveryToken>,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// Whether an earlier attempt may have reached a consumer.
+    pub redelivered: bool,
+    /// Whether this is a look at a message that stays where it is.
+    pub browsed: bool,
+}
+
+impl<'a> Delivery<'a> {
+    /// The destination the consumer should see.
+    #[must_use]
+    pub fn destination(&self) -> Option<DestinationRef<'a>> {
+        match self.queue {
+            Some(queue) => Some(queue.as_ref()),
+            None => self.message.destination(),
+        }
+    }
+
+    /// Where the message was first sent if that is not [`Delivery::destination`]: dotted qualified text.
+    #[must_use]
+    pub fn original_destination(&self) -> Option<String> {
+        if let Some(text) = self.message.fields().find_text(Tag::OriginalDestination) {
+            return Some(text.to_owned());
+        }
+        let sent = self.message.destination()?;
+        (Some(sent) != self.destination()).then(|| sent.to_string())
+    }
+}
+
+/// What became of an attempt to encode a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is in the outbox.
+    Sent,
+    /// The protocol's own window is full: back to the head, uncounted.
+    NoCredit,
+    /// This receiver can never take it (too large for it, not expressible): settled as rejected for this receiver.
+    Undeliverable(&'static str),
+}
+
+/// Encoded forms shared by the receivers of one fan-out: one per dialect.
+#[derive(Debug, Default)]
+pub struct EncodeCache {
+    entries: Vec<(u32, Vec<u8>)>,
+    used: usize,
+}
+
+impl EncodeCache {
+    /// An empty cache; keep one per publisher and [`EncodeCache::reset`] it between messages.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets all entries, keeping modest buffers.
+    pub fn reset(&mut self) {
+        for (_, bytes) in self.entries.iter_mut().take(self.used) {
+            bytes.clear();
+            bytes.shrink_to(64 * 1024);
+        }
+        self.used = 0;
+    }
+
+    /// What `dialect` encoded, encoding it now if nobody of that dialect has.
+    pub fn get_or_encode(&mut self, dialect: u32, encode: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let found = self.entries.iter().take(self.used).position(|(known, _)| *known == dialect);
+        let index = found.unwrap_or_else(|| {
+            if self.used == self.entries.len() {
+                self.entries.push((dialect, Vec::new()));
+            }
+            let index = self.used;
+            if let Some((known, bytes)) = self.entries.get_mut(index) {
+                *known = dialect;
+                encode(bytes);
+            }
+            self.used += 1;
+            index
+        });
+        self.entries.get(index).map_or(&[], |(_, bytes)| bytes)
+    }
+}

@@ -1,0 +1,31 @@
+//! What the broker tells a session besides deliveries.
+
+use crate::error::Refusal;
+use crate::ids::SubscriptionKey;
+
+/// An answer that took time, or news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The connection is introduced.
+    Opened,
+    /// The connection is not let in. The session says so and asks to be closed.
+    OpenRefused(Refusal),
+    /// The oldest this many kept receipts may leave.
+    Receipts(usize),
+    /// A settlement named nothing that could be settled.
+    SettleRefused {
+        /// The session's own mark of the acknowledgement.
+        cookie: u64,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A subscription ended by the broker: its destination was deleted, or its permission withdrawn.
+    SubscriptionEnded {
+        /// Which one.
+        key: SubscriptionKey,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The broker ends the connection: shutdown, take-over, policy. The session says farewell in its protocol's way.
+    Closing(Refusal),
+}
