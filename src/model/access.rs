@@ -223,9 +223,13 @@ mod tests {
 
     #[test]
     fn loopback_is_seen_through_mapped_addresses() {
-        for (address, loopback) in
-            [("127.0.0.1", true), ("127.9.9.9", true), ("::1", true), ("::ffff:127.0.0.1", true), ("10.0.0.1", false)]
-        {
+        for (address, loopback) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+        ] {
             let address: IpAddr = address.parse().expect("a literal address");
             assert_eq!(Remote::Address(address).is_loopback(), loopback, "{address}");
         }
