@@ -1,0 +1,420 @@
+//! Ops: what the log says happened. Encoding into a buffer, and decoding that never trusts a length.
+//!
+//! A group is a run of ops closed by [`END`]; integers are LEB128 unless a width is given.
+//!
+//! | code | op | fields |
+//! | --- | --- | --- |
+//! | 0 | end of group | |
+//! | 1 | put | priority u8, flags u8, expires, n, n × (queue, seq), head length, body length, head, body |
+//! | 2 | moved | as put: the same message again, copied forward out of an old segment |
+//! | 3 | reference | to queue, to seq, from queue, from seq |
+//! | 4 | acknowledge | queue, first, count |
+//! | 5 | acknowledge on | zigzag(first − end of the previous run of the same queue in this group), count |
+//! | 6 | attempts | queue, seq, count |
+//! | 7 | delete queue | queue |
+//! | 8 | set | table u8, key length, value length, key, value |
+//! | 9 | remove | table u8, key length, key |
+//! | 16–31 | reserved for page files (paged out, page dropped) | |
+//! | 32–47 | reserved for two-phase transactions | |
+
+use crate::PutMeta;
+use sabir_model::ids::{QueueId, Sequence};
+
+pub(crate) const END: u8 = 0;
+const PUT: u8 = 1;
+const MOVED: u8 = 2;
+const REFERENCE: u8 = 3;
+const ACKNOWLEDGE: u8 = 4;
+const ACKNOWLEDGE_ON: u8 = 5;
+const ATTEMPTS: u8 = 6;
+const DELETE_QUEUE: u8 = 7;
+const SET: u8 = 8;
+const REMOVE: u8 = 9;
+
+/// The bytes are no op of this format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// One decoded op, borrowing the frame.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Op<'a> {
+    End,
+    Put { moved: bool, targets: Targets<'a>, meta: PutMeta, head: &'a [u8], body: &'a [u8] },
+    Reference { to: (QueueId, Sequence), from: (QueueId, Sequence) },
+    Acknowledge { queue: QueueId, first: u64, count: u64 },
+    Attempts { queue: QueueId, sequence: u64, count: u32 },
+    DeleteQueue { queue: QueueId },
+    Set { table: u8, key: &'a [u8], value: &'a [u8] },
+    Remove { table: u8, key: &'a [u8] },
+}
+
+/// The target list of a put, still encoded; checked when the op was decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Targets<'a> {
+    rest: &'a [u8],
+}
+
+impl Iterator for Targets<'_> {
+    type Item = (QueueId, Sequence);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let queue = take_varint(&mut self.rest)?;
+        let sequence = take_varint(&mut self.rest)?;
+        Some((QueueId(queue), Sequence(sequence)))
+    }
+}
+
+/// Reads ops until the bytes end or make no sense.
+#[derive(Clone, Debug)]
+pub(crate) struct Ops<'a> {
+    rest: &'a [u8],
+    previous: Option<(QueueId, u64)>,
+    broken: bool,
+}
+
+impl<'a> Ops<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, previous: None, broken: false }
+    }
+
+    fn decode(&mut self, code: u8) -> Option<Op<'a>> {
+        let rest = &mut self.rest;
+        Some(match code {
+            END => {
+                self.previous = None;
+                Op::End
+            }
+            PUT | MOVED => {
+                let priority = take_u8(rest)?;
+                let flags = take_u8(rest)?;
+                let expires_ms = take_varint(rest)?;
+                let count = take_varint(rest)?;
+                let start = *rest;
+                // Every target takes two bytes at least, so a lying count ends the loop soon.
+                for _ in 0..count {
+                    take_varint(rest)?;
+                    take_varint(rest)?;
+                }
+                let targets = Targets { rest: start.get(..start.len() - rest.len())? };
+                let head_len = take_varint(rest)?;
+                let body_len = take_varint(rest)?;
+                let head = take(rest, head_len)?;
+                let body = take(rest, body_len)?;
+                Op::Put {
+                    moved: code == MOVED,
+                    targets,
+                    meta: PutMeta { priority, flags, expires_ms },
+                    head,
+                    body,
+                }
+            }
+            REFERENCE => {
+                let to = (QueueId(take_varint(rest)?), Sequence(take_varint(rest)?));
+                let from = (QueueId(take_varint(rest)?), Sequence(take_varint(rest)?));
+                Op::Reference { to, from }
+            }
+            ACKNOWLEDGE => {
+                let queue = QueueId(take_varint(rest)?);
+                let first = take_varint(rest)?;
+                let count = take_varint(rest)?;
+                self.previous = Some((queue, first.saturating_add(count)));
+                Op::Acknowledge { queue, first, count }
+            }
+            ACKNOWLEDGE_ON => {
+                let (queue, end) = self.previous?;
+                let first = end.wrapping_add(unzigzag(take_varint(rest)?));
+                let count = take_varint(rest)?;
+                self.previous = Some((queue, first.saturating_add(count)));
+                Op::Acknowledge { queue, first, count }
+            }
+            ATTEMPTS => {
+                let queue = QueueId(take_varint(rest)?);
+                let sequence = take_varint(rest)?;
+                let count = u32::try_from(take_varint(rest)?).ok()?;
+                Op::Attempts { queue, sequence, count }
+            }
+            DELETE_QUEUE => Op::DeleteQueue { queue: QueueId(take_varint(rest)?) },
+            SET => {
+                let table = take_u8(rest)?;
+                let key_len = take_varint(rest)?;
+                let value_len = take_varint(rest)?;
+                Op::Set { table, key: take(rest, key_len)?, value: take(rest, value_len)? }
+            }
+            REMOVE => {
+                let table = take_u8(rest)?;
+                let key_len = take_varint(rest)?;
+                Op::Remove { table, key: take(rest, key_len)? }
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Iterator for Ops<'a> {
+    type Item = Result<Op<'a>, Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.broken {
+            return None;
+        }
+        let code = take_u8(&mut self.rest)?;
+        let op = self.decode(code).ok_or(Malformed);
+        self.broken = op.is_err();
+        Some(op)
+    }
+}
+
+/// Whether `body` is exactly `groups` well-formed groups. Asked before anything of a frame is applied.
+pub(crate) fn is_well_formed(body: &[u8], groups: u32) -> bool {
+    let (mut ends, mut open) = (0u32, false);
+    for op in Ops::new(body) {
+        match op {
+            Ok(Op::End) => {
+                ends = ends.saturating_add(1);
+                open = false;
+            }
+            Ok(_) => open = true,
+            Err(Malformed) => return false,
+        }
+    }
+    !open && ends == groups
+}
+
+pub(crate) fn put(
+    out: &mut Vec<u8>,
+    moved: bool,
+    targets: &[(QueueId, Sequence)],
+    meta: PutMeta,
+    head: &[&[u8]],
+    body: &[u8],
+) {
+    let head_len: usize = head.iter().map(|piece| piece.len()).sum();
+    out.reserve(64 + targets.len() * 20 + head_len + body.len());
+    out.extend_from_slice(&[if moved { MOVED } else { PUT }, meta.priority, meta.flags]);
+    put_varint(out, meta.expires_ms);
+    put_varint(out, targets.len() as u64);
+    for (queue, sequence) in targets {
+        put_varint(out, queue.0);
+        put_varint(out, sequence.0);
+    }
+    put_varint(out, head_len as u64);
+    put_varint(out, body.len() as u64);
+    for piece in head {
+        out.extend_from_slice(piece);
+    }
+    out.extend_from_slice(body);
+}
+
+pub(crate) fn reference(out: &mut Vec<u8>, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
+    out.push(REFERENCE);
+    for number in [to.0.0, to.1.0, from.0.0, from.1.0] {
+        put_varint(out, number);
+    }
+}
+
+/// `previous` is the queue and end of the last run in this group; it is kept up to date here.
+pub(crate) fn acknowledge(
+    out: &mut Vec<u8>,
+    previous: &mut Option<(QueueId, u64)>,
+    queue: QueueId,
+    first: u64,
+    count: u64,
+) {
+    match *previous {
+        Some((same, end)) if same == queue => {
+            out.push(ACKNOWLEDGE_ON);
+            put_varint(out, zigzag(first.wrapping_sub(end)));
+        }
+        _ => {
+            out.push(ACKNOWLEDGE);
+            put_varint(out, queue.0);
+            put_varint(out, first);
+        }
+    }
+    put_varint(out, count);
+    *previous = Some((queue, first.saturating_add(count)));
+}
+
+pub(crate) fn attempts(out: &mut Vec<u8>, queue: QueueId, sequence: u64, count: u32) {
+    out.push(ATTEMPTS);
+    put_varint(out, queue.0);
+    put_varint(out, sequence);
+    put_varint(out, u64::from(count));
+}
+
+pub(crate) fn delete_queue(out: &mut Vec<u8>, queue: QueueId) {
+    out.push(DELETE_QUEUE);
+    put_varint(out, queue.0);
+}
+
+pub(crate) fn set(out: &mut Vec<u8>, table: u8, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(&[SET, table]);
+    put_varint(out, key.len() as u64);
+    put_varint(out, value.len() as u64);
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+}
+
+pub(crate) fn remove(out: &mut Vec<u8>, table: u8, key: &[u8]) {
+    out.extend_from_slice(&[REMOVE, table]);
+    put_varint(out, key.len() as u64);
+    out.extend_from_slice(key);
+}
+
+fn zigzag(difference: u64) -> u64 {
+    let signed = difference.cast_signed();
+    ((signed << 1) ^ (signed >> 63)).cast_unsigned()
+}
+
+fn unzigzag(encoded: u64) -> u64 {
+    (encoded >> 1) ^ (encoded & 1).wrapping_neg()
+}
+
+#[inline]
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[inline]
+pub(crate) fn take_u8(rest: &mut &[u8]) -> Option<u8> {
+    let (&byte, tail) = rest.split_first()?;
+    *rest = tail;
+    Some(byte)
+}
+
+#[inline]
+pub(crate) fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let (&first, tail) = rest.split_first()?;
+    if first < 0x80 {
+        *rest = tail;
+        return Some(u64::from(first));
+    }
+    let mut value = 0u64;
+    for (i, &byte) in rest.iter().enumerate().take(10) {
+        let bits = u64::from(byte & 0x7f);
+        // The tenth byte has room for one bit.
+        if i == 9 && bits > 1 {
+            return None;
+        }
+        value |= bits << (7 * i);
+        if byte < 0x80 {
+            *rest = rest.get(i + 1..)?;
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[inline]
+pub(crate) fn take<'a>(rest: &mut &'a [u8], len: u64) -> Option<&'a [u8]> {
+    let (piece, tail) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+    *rest = tail;
+    Some(piece)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Owned {
+        Put(bool, Vec<(u64, u64)>, u8, u8, u64, Vec<u8>, Vec<u8>),
+        Reference([u64; 4]),
+        Acknowledge(u64, u64, u64),
+        Attempts(u64, u64, u32),
+        Delete(u64),
+        Set(u8, Vec<u8>, Vec<u8>),
+        Remove(u8, Vec<u8>),
+        End,
+    }
+
+    fn op() -> impl Strategy<Value = Owned> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+        let number = || prop_oneof![0u64..300, any::<u64>()];
+        let targets = proptest::collection::vec((number(), number()), 0..4);
+        prop_oneof![
+            (any::<bool>(), targets, any::<u8>(), any::<u8>(), number(), bytes(), bytes())
+                .prop_map(|(m, t, p, f, e, h, b)| Owned::Put(m, t, p, f, e, h, b)),
+            [number(), number(), number(), number()].prop_map(Owned::Reference),
+            (0u64..3, number(), 0u64..1000).prop_map(|(q, f, c)| Owned::Acknowledge(q, f, c)),
+            (number(), number(), any::<u32>()).prop_map(|(q, s, c)| Owned::Attempts(q, s, c)),
+            number().prop_map(Owned::Delete),
+            (any::<u8>(), bytes(), bytes()).prop_map(|(t, k, v)| Owned::Set(t, k, v)),
+            (any::<u8>(), bytes()).prop_map(|(t, k)| Owned::Remove(t, k)),
+            Just(Owned::End),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn ops_are_read_back_as_they_were_written(ops in proptest::collection::vec(op(), 0..30)) {
+            let mut out = Vec::new();
+            let mut previous = None;
+            for op in &ops {
+                match op {
+                    Owned::Put(moved, targets, priority, flags, expires_ms, head, body) => {
+                        let targets: Vec<_> = targets.iter().map(|t| (QueueId(t.0), Sequence(t.1))).collect();
+                        let meta = PutMeta { priority: *priority, flags: *flags, expires_ms: *expires_ms };
+                        let (left, right) = head.split_at(head.len() / 2);
+                        put(&mut out, *moved, &targets, meta, &[left, right], body);
+                    }
+                    Owned::Reference([a, b, c, d]) =>
+                        reference(&mut out, (QueueId(*a), Sequence(*b)), (QueueId(*c), Sequence(*d))),
+                    Owned::Acknowledge(q, f, c) => acknowledge(&mut out, &mut previous, QueueId(*q), *f, *c),
+                    Owned::Attempts(q, s, c) => attempts(&mut out, QueueId(*q), *s, *c),
+                    Owned::Delete(q) => delete_queue(&mut out, QueueId(*q)),
+                    Owned::Set(t, k, v) => set(&mut out, *t, k, v),
+                    Owned::Remove(t, k) => remove(&mut out, *t, k),
+                    Owned::End => { out.push(END); previous = None; }
+                }
+            }
+            let read: Vec<_> = Ops::new(&out).map(|op| op.unwrap()).collect();
+            prop_assert_eq!(read.len(), ops.len());
+            for (read, wrote) in read.iter().zip(&ops) {
+                let same = match (read, wrote) {
+                    (Op::Put { moved, targets, meta, head, body }, Owned::Put(m, t, p, f, e, h, b)) => {
+                        let targets: Vec<_> = targets.clone().map(|(q, s)| (q.0, s.0)).collect();
+                        moved == m && &targets == t && (meta.priority, meta.flags, meta.expires_ms) == (*p, *f, *e)
+                            && head == h && body == b
+                    }
+                    (Op::Reference { to, from }, Owned::Reference(n)) => [to.0.0, to.1.0, from.0.0, from.1.0] == *n,
+                    (Op::Acknowledge { queue, first, count }, Owned::Acknowledge(q, f, c)) =>
+                        (queue.0, *first, *count) == (*q, *f, *c),
+                    (Op::Attempts { queue, sequence, count }, Owned::Attempts(q, s, c)) =>
+                        (queue.0, *sequence, *count) == (*q, *s, *c),
+                    (Op::DeleteQueue { queue }, Owned::Delete(q)) => queue.0 == *q,
+                    (Op::Set { table, key, value }, Owned::Set(t, k, v)) => table == t && key == k && value == v,
+                    (Op::Remove { table, key }, Owned::Remove(t, k)) => table == t && key == k,
+                    (Op::End, Owned::End) => true,
+                    _ => false,
+                };
+                prop_assert!(same, "{:?} was read as {:?}", wrote, read);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = is_well_formed(&bytes, 1);
+            for op in Ops::new(&bytes) {
+                if let Ok(Op::Put { targets, .. }) = op { targets.for_each(drop); }
+            }
+        }
+    }
+
+    #[test]
+    fn neighbouring_acknowledgements_of_one_queue_take_three_bytes() {
+        let (mut out, mut previous) = (Vec::new(), None);
+        acknowledge(&mut out, &mut previous, QueueId(7), 1_000_000, 1);
+        let first = out.len();
+        acknowledge(&mut out, &mut previous, QueueId(7), 1_000_003, 1);
+        acknowledge(&mut out, &mut previous, QueueId(7), 999_990, 1);
+        assert_eq!(out.len() - first, 6);
+    }
+}

@@ -1,0 +1,4 @@
+//! Frames inside segment files.
+
+/// Bytes of a frame's header.
+pub(crate) const FRAME_HEADER: usize = 48;
