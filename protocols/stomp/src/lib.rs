@@ -5,7 +5,11 @@
 //! speaks the other side of the protocol, for tools and tests. What each clause of the specifications became is listed
 //! in `docs/stomp.md`.
 
+pub mod client;
+mod decode;
 mod egress;
+mod encode;
+mod frame;
 mod session;
 
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use sabir_model::clock::Instant;
 use sabir_model::limits::Limits;
 
 pub use crate::egress::StompEgress;
+pub use crate::frame::Version;
 pub use crate::session::StompSession;
 
 /// The two halves of a new connection's protocol state. `server_name` is what CONNECTED calls us (`Sabir/0.1.0`);
