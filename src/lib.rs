@@ -1,1 +1,3 @@
 //! Sabir, a multi-protocol message broker.
+
+pub mod config;

@@ -1,0 +1,170 @@
+//! The flat table of every key: name, type, bounds, default and one line of documentation. The reader, the sample file,
+//! `--help` and `docs/configuration.md` are made from it, so a key that is not here does not exist.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::table::{bytes, count, ms, table};
+use super::types::{AnonymousLocal, Durability, LogFilter, LogFormat, Origin};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+table! {
+    /// Where clients connect.
+    Listeners "listeners" {
+        /// STOMP over TCP.
+        stomp: Vec<SocketAddr> = "127.0.0.1:61613";
+        /// Every protocol over TCP; the first bytes tell which.
+        any: Vec<SocketAddr> = "127.0.0.1:61616";
+        /// HTTP: STOMP over WebSocket at /stomp, health at /healthz/live and /healthz/ready, metrics at /metrics.
+        http: Vec<SocketAddr> = "127.0.0.1:8161";
+        /// Every protocol over Unix sockets, by path.
+        unix: Vec<PathBuf> = "off";
+    }
+}
+
+table! {
+    /// Where messages are kept, and how safely.
+    Store "store" {
+        /// The directory of the message log; made if absent. One server at a time.
+        dir: PathBuf = "./sabir-data";
+        /// What a receipt for a persistent message promises where no policy says otherwise.
+        durability: Durability = "fsync";
+        /// Size of one file of the log.
+        segment_bytes: u64 [bytes(4 * KIB, 4 * GIB)] = "64 MiB";
+        /// Size above which the log is compacted. What a restart has to read is about this much.
+        journal_bytes_max: u64 [bytes(16 * KIB, 64 * TIB)] = "1 GiB";
+        /// Most disk space; beyond it persistent sends are refused. 0 is all there is.
+        disk_bytes_max: u64 [bytes(0, 1024 * TIB)] = "0";
+        /// Most bytes that may wait to be written; beyond it persistent sends are refused.
+        pending_bytes_max: usize [bytes(64 * KIB, 64 * GIB)] = "64 MiB";
+        /// Longest time between two checkpoints while anything changes.
+        checkpoint_interval_ms: u64 [ms(100, DAY_MS)] = "30000";
+        /// Copies damaged parts of the log aside and goes on without them, instead of refusing to start.
+        quarantine: bool = "false";
+    }
+}
+
+table! {
+    /// What one client, and all of them together, may use.
+    Limits "limits" {
+        /// Most connections at once.
+        connections_max: usize [count(1, 10_000_000)] = "100000";
+        /// Most connections at once from one address; 0 is no limit.
+        connections_per_address_max: usize [count(0, 10_000_000)] = "0";
+        /// Largest frame.
+        frame_bytes_max: usize [bytes(KIB, 2 * GIB)] = "110 MiB";
+        /// Largest message body.
+        body_bytes_max: usize [bytes(1, 2 * GIB)] = "100 MiB";
+        /// Largest body before the login.
+        body_bytes_before_login: usize [bytes(0, GIB)] = "64 KiB";
+        /// Longest header line.
+        header_line_bytes_max: usize [bytes(128, MIB)] = "10 KiB";
+        /// Most headers of one frame.
+        headers_max: usize [count(8, 100_000)] = "1000";
+        /// Time in which a connection must introduce itself.
+        connect_timeout_ms: u64 [ms(100, 3_600_000)] = "10000";
+        /// Most subscriptions of one connection.
+        subscriptions_per_connection_max: usize [count(1, 1_000_000)] = "10000";
+        /// Most open transactions of one connection.
+        transactions_per_connection_max: usize [count(1, 1_000_000)] = "1000";
+        /// Most bytes in one open transaction.
+        transaction_bytes_max: usize [bytes(KIB, 64 * GIB)] = "128 MiB";
+        /// Most receipts of one connection that wait for the disk; beyond it the connection is read no further.
+        receipts_pending_max: usize [count(1, 10_000_000)] = "100000";
+        /// Bytes waiting for one reader above which it is sent nothing more from queues.
+        outbox_bytes_soft: usize [bytes(4 * KIB, 2 * GIB)] = "1 MiB";
+        /// Bytes waiting for one reader above which its slow-consumer policy applies.
+        outbox_bytes_hard: usize [bytes(4 * KIB, 4 * GIB)] = "8 MiB";
+        /// Time without progress after which a reader that owes us reading is disconnected.
+        write_stall_ms: u64 [ms(100, DAY_MS)] = "30000";
+        /// Most queues and topics.
+        destinations_max: usize [count(1, 100_000_000)] = "1000000";
+        /// Most memory for messages; beyond it sends are refused. 0 is 40 % of the machine's.
+        memory_bytes_max: usize [bytes(0, 64 * TIB)] = "0";
+    }
+}
+
+table! {
+    /// What STOMP leaves open.
+    Stomp "stomp" {
+        /// Shortest heart-beat interval granted.
+        heartbeat_min_ms: u64 [ms(1, DAY_MS)] = "1000";
+        /// Longest heart-beat interval granted.
+        heartbeat_max_ms: u64 [ms(1, DAY_MS)] = "86400000";
+        /// Whether a body with a content-length and no content-type is bytes rather than text.
+        content_length_means_bytes: bool = "true";
+    }
+}
+
+table! {
+    /// HTTP and WebSocket.
+    Http "http" {
+        /// Web pages of these origins may connect; "*" is every origin. A page of this very server always may.
+        allowed_origins: Vec<Origin> = "";
+    }
+}
+
+table! {
+    /// Who is let in. What they may do is said by `[[permission]]`.
+    Security "security" {
+        /// Whether processes of this machine need no name: true, false, or auto, which is true until there are users.
+        allow_anonymous_local: AnonymousLocal = "auto";
+        /// Whether other machines need no name.
+        allow_anonymous_remote: bool = "false";
+        /// The users file, kept by `sabir user`; unset, it is users.toml in store.dir.
+        users_file: Option<PathBuf> = unset;
+        /// Failed logins of one address in a minute, beyond which it must wait; 0 is no limit.
+        login_attempts_per_minute: u32 [count(0, 1_000_000)] = "30";
+    }
+}
+
+table! {
+    /// The process.
+    Server "server" {
+        /// Time that connections have to finish once the server is told to stop.
+        drain_timeout_ms: u64 [ms(0, 3_600_000)] = "10000";
+        /// Threads that serve sockets; 0 is one per core.
+        worker_threads: usize [count(0, 1024)] = "0";
+    }
+}
+
+table! {
+    /// What the server says about itself, on standard error.
+    Log "log" {
+        /// error, warn, info, debug or trace, for everything or by module: info,sabir_store=debug.
+        level: LogFilter = "info";
+        /// auto is human on a terminal and json elsewhere.
+        format: LogFormat = "auto";
+    }
+}
+
+table! {
+    /// How many unacknowledged messages a consumer gets that does not say.
+    Destinations "destinations" {
+        /// Queue consumers.
+        queue_prefetch: u32 [count(1, 1_000_000)] = "1000";
+        /// Topic subscribers.
+        topic_prefetch: u32 [count(1, 1_000_000)] = "32767";
+        /// Durable topic subscribers.
+        durable_prefetch: u32 [count(1, 1_000_000)] = "100";
+        /// Queue browsers.
+        browser_prefetch: u32 [count(1, 1_000_000)] = "500";
+    }
+}
+
+table! {
+    /// A copy of every message sent to a queue, published on a topic first.
+    MirroredQueues "mirrored_queues" {
+        /// Whether queues are mirrored.
+        enabled: bool = "false";
+        /// Before the queue's name in the topic's.
+        prefix: String = "VirtualTopic.Mirror.";
+        /// After the queue's name in the topic's.
+        postfix: String = "";
+    }
+}
