@@ -1,1 +1,35 @@
-//! The destination core.
+//! The destination core: routing, queues, topics, dispatch and transactions, deterministic given its inputs.
+//!
+//! It takes time and disk from traits, opens no socket, and never awaits. Bytes enter through [`Connection`], which is
+//! the [`sabir_model::session::Host`] of a protocol's session, and leave through the outbox of each connection.
+//!
+//! Lock order: maps of a virtual host → queues in ascending id → the journal's buffer → outbox → chunk pool.
+
+mod blocking;
+#[expect(clippy::module_inception, reason = "the broker is what this crate is about")]
+mod broker;
+mod connection;
+mod inflight;
+mod outbox;
+pub mod pattern_trie;
+mod policy;
+mod publish;
+mod queue;
+mod ready;
+mod recovery;
+mod registry;
+mod route;
+mod rules;
+mod selection;
+mod stats;
+mod subscribe;
+mod transaction;
+mod work;
+
+pub use broker::{Broker, BrokerLimits, BrokerOptions, ConnectionInfo, OpenError, RecoverySummary};
+pub use connection::Connection;
+pub use outbox::{OutboxLimits, Writer};
+pub use policy::{DeadLetters, Expired, Negative, Policies, Policy, SlowConsumer};
+pub use recovery::Restored;
+pub use rules::{CompositeRule, Forward, MirroredQueues, Rules, VirtualTopicRule};
+pub use stats::{BrokerStats, QueueStats};

@@ -85,7 +85,8 @@ impl Chunks {
     /// Writing more than the hint is correct but may reallocate.
     pub fn write<R>(&mut self, hint: usize, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let wanted = hint.min(CHUNK_BYTES);
-        let fits = matches!(self.parts.back(), Some(Part::Owned(tail)) if tail.capacity() - tail.len() >= wanted);
+        let fits =
+            matches!(self.parts.back(), Some(Part::Owned(tail)) if tail.capacity() - tail.len() >= wanted);
         if !fits {
             self.parts.push_back(Part::Owned(take_chunk()));
         }

@@ -472,7 +472,8 @@ mod tests {
         writer.group_sequence(-1);
         for size in [0, 1, REFERENCE_BYTES_MIN - 1, REFERENCE_BYTES_MIN, 100_000] {
             let body = vec![7; size];
-            let facts = Facts { priority: 9, persistent: true, body_kind: BodyKind::Text, ..Facts::default() };
+            let facts =
+                Facts { priority: 9, persistent: true, body_kind: BodyKind::Text, ..Facts::default() };
             let message = Message::new(facts, &[writer.as_slice()], Body::Borrowed(&body));
             assert_eq!(message.body(), body);
             assert_eq!(message.destination().unwrap().to_string(), "queue://a.b");
@@ -485,7 +486,8 @@ mod tests {
                     Field::Plain(Tag::GroupSequence, &(-1i32).to_le_bytes()),
                 ]
             );
-            let (decoded, rest) = Facts::decode(&message.facts().encode()).unwrap();
+            let stored = message.facts().encode();
+            let (decoded, rest) = Facts::decode(&stored).unwrap();
             assert_eq!((decoded, rest.len()), (facts, 0));
         }
     }

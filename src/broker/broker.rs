@@ -1,0 +1,477 @@
+//! The broker as a whole: what all connections share, how it opens, ticks, drains and closes.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use sabir_model::access::{Action, Authenticator, Authorizer, Principal, Remote, Resource};
+use sabir_model::clock::Clock;
+use sabir_model::error::{Code, Refusal};
+use sabir_model::event::Event;
+use sabir_model::ids::{ConnectionId, QueueId, SubscriptionKey};
+use sabir_model::limits::Prefetch;
+use sabir_model::session::{Egress, Now};
+use sabir_store::{Fs, RecoveryReport, Store, StoreError, StoreOptions};
+
+use crate::blocking::Pool;
+use crate::connection::{Connection, Mailbox};
+use crate::outbox::{OutboxLimits, Writer};
+use crate::policy::Policies;
+use crate::queue::{Queue, Role};
+use crate::recovery::{Recovered, Restored};
+use crate::registry::VirtualHost;
+use crate::rules::Rules;
+use crate::stats::{BrokerStats, Counters, read};
+use crate::work::{Work, finish};
+
+/// Ticks between two sweeps for expired messages and unused queues: one second at the usual tick of 100 ms.
+const TICKS_PER_SWEEP: u64 = 10;
+
+/// Bounds of the broker.
+#[derive(Clone, Debug)]
+pub struct BrokerLimits {
+    /// Most open connections.
+    pub connections_max: usize,
+    /// Most queues of any kind.
+    pub destinations_max: usize,
+    /// Most bytes of messages in memory; beyond, sends are refused.
+    pub memory_bytes_max: u64,
+    /// Unsynced bytes above which publishers' reading pauses.
+    pub pending_bytes_soft: usize,
+    /// Most bytes one open transaction may hold.
+    pub transaction_bytes_max: usize,
+    /// Most sends and settlements one open transaction may hold.
+    pub transaction_items_max: usize,
+    /// Most temporary destinations of one connection.
+    pub temporaries_max: usize,
+    /// Bounds of one connection's outgoing side.
+    pub outbox: OutboxLimits,
+    /// Credit granted where neither client nor policy names one.
+    pub prefetch: Prefetch,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            destinations_max: 1_000_000,
+            memory_bytes_max: 4 << 30,
+            pending_bytes_soft: 4 << 20,
+            transaction_bytes_max: 256 << 20,
+            transaction_items_max: 1_000_000,
+            temporaries_max: 10_000,
+            outbox: OutboxLimits::default(),
+            prefetch: Prefetch::default(),
+        }
+    }
+}
+
+/// What a broker is made of.
+pub struct BrokerOptions {
+    /// The message log.
+    pub store: StoreOptions,
+    /// The disk it lives on.
+    pub fs: Arc<dyn Fs>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who is who.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Composite destinations, virtual topics, mirrored queues.
+    pub rules: Rules,
+    /// What holds for destinations.
+    pub policies: Policies,
+    /// Bounds.
+    pub limits: BrokerLimits,
+    /// Names of virtual hosts besides the default, `/`.
+    pub virtual_hosts: Vec<String>,
+}
+
+/// Why a broker did not open.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The message log.
+    Store(StoreError),
+    /// A thread could not be started.
+    Thread(std::io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "a thread could not be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// What opening found.
+#[derive(Debug)]
+pub struct RecoverySummary {
+    /// What the log says of itself.
+    pub log: RecoveryReport,
+    /// What came back.
+    pub restored: Restored,
+}
+
+impl fmt::Display for RecoverySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Restored { queues, messages, durable_subscriptions, unreadable } = self.restored;
+        write!(f, "{}", self.log)?;
+        write!(
+            f,
+            "\nrestored {messages} messages in {queues} queues ({durable_subscriptions} durable subscriptions)"
+        )?;
+        if unreadable > 0 {
+            write!(f, "; {unreadable} entries could not be read by this version")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// The peer's address, if the transport has one.
+    pub remote: Option<IpAddr>,
+    /// Whether the peer is on this machine.
+    pub local: bool,
+    /// The peer as shown in logs.
+    pub peer: String,
+    /// The listener it came through.
+    pub listener: &'static str,
+}
+
+impl ConnectionInfo {
+    pub(crate) fn remote(&self) -> Remote {
+        match self.remote {
+            Some(address) => Remote::Address(address),
+            None => Remote::Local,
+        }
+    }
+}
+
+type ById = HashMap<QueueId, (Arc<Queue>, Arc<VirtualHost>), RandomState>;
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) rules: Rules,
+    pub(crate) policies: Policies,
+    pub(crate) limits: BrokerLimits,
+    pub(crate) counters: Counters,
+    /// Bytes of messages in memory.
+    pub(crate) memory: AtomicU64,
+    /// Tells tokens of this boot from those of others.
+    pub(crate) boot: u32,
+    pub(crate) next_queue: AtomicU64,
+    pub(crate) by_id: RwLock<ById>,
+    hosts: Vec<Arc<VirtualHost>>,
+    pub(crate) connections: Mutex<HashMap<ConnectionId, Arc<Mailbox>, RandomState>>,
+    next_connection: AtomicU64,
+    /// Connections whose reading pauses until the next tick.
+    pub(crate) paused: Mutex<Vec<Waker>>,
+    pub(crate) ticks: AtomicU64,
+    draining: AtomicBool,
+    pub(crate) pool: Pool,
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Now {
+        Now { instant: self.clock.now(), wall: self.clock.wall() }
+    }
+
+    pub(crate) fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
+        self.by_id.read().get(&id).map(|(queue, _)| Arc::clone(queue))
+    }
+
+    pub(crate) fn queue_count(&self) -> usize {
+        self.by_id.read().len()
+    }
+
+    /// The virtual host of this name, or the default one.
+    pub(crate) fn host_named(&self, name: &str) -> Arc<VirtualHost> {
+        let found = self.hosts.iter().find(|host| &*host.name == name).or_else(|| self.hosts.first());
+        Arc::clone(found.expect("there is always the default host: opened with one"))
+    }
+
+    /// The virtual host of a queue.
+    pub(crate) fn host_of(&self, queue: &Queue) -> Arc<VirtualHost> {
+        let known = self.by_id.read().get(&queue.id).map(|(_, host)| Arc::clone(host));
+        known.unwrap_or_else(|| self.host_named("/"))
+    }
+
+    /// Asks the authorizer, in words the client can act on.
+    pub(crate) fn check(
+        &self,
+        who: &Principal,
+        action: Action,
+        resource: Resource<'_>,
+    ) -> Result<(), Refusal> {
+        if self.authorizer.allows(who, action, resource) {
+            return Ok(());
+        }
+        let what = match resource {
+            Resource::Server => "here".to_owned(),
+            Resource::Destination(destination) => destination.to_string(),
+            Resource::Pattern(pattern) => pattern.to_string(),
+        };
+        Err(Refusal::new(Code::AccessDenied, format!("{who} may not {action}: {what}")))
+    }
+
+    /// Adds what a batch changed in memory to the account.
+    pub(crate) fn account(&self, work: &mut Work) {
+        let change = std::mem::take(&mut work.memory);
+        if change >= 0 {
+            self.memory.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            let _ = self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
+                Some(bytes.saturating_sub(change.unsigned_abs()))
+            });
+        }
+    }
+
+    pub(crate) fn check_memory(&self) -> Result<(), Refusal> {
+        if self.memory.load(Ordering::Relaxed) < self.limits.memory_bytes_max {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::MemoryFull,
+            "the broker's memory for messages is used up; send again once consumers have caught up",
+        ))
+    }
+
+    /// Whether publishers should pause: memory runs low.
+    pub(crate) fn memory_is_low(&self) -> bool {
+        self.memory.load(Ordering::Relaxed) > self.limits.memory_bytes_max / 5 * 4
+    }
+
+    /// Tells a connection that a subscription has ended without its doing.
+    pub(crate) fn subscription_ended(&self, connection: ConnectionId, key: SubscriptionKey, queue: &Queue) {
+        let mailbox = self.connections.lock().get(&connection).map(Arc::clone);
+        if let Some(mailbox) = mailbox {
+            let sentence = format!("{} was deleted", queue.title());
+            let refusal = Refusal::new(Code::UnknownDestination, sentence);
+            mailbox.post(Event::SubscriptionEnded { key, refusal });
+        }
+    }
+}
+
+/// The broker. A clone is another handle to it.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+impl Broker {
+    /// Opens the log, restores what it holds, and is ready for connections.
+    ///
+    /// # Errors
+    /// If the log cannot be opened, with a sentence that says why.
+    pub fn open(options: BrokerOptions) -> Result<(Self, RecoverySummary), OpenError> {
+        let mut recovered = Recovered::default();
+        let (store, log) =
+            Store::open(options.store, options.fs, &mut recovered).map_err(OpenError::Store)?;
+        let mut hosts = vec![Arc::new(VirtualHost::new("/"))];
+        hosts.extend(
+            options
+                .virtual_hosts
+                .iter()
+                .filter(|name| *name != "/")
+                .map(|name| Arc::new(VirtualHost::new(name))),
+        );
+        // Milliseconds of the start, mixed so that neighbouring starts differ in every bit.
+        let boot = (options.clock.wall().0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32;
+        let shared = Arc::new(Shared {
+            store,
+            clock: options.clock,
+            authenticator: options.authenticator,
+            authorizer: options.authorizer,
+            rules: options.rules,
+            policies: options.policies,
+            limits: options.limits,
+            counters: Counters::default(),
+            memory: AtomicU64::new(0),
+            boot,
+            next_queue: AtomicU64::new(1),
+            by_id: RwLock::default(),
+            hosts,
+            connections: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            paused: Mutex::default(),
+            ticks: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            pool: Pool::start().map_err(OpenError::Thread)?,
+        });
+        let restored = recovered.restore(&shared);
+        Ok((Self { shared }, RecoverySummary { log, restored }))
+    }
+
+    /// Takes in a connection.
+    ///
+    /// # Errors
+    /// [`Code::ShuttingDown`] while draining, [`Code::LimitReached`] beyond the connection limit.
+    pub fn connect(
+        &self,
+        info: ConnectionInfo,
+        egress: Box<dyn Egress>,
+        writer: Box<dyn Writer>,
+    ) -> Result<Connection, Refusal> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(Refusal::new(Code::ShuttingDown, "the broker is shutting down"));
+        }
+        let id = ConnectionId(self.shared.next_connection.fetch_add(1, Ordering::AcqRel));
+        let connection = {
+            let mut connections = self.shared.connections.lock();
+            if connections.len() >= self.shared.limits.connections_max {
+                let most = self.shared.limits.connections_max;
+                return Err(Refusal::new(
+                    Code::LimitReached,
+                    format!("the broker holds its most, {most} connections"),
+                ));
+            }
+            let connection = Connection::new(Arc::clone(&self.shared), id, info, egress, writer);
+            connections.insert(id, connection.mailbox());
+            connection
+        };
+        self.shared.counters.connections_total.fetch_add(1, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    /// What time does: called about every 100 ms.
+    pub fn tick(&self, now: Now) {
+        let shared = &self.shared;
+        let ticks = shared.ticks.fetch_add(1, Ordering::AcqRel) + 1;
+        for waker in std::mem::take(&mut *shared.paused.lock()) {
+            waker.wake();
+        }
+        if ticks % TICKS_PER_SWEEP != 0 {
+            return;
+        }
+        let mut work = Work::new(now);
+        let queues: Vec<(Arc<Queue>, Arc<VirtualHost>)> = {
+            let by_id = shared.by_id.read();
+            let due = |queue: &Queue| {
+                queue.next_expiry.load(Ordering::Acquire) <= now.wall.0 || queue.policy.gc_after.is_some()
+            };
+            by_id.values().filter(|(q, _)| due(q)).map(|(q, h)| (Arc::clone(q), Arc::clone(h))).collect()
+        };
+        for (queue, host) in queues {
+            let unused = {
+                let mut held = queue.lock();
+                held.core.expire(&queue, &mut work);
+                let idle = now.instant.since(held.core.last_used);
+                matches!(queue.role, Role::Plain)
+                    && queue.policy.gc_after.is_some_and(|after| idle >= after)
+                    && held.core.is_unused()
+            };
+            if unused {
+                host.delete_queue(shared, &queue, &mut work);
+            }
+        }
+        while finish(shared, &mut work) {}
+    }
+
+    /// Tells every connection that the broker is closing, and takes in no more.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        let mailboxes: Vec<_> = self.shared.connections.lock().values().map(Arc::clone).collect();
+        for mailbox in mailboxes {
+            mailbox.post(Event::Closing(Refusal::new(Code::ShuttingDown, "the broker is shutting down")));
+        }
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.lock().len()
+    }
+
+    /// Syncs and closes the log.
+    ///
+    /// # Errors
+    /// If the last write fails.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.shared.store.close()
+    }
+
+    /// Whether the broker can do its work; the sentence says why not.
+    ///
+    /// # Errors
+    /// While draining, and after the log has failed.
+    pub fn is_ready(&self) -> Result<(), String> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err("shutting down".into());
+        }
+        self.shared.store.failed().map_or(Ok(()), Err)
+    }
+
+    /// A snapshot of all counters and queues.
+    #[must_use]
+    pub fn stats(&self) -> BrokerStats {
+        let shared = &self.shared;
+        let counters = &shared.counters;
+        let queues: Vec<Arc<Queue>> =
+            shared.by_id.read().values().map(|(queue, _)| Arc::clone(queue)).collect();
+        let mut queues: Vec<_> = queues
+            .iter()
+            .filter(|queue| !matches!(queue.role, Role::Window))
+            .map(|queue| queue.core.lock().stats(queue))
+            .collect();
+        queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        BrokerStats {
+            connections: self.connections() as u64,
+            connections_total: read(&counters.connections_total),
+            logins_failed: read(&counters.logins_failed),
+            published: read(&counters.published),
+            published_bytes: read(&counters.published_bytes),
+            dispatched: read(&counters.dispatched),
+            acknowledged: read(&counters.acknowledged),
+            redelivered: read(&counters.redelivered),
+            expired: read(&counters.expired),
+            dead_lettered: read(&counters.dead_lettered),
+            discarded: read(&counters.discarded),
+            refused: read(&counters.refused),
+            unrouted: read(&counters.unrouted),
+            transactions_committed: read(&counters.transactions_committed),
+            transactions_aborted: read(&counters.transactions_aborted),
+            memory_bytes: shared.memory.load(Ordering::Relaxed),
+            memory_bytes_max: shared.limits.memory_bytes_max,
+            topic_subscriptions: shared.hosts.iter().map(|host| host.topics.read().len() as u64).sum(),
+            store: shared.store.stats(),
+            queues,
+        }
+    }
+
+    /// Deletes a queue with all it holds; its consumers are told. For management.
+    ///
+    /// # Errors
+    /// [`Code::UnknownDestination`] if there is none.
+    pub fn delete_queue(&self, destination: &sabir_model::destination::Destination) -> Result<(), Refusal> {
+        let host = self.shared.host_named("/");
+        let Some(queue) = host.find_queue(destination) else {
+            return Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist")));
+        };
+        let mut work = Work::new(self.shared.now());
+        host.delete_queue(&self.shared, &queue, &mut work);
+        while finish(&self.shared, &mut work) {}
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}

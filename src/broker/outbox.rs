@@ -1,0 +1,485 @@
+//! The outbox: where deliveries for one connection are encoded and from where they are written, by whoever has them.
+//!
+//! A delivery is encoded under this lock straight into the outgoing chunks, so it needs no wake-up, no event object and
+//! no second copy. Whoever filled an outbox flushes it at the end of its batch if the socket takes the bytes; else the
+//! owner does when the socket is writable again. Lock order: after queues and the journal, never held into the core.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use sabir_model::chunks::Chunks;
+use sabir_model::clock::Instant;
+use sabir_model::command::WireAck;
+use sabir_model::delivery::{Admission, Delivery, EncodeCache};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
+use sabir_model::message::Message;
+use sabir_model::session::{Egress, EgressNote, Now, Settled};
+
+use crate::policy::{Policy, SlowConsumer};
+use crate::queue::Queue;
+use crate::stats::Counters;
+
+/// Slices handed to one write.
+const SLICES_MAX: usize = 64;
+
+/// The way bytes leave; sits inside the outbox's lock.
+pub trait Writer: Send {
+    /// Writes by whoever filled the outbox, from any thread.
+    ///
+    /// # Errors
+    /// `WouldBlock` is normal: the owner goes on with [`Writer::poll_write`]. Anything else ends the connection.
+    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Writes by the task that owns the connection, which is woken when it may go on.
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+}
+
+/// Bounds of one outbox, in bytes and time.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    /// Above this, queues stop dispatching to the connection and live messages wait.
+    pub bytes_soft: usize,
+    /// Above this the connection is closed.
+    pub bytes_hard: usize,
+    /// Without progress for this long while bytes wait, the connection is closed.
+    pub stall_ms_max: u64,
+}
+
+impl Default for OutboxLimits {
+    fn default() -> Self {
+        Self { bytes_soft: 1 << 20, bytes_hard: 8 << 20, stall_ms_max: 30_000 }
+    }
+}
+
+/// What happens once the bytes up to some place have been written.
+#[derive(Debug)]
+pub(crate) enum Mark {
+    /// A delivery in automatic mode is settled.
+    Settle(DeliveryToken),
+    /// A queue that found no room may dispatch again.
+    Resume(Weak<Queue>),
+}
+
+/// A live delivery that waits for room.
+#[derive(Debug)]
+struct Waiting {
+    subscription: SubscriptionKey,
+    message: Message,
+}
+
+struct State {
+    egress: Option<Box<dyn Egress>>,
+    writer: Option<Box<dyn Writer>>,
+    chunks: Chunks,
+    /// Bytes ever appended and ever written.
+    appended: u64,
+    written: u64,
+    marks: VecDeque<(u64, Mark)>,
+    waiting: VecDeque<Waiting>,
+    /// Live deliveries must not overtake the greeting of the batch in progress.
+    gated: bool,
+    /// The socket took no more; the owner is waiting for it.
+    blocked: bool,
+    progress: Instant,
+    failed: Option<Refusal>,
+    broken: bool,
+}
+
+/// One connection's outgoing side, shared with everybody who delivers to it.
+pub(crate) struct Outbox {
+    connection: ConnectionId,
+    limits: OutboxLimits,
+    state: Mutex<State>,
+    /// Somebody has put it on a list of outboxes to flush.
+    queued: AtomicBool,
+    last_written: AtomicU64,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// What a flush left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing is left.
+    Empty,
+    /// The owner has to go on.
+    Blocked,
+}
+
+impl Outbox {
+    pub(crate) fn new(
+        connection: ConnectionId,
+        limits: OutboxLimits,
+        now: Instant,
+        egress: Box<dyn Egress>,
+        writer: Box<dyn Writer>,
+    ) -> Self {
+        Self {
+            connection,
+            limits,
+            state: Mutex::new(State {
+                egress: Some(egress),
+                writer: Some(writer),
+                chunks: Chunks::new(),
+                appended: 0,
+                written: 0,
+                marks: VecDeque::new(),
+                waiting: VecDeque::new(),
+                gated: false,
+                blocked: false,
+                progress: now,
+                failed: None,
+                broken: false,
+            }),
+            queued: AtomicBool::new(false),
+            last_written: AtomicU64::new(now.0),
+            waker: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// True for the first caller since the last flush: that one must see to the flush.
+    pub(crate) fn enlist(&self) -> bool {
+        !self.queued.load(Ordering::Relaxed) && !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let mut slot = self.waker.lock();
+        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn wake_owner(&self) {
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn last_written(&self) -> Instant {
+        Instant(self.last_written.load(Ordering::Relaxed))
+    }
+
+    /// Encodes a delivery from a queue. On [`Admission::Sent`] the offset at which its bytes end is returned too.
+    /// Without room it answers [`Admission::NoCredit`] and remembers to let the queue know.
+    pub(crate) fn deliver(
+        &self,
+        now: Now,
+        delivery: &Delivery<'_>,
+        settles: bool,
+        queue: &Arc<Queue>,
+    ) -> (Admission, u64) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.chunks.len() > self.limits.bytes_soft {
+            state.marks.push_back((state.appended, Mark::Resume(Arc::downgrade(queue))));
+            return (Admission::NoCredit, 0);
+        }
+        let Some(egress) = state.egress.as_mut() else { return (Admission::NoCredit, 0) };
+        let before = state.chunks.len();
+        let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
+        state.appended += (state.chunks.len() - before) as u64;
+        if admission == Admission::Sent
+            && settles
+            && let Some(token) = delivery.token
+        {
+            state.marks.push_back((state.appended, Mark::Settle(token)));
+        }
+        (admission, state.appended)
+    }
+
+    /// Encodes a live delivery of a topic; where there is no room it waits, within the policy's bounds.
+    pub(crate) fn deliver_live(
+        &self,
+        now: Now,
+        delivery: &Delivery<'_>,
+        cache: &mut EncodeCache,
+        policy: &Policy,
+        counters: &Counters,
+    ) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
+            if state.egress.is_none() || state.failed.is_some() {
+                return;
+            }
+            if state.waiting.len() >= policy.pending_max.max(1) {
+                counters.discarded.fetch_add(1, Ordering::Relaxed);
+                match policy.slow_consumer {
+                    SlowConsumer::DropNewest => return,
+                    SlowConsumer::DropOldest => drop(state.waiting.pop_front()),
+                    SlowConsumer::Disconnect => {
+                        state.waiting.clear();
+                        state.failed = Some(Refusal::new(
+                            Code::SlowConsumer,
+                            "the subscriber reads too slowly and its topic's policy is to disconnect it",
+                        ));
+                        self.wake_owner();
+                        return;
+                    }
+                }
+            }
+            state.waiting.push_back(Waiting {
+                subscription: delivery.subscription,
+                message: delivery.message.clone(),
+            });
+            return;
+        }
+        let Some(egress) = state.egress.as_mut() else { return };
+        let before = state.chunks.len();
+        // A live subscription settles when its bytes are in the outbox; what this receiver can never take is skipped.
+        let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
+        state.appended += (state.chunks.len() - before) as u64;
+        match admission {
+            Admission::Sent => counters.dispatched.fetch_add(1, Ordering::Relaxed),
+            Admission::NoCredit | Admission::Undeliverable(_) => {
+                counters.discarded.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+    }
+
+    /// Encodes as many waiting live deliveries as there is room for.
+    fn refill(&self, now: Now, state: &mut State) {
+        if state.gated {
+            return;
+        }
+        let Some(egress) = state.egress.as_mut() else { return };
+        while state.chunks.len() <= self.limits.bytes_soft
+            && let Some(waiting) = state.waiting.pop_front()
+        {
+            let delivery = Delivery {
+                message: &waiting.message,
+                subscription: waiting.subscription,
+                queue: None,
+                token: None,
+                attempt: 1,
+                redelivered: false,
+                browsed: false,
+            };
+            let before = state.chunks.len();
+            let _ = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
+            state.appended += (state.chunks.len() - before) as u64;
+        }
+        if state.waiting.is_empty() {
+            state.waiting = VecDeque::new();
+        }
+    }
+
+    /// Holds live deliveries back until the batch's own replies are in.
+    pub(crate) fn gate(&self) {
+        self.state.lock().gated = true;
+    }
+
+    /// Appends the batch's own replies, and lets live deliveries pass again.
+    pub(crate) fn append_replies(&self, now: Now, replies: &mut Chunks) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if state.egress.is_some() {
+            state.appended += replies.len() as u64;
+            state.chunks.append(replies);
+        } else {
+            replies.clear();
+        }
+        if state.gated {
+            state.gated = false;
+            self.refill(now, state);
+        }
+    }
+
+    /// Marks the end of what a queue has handed over for the moment, so that it goes on when that is written.
+    pub(crate) fn resume_when_written(&self, queue: &Arc<Queue>) {
+        let mut state = self.state.lock();
+        let at = state.appended;
+        state.marks.push_back((at, Mark::Resume(Arc::downgrade(queue))));
+    }
+
+    /// Lets the egress say that a browser has seen everything.
+    pub(crate) fn browsed(&self, key: SubscriptionKey) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(egress) = state.egress.as_mut() {
+            let before = state.chunks.len();
+            egress.browsed(key, &mut state.chunks);
+            state.appended += (state.chunks.len() - before) as u64;
+        }
+    }
+
+    /// Hands a batch of acknowledgements to the egress.
+    pub(crate) fn acknowledged(
+        &self,
+        acks: &[WireAck],
+        settled: &mut Vec<Settled>,
+        unknown: &mut Vec<usize>,
+    ) {
+        if let Some(egress) = self.state.lock().egress.as_mut() {
+            egress.acknowledged(acks, settled, unknown);
+        }
+    }
+
+    pub(crate) fn note(&self, note: EgressNote<'_>) {
+        if let Some(egress) = self.state.lock().egress.as_mut() {
+            egress.note(note);
+        }
+    }
+
+    /// Writes what the socket takes at once. Marks that are due go to `due`.
+    pub(crate) fn flush(&self, now: Now, due: &mut Vec<Mark>) -> Flushed {
+        let mut state = self.state.lock();
+        // Cleared under the lock: whoever appends after this flush enlists the outbox again.
+        self.queued.store(false, Ordering::Release);
+        let state = &mut *state;
+        if state.blocked {
+            return Flushed::Blocked;
+        }
+        loop {
+            if state.chunks.is_empty() {
+                self.refill(now, state);
+            }
+            if state.chunks.is_empty() {
+                break;
+            }
+            let Some(writer) = state.writer.as_mut() else { break };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = state.chunks.slices(&mut slices);
+            match writer.try_write(slices.get(..count).unwrap_or_default()) {
+                Ok(0) => {
+                    state.broken = true;
+                    break;
+                }
+                Ok(count) => self.wrote(now, state, count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    state.blocked = true;
+                    // A stall is measured from the moment the socket stops taking bytes.
+                    state.progress = now.instant;
+                    break;
+                }
+                Err(_) => {
+                    state.broken = true;
+                    break;
+                }
+            }
+        }
+        Self::due(state, due);
+        if state.blocked || state.broken {
+            self.wake_owner();
+            return Flushed::Blocked;
+        }
+        Flushed::Empty
+    }
+
+    /// Writes as the owner, registering for the socket's readiness.
+    pub(crate) fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        now: Now,
+        due: &mut Vec<Mark>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.state.lock();
+        self.queued.store(false, Ordering::Release);
+        let state = &mut *state;
+        let was_blocked = std::mem::replace(&mut state.blocked, false);
+        let result = loop {
+            if state.broken {
+                break Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if state.chunks.is_empty() {
+                self.refill(now, state);
+            }
+            if state.chunks.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            let Some(writer) = state.writer.as_mut() else {
+                break Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            };
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = state.chunks.slices(&mut slices);
+            match writer.poll_write(cx, slices.get(..count).unwrap_or_default()) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => self.wrote(now, state, count),
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => {
+                    state.broken = true;
+                    break Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    state.blocked = true;
+                    if !was_blocked {
+                        state.progress = now.instant;
+                    }
+                    break Poll::Pending;
+                }
+            }
+        };
+        Self::due(state, due);
+        result
+    }
+
+    fn wrote(&self, now: Now, state: &mut State, count: usize) {
+        state.chunks.consume(count);
+        state.written += count as u64;
+        state.progress = now.instant;
+        self.last_written.store(now.instant.0, Ordering::Relaxed);
+    }
+
+    fn due(state: &mut State, due: &mut Vec<Mark>) {
+        while state.marks.front().is_some_and(|(at, _)| *at <= state.written) {
+            if let Some((_, mark)) = state.marks.pop_front() {
+                due.push(mark);
+            }
+        }
+        if state.marks.is_empty() && state.marks.capacity() > 1024 {
+            state.marks = VecDeque::new();
+        }
+    }
+
+    /// Why the connection must be closed, if it must.
+    pub(crate) fn overrun(&self, now: Instant) -> Option<Refusal> {
+        let state = self.state.lock();
+        if let Some(refusal) = &state.failed {
+            return Some(refusal.clone());
+        }
+        if state.chunks.len() > self.limits.bytes_hard {
+            return Some(Refusal::new(
+                Code::SlowConsumer,
+                "more bytes wait for this connection than it may hold",
+            ));
+        }
+        let stalled = now.since(state.progress).as_millis() > u128::from(self.limits.stall_ms_max);
+        (!state.chunks.is_empty() && state.blocked && stalled)
+            .then(|| Refusal::new(Code::SlowConsumer, "the connection has not read anything for too long"))
+    }
+
+    /// Bytes ever written: a delivery that ends at or below this reached the socket.
+    pub(crate) fn written(&self) -> u64 {
+        self.state.lock().written
+    }
+
+    /// Closes: drops socket, egress and everything that waits. Returns the bytes ever written.
+    pub(crate) fn close(&self) -> u64 {
+        let (egress, writer, written) = {
+            let mut state = self.state.lock();
+            state.chunks = Chunks::new();
+            state.marks = VecDeque::new();
+            state.waiting = VecDeque::new();
+            (state.egress.take(), state.writer.take(), state.written)
+        };
+        drop((egress, writer));
+        *self.waker.lock() = None;
+        written
+    }
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

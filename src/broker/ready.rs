@@ -1,0 +1,245 @@
+//! The ready messages of one queue, in the order they are to be handed out.
+//!
+//! Arrivals form a dense run indexed by sequence number; what comes back to the head, and everything of a prioritized
+//! queue, lives in an ordered map. Taking from the middle (selectors) leaves holes; too many holes move the rest to the
+//! map, so memory follows the messages held and not the span of their numbers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sabir_model::ids::Sequence;
+use sabir_model::message::{Message, PRIORITY_MAX};
+
+/// Missing numbers (settled before a restart, say) that the run bridges with holes.
+const GAP_MAX: u64 = 64;
+
+/// One ready message.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) message: Message,
+    /// Attempts that ended without being accepted.
+    pub(crate) attempts: u32,
+    /// Whether the log holds it.
+    pub(crate) logged: bool,
+    /// Whether some attempt may have reached a consumer.
+    pub(crate) redelivered: bool,
+}
+
+/// The place of a message in the order of its queue: rank (0 goes first), then sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) rank: u8,
+    pub(crate) sequence: Sequence,
+}
+
+impl Key {
+    pub(crate) const FIRST: Self = Self { rank: 0, sequence: Sequence(0) };
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    prioritized: bool,
+    /// Entries of consecutive sequence numbers from `base` on; never starts or ends with a hole.
+    run: VecDeque<Option<Entry>>,
+    base: u64,
+    holes: usize,
+    /// Everything else.
+    map: BTreeMap<Key, Entry>,
+}
+
+impl Ready {
+    pub(crate) fn new(prioritized: bool) -> Self {
+        Self { prioritized, ..Self::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.run.len() - self.holes + self.map.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn key(&self, sequence: Sequence, message: &Message) -> Key {
+        let rank =
+            if self.prioritized { PRIORITY_MAX - message.facts().priority.min(PRIORITY_MAX) } else { 0 };
+        Key { rank, sequence }
+    }
+
+    /// Adds a message and tells its place.
+    pub(crate) fn insert(&mut self, sequence: Sequence, entry: Entry) -> Key {
+        let key = self.key(sequence, &entry.message);
+        if self.prioritized {
+            self.map.insert(key, entry);
+            return key;
+        }
+        let next = self.base + self.run.len() as u64;
+        if self.run.is_empty() {
+            self.base = sequence.0;
+            self.run.push_back(Some(entry));
+        } else if sequence.0 == next {
+            self.run.push_back(Some(entry));
+        } else if sequence.0 > next && sequence.0 - next <= GAP_MAX {
+            for _ in next..sequence.0 {
+                self.run.push_back(None);
+                self.holes += 1;
+            }
+            self.run.push_back(Some(entry));
+        } else {
+            self.map.insert(key, entry);
+        }
+        key
+    }
+
+    /// The first message at or after `from`.
+    pub(crate) fn peek_from(&self, from: Key) -> Option<(Key, &Entry)> {
+        let in_map = self.map.range(from..).next().map(|(key, entry)| (*key, entry));
+        let in_run = self.run_from(from);
+        match (in_run, in_map) {
+            (Some(run), Some(map)) => Some(if map.0 < run.0 { map } else { run }),
+            (run, map) => run.or(map),
+        }
+    }
+
+    fn run_from(&self, from: Key) -> Option<(Key, &Entry)> {
+        if self.run.is_empty() || from.rank > 0 {
+            return None;
+        }
+        let skip = usize::try_from(from.sequence.0.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        if skip >= self.run.len() {
+            return None;
+        }
+        self.run.range(skip..).enumerate().find_map(|(index, slot)| {
+            let sequence = Sequence(self.base + (skip + index) as u64);
+            slot.as_ref().map(|entry| (Key { rank: 0, sequence }, entry))
+        })
+    }
+
+    /// Takes the message at `key`.
+    pub(crate) fn take(&mut self, key: Key) -> Option<Entry> {
+        if let Some(entry) = self.map.remove(&key) {
+            return Some(entry);
+        }
+        let index = usize::try_from(key.sequence.0.checked_sub(self.base)?).ok()?;
+        let entry = self.run.get_mut(index)?.take()?;
+        self.holes += 1;
+        while matches!(self.run.front(), Some(None)) {
+            self.run.pop_front();
+            self.base += 1;
+            self.holes -= 1;
+        }
+        while matches!(self.run.back(), Some(None)) {
+            self.run.pop_back();
+            self.holes -= 1;
+        }
+        if self.holes > 1024 && self.holes > self.run.len() / 2 {
+            let base = self.base;
+            for (index, slot) in self.run.drain(..).enumerate() {
+                if let Some(entry) = slot {
+                    self.map.insert(Key { rank: 0, sequence: Sequence(base + index as u64) }, entry);
+                }
+            }
+            self.holes = 0;
+        }
+        if self.run.is_empty() && self.run.capacity() > 4096 {
+            self.run = VecDeque::new();
+        }
+        Some(entry)
+    }
+
+    /// All messages in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Entry)> {
+        let mut next = Some(Key::FIRST);
+        std::iter::from_fn(move || {
+            let (key, entry) = self.peek_from(next?)?;
+            next = Some(Key { rank: key.rank, sequence: Sequence(key.sequence.0 + 1) });
+            Some((key, entry))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use sabir_model::message::{Body, Facts};
+
+    fn entry(priority: u8) -> Entry {
+        let message = Message::new(Facts { priority, ..Facts::default() }, &[], Body::Borrowed(b""));
+        Entry { message, attempts: 0, logged: false, redelivered: false }
+    }
+
+    fn drain(ready: &mut Ready) -> Vec<u64> {
+        let mut order = Vec::new();
+        while let Some((key, _)) = ready.peek_from(Key::FIRST) {
+            ready.take(key).unwrap();
+            order.push(key.sequence.0);
+        }
+        order
+    }
+
+    #[test]
+    fn what_comes_back_goes_to_the_head_in_its_old_order() {
+        let mut ready = Ready::new(false);
+        for sequence in 1..=6 {
+            ready.insert(Sequence(sequence), entry(4));
+        }
+        for sequence in [1, 2, 3] {
+            ready.take(Key { rank: 0, sequence: Sequence(sequence) }).unwrap();
+        }
+        for sequence in [2, 3, 1] {
+            ready.insert(Sequence(sequence), entry(4));
+        }
+        assert_eq!(ready.len(), 6);
+        assert_eq!(drain(&mut ready), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn priority_goes_first_then_arrival() {
+        let mut ready = Ready::new(true);
+        for (sequence, priority) in [(1, 4), (2, 9), (3, 0), (4, 9)] {
+            ready.insert(Sequence(sequence), entry(priority));
+        }
+        assert_eq!(drain(&mut ready), [2, 4, 1, 3]);
+    }
+
+    #[test]
+    fn holes_do_not_accumulate() {
+        let mut ready = Ready::new(false);
+        for sequence in 1..=100_000 {
+            ready.insert(Sequence(sequence), entry(4));
+            if sequence > 1 {
+                ready.take(Key { rank: 0, sequence: Sequence(sequence) }).unwrap();
+            }
+        }
+        assert!(ready.run.len() + ready.map.len() < 4096);
+        assert_eq!(drain(&mut ready), [1]);
+    }
+
+    #[test]
+    fn random_takes_and_returns_keep_the_order() {
+        let mut ready = Ready::new(false);
+        let mut model = std::collections::BTreeSet::new();
+        let mut seed = 7u64;
+        let mut next = 1u64;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if seed >> 62 < 2 {
+                ready.insert(Sequence(next), entry(4));
+                model.insert(next);
+                next += 1;
+            } else if seed >> 62 == 2 && !model.is_empty() {
+                let nth = (seed >> 20) as usize % model.len().min(50);
+                let sequence = *model.iter().nth(nth).unwrap();
+                ready.take(Key { rank: 0, sequence: Sequence(sequence) }).unwrap();
+                model.remove(&sequence);
+                if seed & 1 == 0 {
+                    ready.insert(Sequence(sequence), entry(4));
+                    model.insert(sequence);
+                }
+            }
+            assert_eq!(ready.len(), model.len());
+        }
+        let order: Vec<u64> = ready.iter().map(|(key, _)| key.sequence.0).collect();
+        assert_eq!(order, model.into_iter().collect::<Vec<_>>());
+    }
+}

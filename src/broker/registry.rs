@@ -1,0 +1,393 @@
+//! A virtual host: the namespace its queues, topic subscriptions and durable subscriptions live in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+use sabir_model::destination::{Destination, Kind, LEVEL_SEPARATOR};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
+use sabir_model::pattern::{Pattern, PatternLevel};
+use sabir_model::selector::Selector;
+use sabir_store::Level;
+
+use crate::broker::Shared;
+use crate::outbox::Outbox;
+use crate::pattern_trie::{Handle, Level as TrieLevel, TopicTable};
+use crate::queue::{Consumer, Credit, Queue, QueueCore, Role};
+use crate::recovery::{
+    COUNTER_NEXT_QUEUE, QUEUE_IDS_RESERVED, TABLE_COUNTERS, TABLE_GROUPS, TABLE_QUEUES, encode_queue,
+};
+use crate::work::Work;
+use sabir_model::settlement::SettleMode;
+
+/// Shards of the generation counters by which cached routes are found stale.
+const GENERATIONS: usize = 256;
+
+/// A live topic subscription in automatic mode: encoded straight into its outbox, never stored.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) subscription: SubscriptionKey,
+    pub(crate) selector: Option<Arc<Selector>>,
+    /// Leave out what this connection published.
+    pub(crate) no_local: Option<ConnectionId>,
+}
+
+/// A queue that collects what matches a topic pattern.
+#[derive(Debug)]
+pub(crate) struct Binding {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) selector: Option<Arc<Selector>>,
+    pub(crate) no_local: Option<ConnectionId>,
+}
+
+/// Who is interested in a topic.
+#[derive(Clone, Debug)]
+pub(crate) enum Interest {
+    Live(Arc<Live>),
+    Bound(Arc<Binding>),
+}
+
+/// A subscription to all queues that match a pattern, present and future.
+#[derive(Debug)]
+pub(crate) struct Wildcard {
+    pub(crate) pattern: Pattern,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) subscription: SubscriptionKey,
+    pub(crate) credit: Arc<Credit>,
+    pub(crate) settle: SettleMode,
+    pub(crate) selector: Option<Arc<Selector>>,
+    pub(crate) priority: i8,
+    /// Queues joined, with the consumer's slot in each.
+    pub(crate) joined: Mutex<Vec<(Arc<Queue>, u32)>>,
+    pub(crate) granted: AtomicBool,
+    pub(crate) closed: AtomicBool,
+}
+
+impl Wildcard {
+    /// Becomes a consumer of `queue`.
+    pub(crate) fn join(self: &Arc<Self>, queue: &Arc<Queue>, work: &mut Work) {
+        let mut joined = self.joined.lock();
+        if self.closed.load(Ordering::Acquire) || joined.iter().any(|(known, _)| known.id == queue.id) {
+            return;
+        }
+        self.credit.queues.lock().push(Arc::downgrade(queue));
+        let mut held = queue.lock();
+        let consumer = Consumer::new(
+            Arc::clone(&self.outbox),
+            self.subscription,
+            Arc::clone(&self.credit),
+            self.settle,
+            self.selector.clone(),
+            self.priority,
+        );
+        let slot = held.core.attach(consumer);
+        if self.granted.load(Ordering::Acquire) {
+            held.core.grant(slot);
+            work.resume.push(Arc::clone(queue));
+        }
+        joined.push((Arc::clone(queue), slot));
+    }
+}
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// One virtual host.
+pub(crate) struct VirtualHost {
+    pub(crate) name: Box<str>,
+    pub(crate) queues: RwLock<Map<Destination, Arc<Queue>>>,
+    pub(crate) topics: RwLock<TopicTable<Interest>>,
+    pub(crate) durables: Mutex<Map<(Box<str>, Box<str>), Durable>>,
+    pub(crate) wildcards: RwLock<Vec<Arc<Wildcard>>>,
+    /// Groups declared by wildcard subscriptions over virtual topics; they outlive the subscriptions.
+    pub(crate) groups: RwLock<Vec<Pattern>>,
+    pub(crate) temporary_topics: RwLock<Map<Destination, ConnectionId>>,
+    pub(crate) client_ids: Mutex<Map<Box<str>, ConnectionId>>,
+    generations: Box<[AtomicU64]>,
+    any_generation: AtomicU64,
+    hasher: RandomState,
+}
+
+/// A durable subscription's queue and where it is bound.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) handle: Handle,
+    /// The connection that consumes it now.
+    pub(crate) active: Option<ConnectionId>,
+}
+
+/// By which a cached route is found stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+pub(crate) fn trie_levels(pattern: &Pattern) -> Vec<TrieLevel<'_>> {
+    pattern
+        .levels()
+        .iter()
+        .map(|level| match level {
+            PatternLevel::Literal(text) => TrieLevel::Literal(text),
+            PatternLevel::One => TrieLevel::One,
+            PatternLevel::Rest => TrieLevel::Rest,
+        })
+        .collect()
+}
+
+impl VirtualHost {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            queues: RwLock::default(),
+            topics: RwLock::new(TopicTable::new()),
+            durables: Mutex::default(),
+            wildcards: RwLock::default(),
+            groups: RwLock::default(),
+            temporary_topics: RwLock::default(),
+            client_ids: Mutex::default(),
+            generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
+            any_generation: AtomicU64::new(0),
+            hasher: RandomState::default(),
+        }
+    }
+
+    fn shard(&self, name: &str) -> usize {
+        use std::hash::BuildHasher;
+        let first = name.split(LEVEL_SEPARATOR).next().unwrap_or_default();
+        usize::try_from(self.hasher.hash_one(first)).unwrap_or(0) % GENERATIONS
+    }
+
+    /// Makes cached routes stale that may concern names matching `pattern`.
+    pub(crate) fn touch(&self, pattern: &Pattern) {
+        match pattern.levels().first() {
+            Some(PatternLevel::Literal(first)) => {
+                if let Some(generation) = self.generations.get(self.shard(first)) {
+                    generation.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+            _ => {
+                for generation in &self.generations {
+                    generation.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+        }
+        self.any_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The stamp of a route for one topic without rules.
+    pub(crate) fn stamp(&self, destination: &Destination) -> Stamp {
+        let generation = self.generations.get(self.shard(destination.canonical()));
+        Stamp(generation.map_or(0, |generation| generation.load(Ordering::Acquire)))
+    }
+
+    /// The stamp of a route that depends on several destinations.
+    pub(crate) fn any_stamp(&self) -> Stamp {
+        Stamp(self.any_generation.load(Ordering::Acquire))
+    }
+
+    /// An existing queue.
+    pub(crate) fn find_queue(&self, destination: &Destination) -> Option<Arc<Queue>> {
+        self.queues.read().get(destination).map(Arc::clone)
+    }
+
+    /// The queue of this name, made if it is new, for the broker's own needs.
+    pub(crate) fn queue_for_broker(&self, shared: &Shared, destination: &Destination) -> Option<Arc<Queue>> {
+        self.queue(shared, destination, Role::Plain).ok()
+    }
+
+    /// The queue of this name, made if it is new. The caller has checked permissions.
+    pub(crate) fn queue(
+        &self,
+        shared: &Shared,
+        destination: &Destination,
+        role: Role,
+    ) -> Result<Arc<Queue>, Refusal> {
+        if let Some(queue) = self.find_queue(destination) {
+            return Ok(queue);
+        }
+        let queue = {
+            let mut queues = self.queues.write();
+            if let Some(queue) = queues.get(destination) {
+                return Ok(Arc::clone(queue));
+            }
+            let queue = self.make_queue(shared, destination.clone(), role, None)?;
+            queues.insert(destination.clone(), Arc::clone(&queue));
+            queue
+        };
+        self.announce(shared, &queue);
+        Ok(queue)
+    }
+
+    /// Makes a queue and logs its definition. It is in no map but that of ids yet.
+    pub(crate) fn make_queue(
+        &self,
+        shared: &Shared,
+        destination: Destination,
+        role: Role,
+        policy: Option<Arc<crate::policy::Policy>>,
+    ) -> Result<Arc<Queue>, Refusal> {
+        if shared.queue_count() >= shared.limits.destinations_max {
+            let sentence = format!("the broker holds its most, {} queues", shared.limits.destinations_max);
+            return Err(Refusal::new(Code::LimitReached, sentence));
+        }
+        let id = QueueId(shared.next_queue.fetch_add(1, Ordering::AcqRel));
+        if id.0 % QUEUE_IDS_RESERVED == 1 {
+            // Ids are reserved in blocks, so that none is used again after a restart, whatever has been deleted.
+            let mut group = shared.store.begin();
+            group.set(TABLE_COUNTERS, COUNTER_NEXT_QUEUE, &(id.0 + QUEUE_IDS_RESERVED).to_le_bytes());
+            group.finish(Level::Os);
+        }
+        let policy = policy.unwrap_or_else(|| shared.policies.lookup(&destination));
+        let queue = shared.build_queue(id, destination, role, policy, Sequence(1));
+        if matches!(queue.role, Role::Plain | Role::Durable { .. }) {
+            let mut group = shared.store.begin();
+            group.set(TABLE_QUEUES, &id.0.to_le_bytes(), &encode_queue(&self.name, &queue));
+            group.finish(Level::Os);
+        }
+        shared.by_id.write().insert(id, (Arc::clone(&queue), Arc::clone(&shared.host_named(&self.name))));
+        Ok(queue)
+    }
+
+    /// Lets wildcard consumers join a new queue and virtual topics find it.
+    pub(crate) fn announce(&self, shared: &Shared, queue: &Arc<Queue>) {
+        if let Some((_, topic)) = shared.rules.group_queue(queue.destination.canonical()) {
+            self.touch(&Pattern::from(topic));
+        }
+        if !matches!(queue.role, Role::Plain) {
+            return;
+        }
+        let matching: Vec<Arc<Wildcard>> = {
+            let wildcards = self.wildcards.read();
+            wildcards
+                .iter()
+                .filter(|w| w.pattern.matches(queue.destination.as_ref()))
+                .map(Arc::clone)
+                .collect()
+        };
+        if matching.is_empty() {
+            return;
+        }
+        let mut work = Work::new(shared.now());
+        for wildcard in matching {
+            wildcard.join(queue, &mut work);
+        }
+        // Nothing is in the queue yet; its first message dispatches.
+        work.resume.clear();
+    }
+
+    /// Existing queues that match a pattern, in the order of their names.
+    pub(crate) fn matching_queues(&self, pattern: &Pattern) -> Vec<Arc<Queue>> {
+        if let Some(literal) = pattern.as_literal() {
+            return self.find_queue(literal).into_iter().collect();
+        }
+        let queues = self.queues.read();
+        let mut found: Vec<_> = queues
+            .values()
+            .filter(|queue| pattern.matches(queue.destination.as_ref()))
+            .map(Arc::clone)
+            .collect();
+        drop(queues);
+        found.sort_unstable_by_key(|queue| queue.id);
+        found
+    }
+
+    /// Declares the group that a wildcard subscription names, so that its queues are made as topics come to be used.
+    pub(crate) fn declare_group(&self, shared: &Shared, pattern: &Pattern) {
+        if pattern.as_literal().is_some() || pattern.kind() != Kind::Queue {
+            return;
+        }
+        // Only patterns that name the group literally, and that can match some group's queue, declare one.
+        let names_group = shared.rules.virtual_topics.iter().any(|rule| {
+            let levels = rule.prefix.split('.').filter(|level| !level.is_empty());
+            levels.zip(pattern.levels()).all(|(wanted, level)| match level {
+                PatternLevel::Literal(text) => wanted == "*" || wanted == &**text,
+                PatternLevel::One | PatternLevel::Rest => false,
+            })
+        });
+        if !names_group {
+            return;
+        }
+        let mut groups = self.groups.write();
+        if groups.contains(pattern) || groups.len() >= shared.limits.destinations_max {
+            return;
+        }
+        groups.push(pattern.clone());
+        let mut key = self.name.as_bytes().to_vec();
+        key.push(0);
+        key.extend_from_slice(pattern.canonical().as_bytes());
+        let mut group = shared.store.begin();
+        group.set(TABLE_GROUPS, &key, pattern.canonical().replace('\0', ".").as_bytes());
+        group.finish(Level::Os);
+        drop(groups);
+        let all = Pattern::from_dotted(Kind::Topic, false, ">").expect("a literal pattern is valid");
+        self.touch(&all);
+    }
+
+    /// Deletes a queue: from the maps, the log and memory. Its consumers learn of it.
+    pub(crate) fn delete_queue(&self, shared: &Shared, queue: &Arc<Queue>, work: &mut Work) {
+        queue.deleted.store(true, Ordering::Release);
+        {
+            let mut queues = self.queues.write();
+            if queues.get(&queue.destination).is_some_and(|known| known.id == queue.id) {
+                queues.remove(&queue.destination);
+            }
+        }
+        shared.by_id.write().remove(&queue.id);
+        let ended = queue.lock().core.clear(work);
+        if matches!(queue.role, Role::Plain | Role::Durable { .. }) {
+            let mut group = shared.store.begin();
+            group.delete_queue(queue.id);
+            group.remove(TABLE_QUEUES, &queue.id.0.to_le_bytes());
+            group.finish(Level::Os);
+        }
+        if let Some((_, topic)) = shared.rules.group_queue(queue.destination.canonical()) {
+            self.touch(&Pattern::from(topic));
+        }
+        for (outbox, subscription) in ended {
+            shared.subscription_ended(outbox.connection(), subscription, queue);
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn build_queue(
+        &self,
+        id: QueueId,
+        destination: Destination,
+        role: Role,
+        policy: Arc<crate::policy::Policy>,
+        next: Sequence,
+    ) -> Arc<Queue> {
+        use crate::policy::DeadLetters;
+        // A queue of dead letters has no delivery limit: there is nowhere further to go.
+        let is_dead_letters =
+            matches!(&policy.dead_letters, DeadLetters::Shared(target) if *target == destination);
+        let policy = if is_dead_letters && policy.delivery_limit > 0 {
+            Arc::new(crate::policy::Policy { delivery_limit: 0, ..(*policy).clone() })
+        } else {
+            policy
+        };
+        let shows_own_name = match role {
+            Role::Plain => {
+                let group = self.rules.group_queue(destination.canonical());
+                group.is_none_or(|(rule, _)| rule.set_original_destination)
+            }
+            Role::Temporary(_) => true,
+            Role::Durable { .. } | Role::Window => false,
+        };
+        let core = QueueCore::new(next, policy.prioritized, self.clock.now());
+        Arc::new(Queue {
+            id,
+            destination,
+            role,
+            policy,
+            shows_own_name,
+            core: Arc::new(Mutex::new(core)),
+            next_expiry: AtomicU64::new(u64::MAX),
+            deleted: AtomicBool::new(false),
+            boot: self.boot,
+        })
+    }
+}

@@ -1,0 +1,294 @@
+//! Resolving where a message goes: targets and routing rules become legs, each a message of its own with its queues and
+//! live subscribers. A resolved route is immutable and cached by the connections that use it.
+
+use std::sync::Arc;
+
+use sabir_model::access::{Action, Principal, Resource};
+use sabir_model::destination::{Destination, Kind};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::message::{FieldsWriter, Tag};
+use sabir_model::selector::Selector;
+use smallvec::SmallVec;
+
+use crate::broker::Shared;
+use crate::policy::Policy;
+use crate::queue::{Queue, Role};
+use crate::registry::{Interest, Live, Stamp, VirtualHost};
+
+/// How deep rules may lead to further rules.
+const DEPTH_MAX: usize = 16;
+/// Legs of one route.
+const LEGS_MAX: usize = 10_000;
+
+/// One queue of a leg.
+#[derive(Debug)]
+pub(crate) struct QueueTarget {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) selector: Option<Arc<Selector>>,
+    pub(crate) no_local: Option<sabir_model::ids::ConnectionId>,
+    /// Only if some active consumer would take it.
+    pub(crate) selector_aware: bool,
+    /// Skip it when full, instead of refusing the send.
+    pub(crate) skip_when_full: bool,
+}
+
+/// One message of a send.
+#[derive(Debug)]
+pub(crate) struct Leg {
+    /// Encoded destination and original destination.
+    pub(crate) head: Vec<u8>,
+    /// All of these must match.
+    pub(crate) conditions: SmallVec<[Arc<Selector>; 1]>,
+    /// If it passes its conditions, this group has a match.
+    pub(crate) group: Option<usize>,
+    /// Only if this group has no match.
+    pub(crate) unless: Option<usize>,
+    pub(crate) queues: SmallVec<[QueueTarget; 1]>,
+    pub(crate) live: Vec<Arc<Live>>,
+    /// The policy of the topic, for live subscribers.
+    pub(crate) policy: Arc<Policy>,
+}
+
+/// What a route's stamp is about.
+#[derive(Debug)]
+enum Stamped {
+    /// It depends on no subscription.
+    Nothing,
+    /// Subscriptions to names that share their first level with this topic.
+    Topic(Destination),
+    /// Any subscription or queue.
+    Everything,
+}
+
+/// Where a send to some targets goes.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) legs: Vec<Leg>,
+    pub(crate) groups: usize,
+    /// The one queue this is all about, if it is as simple as that.
+    pub(crate) single: Option<Arc<Queue>>,
+    stamp: Stamp,
+    stamped: Stamped,
+    permissions: u64,
+}
+
+impl Route {
+    /// Whether it still holds.
+    pub(crate) fn is_fresh(&self, shared: &Shared, host: &VirtualHost) -> bool {
+        let holds = match &self.stamped {
+            Stamped::Nothing => true,
+            Stamped::Topic(topic) => host.stamp(topic) == self.stamp,
+            Stamped::Everything => host.any_stamp() == self.stamp,
+        };
+        holds
+            && self.permissions == shared.authorizer.generation()
+            && self.legs.iter().all(|leg| {
+                leg.queues
+                    .iter()
+                    .all(|target| !target.queue.deleted.load(std::sync::atomic::Ordering::Acquire))
+            })
+    }
+}
+
+/// Resolves `targets` for somebody. All are authorised before anything happens.
+pub(crate) fn resolve(
+    shared: &Shared,
+    host: &VirtualHost,
+    who: &Principal,
+    targets: &[Destination],
+) -> Result<Route, Refusal> {
+    // Stamps are taken before looking, so that a change in between makes the route stale, not wrong.
+    let any = host.any_stamp();
+    let one = targets.first().filter(|first| targets.len() == 1 && first.kind() == Kind::Topic);
+    let one_stamp = one.map(|topic| host.stamp(topic));
+    let permissions = shared.authorizer.generation();
+    let mut resolver =
+        Resolver { shared, host, who, legs: Vec::new(), groups: 0, ruled: false, path: Vec::new() };
+    let composite = (targets.len() > 1).then(|| {
+        let names: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        names.join(",")
+    });
+    let mut seen: Vec<&Destination> = Vec::new();
+    for target in targets {
+        if seen.contains(&target) {
+            continue;
+        }
+        seen.push(target);
+        resolver.expand(target, composite.as_deref(), Place::default())?;
+    }
+    let Resolver { legs, groups, ruled, .. } = resolver;
+    let single = match legs.as_slice() {
+        [leg] if leg.conditions.is_empty() && leg.unless.is_none() && leg.live.is_empty() => {
+            match leg.queues.as_slice() {
+                [target]
+                    if target.selector.is_none()
+                        && target.no_local.is_none()
+                        && !target.selector_aware
+                        && !target.skip_when_full =>
+                {
+                    Some(Arc::clone(&target.queue))
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let (stamped, stamp) = match (one, one_stamp) {
+        (Some(topic), Some(stamp)) if !ruled => (Stamped::Topic(topic.clone()), stamp),
+        // A plain queue depends on no subscription; only its deletion makes the route stale, and that is checked.
+        _ if !ruled && single.is_some() && targets.len() == 1 => (Stamped::Nothing, any),
+        _ => (Stamped::Everything, any),
+    };
+    Ok(Route { legs, groups, single, stamp, stamped, permissions })
+}
+
+#[derive(Clone, Default)]
+struct Place {
+    conditions: SmallVec<[Arc<Selector>; 1]>,
+    group: Option<usize>,
+    unless: Option<usize>,
+}
+
+struct Resolver<'a> {
+    shared: &'a Shared,
+    host: &'a VirtualHost,
+    who: &'a Principal,
+    legs: Vec<Leg>,
+    groups: usize,
+    ruled: bool,
+    /// Destinations being expanded, so that rules that lead back end.
+    path: Vec<Destination>,
+}
+
+impl Resolver<'_> {
+    fn expand(&mut self, target: &Destination, original: Option<&str>, place: Place) -> Result<(), Refusal> {
+        if self.path.contains(target) {
+            return Ok(());
+        }
+        if self.path.len() >= DEPTH_MAX || self.legs.len() >= LEGS_MAX {
+            return Err(Refusal::new(
+                Code::LimitReached,
+                format!("the routing rules for {target} lead too far or to too many targets"),
+            ));
+        }
+        self.shared.check(self.who, Action::Send, Resource::Destination(target.as_ref()))?;
+        self.path.push(target.clone());
+        let result = self.expand_rules(target, original, place);
+        self.path.pop();
+        result
+    }
+
+    fn expand_rules(
+        &mut self,
+        target: &Destination,
+        original: Option<&str>,
+        place: Place,
+    ) -> Result<(), Refusal> {
+        let (shared, rules) = (self.shared, &self.shared.rules);
+        let forwarded = original.map_or_else(|| target.to_string(), str::to_owned);
+        if let (Kind::Queue, false, Some(mirror)) =
+            (target.kind(), target.is_temporary(), &rules.mirrored_queues)
+        {
+            self.ruled = true;
+            let name = format!("{}{}{}", mirror.prefix, target.dotted(), mirror.postfix);
+            let topic = Destination::from_dotted(Kind::Topic, false, &name)?;
+            self.expand(&topic, Some(&forwarded), place.clone())?;
+        }
+        let mut own = place;
+        for rule in rules.composites.iter().filter(|rule| rule.name.matches(target.as_ref())) {
+            self.ruled = true;
+            let group = self.groups;
+            self.groups += 1;
+            for forward in &rule.forward_to {
+                let mut place = Place { group: Some(group), ..own.clone() };
+                place.conditions.extend(forward.selector.clone());
+                self.expand(&forward.destination, Some(&forwarded), place)?;
+            }
+            if rule.send_when_not_matched {
+                own.unless = Some(group);
+            } else if rule.forward_only {
+                return Ok(());
+            }
+        }
+        let mut leg = Leg {
+            head: head(target, original),
+            conditions: own.conditions,
+            group: own.group,
+            unless: own.unless,
+            queues: SmallVec::new(),
+            live: Vec::new(),
+            policy: shared.policies.lookup(target),
+        };
+        match target.kind() {
+            Kind::Queue => leg.queues.push(plain(self.queue(target)?)),
+            Kind::Topic => self.topic(target, &mut leg)?,
+        }
+        self.legs.push(leg);
+        Ok(())
+    }
+
+    fn queue(&self, target: &Destination) -> Result<Arc<Queue>, Refusal> {
+        if let Some(queue) = self.host.find_queue(target) {
+            return Ok(queue);
+        }
+        if target.is_temporary() {
+            let sentence = format!("{target} does not exist any more");
+            return Err(Refusal::new(Code::UnknownDestination, sentence));
+        }
+        self.shared.check(self.who, Action::Create, Resource::Destination(target.as_ref()))?;
+        self.host.queue(self.shared, target, Role::Plain)
+    }
+
+    fn topic(&mut self, target: &Destination, leg: &mut Leg) -> Result<(), Refusal> {
+        if target.is_temporary() && !self.host.temporary_topics.read().contains_key(target) {
+            let sentence = format!("{target} does not exist any more");
+            return Err(Refusal::new(Code::UnknownDestination, sentence));
+        }
+        for rule in self.shared.rules.virtual_topics.iter().filter(|rule| rule.name.matches(target.as_ref()))
+        {
+            let declared: Vec<Destination> = {
+                let groups = self.host.groups.read();
+                groups.iter().filter_map(|group| rule.declared_queue(group, target)).collect()
+            };
+            for queue in declared {
+                self.host.queue(self.shared, &queue, Role::Plain)?;
+            }
+            for queue in self.host.matching_queues(&rule.queues_of(target)?) {
+                if !leg.queues.iter().any(|known| known.queue.id == queue.id) {
+                    leg.queues.push(QueueTarget {
+                        selector_aware: rule.selector_aware,
+                        skip_when_full: rule.drop_on_resource_limit,
+                        ..plain(queue)
+                    });
+                }
+            }
+        }
+        let topics = self.host.topics.read();
+        topics.for_each_match(target.canonical(), |interest| match interest {
+            Interest::Live(live) => leg.live.push(Arc::clone(live)),
+            Interest::Bound(bound) => {
+                if !leg.queues.iter().any(|known| known.queue.id == bound.queue.id) {
+                    leg.queues.push(QueueTarget {
+                        selector: bound.selector.clone(),
+                        no_local: bound.no_local,
+                        ..plain(Arc::clone(&bound.queue))
+                    });
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+fn plain(queue: Arc<Queue>) -> QueueTarget {
+    QueueTarget { queue, selector: None, no_local: None, selector_aware: false, skip_when_full: false }
+}
+
+fn head(destination: &Destination, original: Option<&str>) -> Vec<u8> {
+    let mut fields = FieldsWriter::new();
+    fields.destination(Tag::Destination, destination);
+    if let Some(original) = original.filter(|original| **original != destination.to_string()) {
+        fields.field(Tag::OriginalDestination, original.as_bytes());
+    }
+    fields.as_slice().to_vec()
+}

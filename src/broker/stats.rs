@@ -1,0 +1,100 @@
+//! What the broker counts, and the snapshot that metrics are made of.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sabir_store::StoreStats;
+
+/// Broker-wide counters.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) published: AtomicU64,
+    pub(crate) published_bytes: AtomicU64,
+    pub(crate) dispatched: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) redelivered: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) dead_lettered: AtomicU64,
+    pub(crate) discarded: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) unrouted: AtomicU64,
+    pub(crate) connections_total: AtomicU64,
+    pub(crate) logins_failed: AtomicU64,
+    pub(crate) transactions_committed: AtomicU64,
+    pub(crate) transactions_aborted: AtomicU64,
+}
+
+/// A snapshot of the broker.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerStats {
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections ever accepted.
+    pub connections_total: u64,
+    /// Logins refused.
+    pub logins_failed: u64,
+    /// Messages accepted from producers.
+    pub published: u64,
+    /// Their bodies' bytes.
+    pub published_bytes: u64,
+    /// Deliveries written to outboxes.
+    pub dispatched: u64,
+    /// Deliveries accepted by consumers.
+    pub acknowledged: u64,
+    /// Attempts that were returned and counted.
+    pub redelivered: u64,
+    /// Messages that expired.
+    pub expired: u64,
+    /// Messages that became dead letters.
+    pub dead_lettered: u64,
+    /// Messages dropped by policy.
+    pub discarded: u64,
+    /// Sends refused.
+    pub refused: u64,
+    /// Messages published to topics where nobody was interested.
+    pub unrouted: u64,
+    /// Transactions committed.
+    pub transactions_committed: u64,
+    /// Transactions aborted.
+    pub transactions_aborted: u64,
+    /// Bytes of messages held in memory.
+    pub memory_bytes: u64,
+    /// Most bytes of messages that may be held in memory.
+    pub memory_bytes_max: u64,
+    /// Topic subscriptions, bindings of durable ones included.
+    pub topic_subscriptions: u64,
+    /// The message log.
+    pub store: StoreStats,
+    /// One row per queue, by name.
+    pub queues: Vec<QueueStats>,
+}
+
+/// One queue.
+#[derive(Clone, Debug, Default)]
+pub struct QueueStats {
+    /// Qualified name: `queue://orders`, or `durable://client:name` for a durable subscription.
+    pub name: String,
+    /// Messages ready for a consumer.
+    pub ready: u64,
+    /// Messages delivered and not settled.
+    pub unsettled: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Consumers attached.
+    pub consumers: u64,
+    /// Messages ever enqueued in this boot.
+    pub enqueued: u64,
+    /// Messages ever settled as accepted in this boot.
+    pub acknowledged: u64,
+    /// Messages that expired in this boot.
+    pub expired: u64,
+    /// Messages that became dead letters in this boot.
+    pub dead_lettered: u64,
+}
+
+pub(crate) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}

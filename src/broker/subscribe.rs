@@ -1,0 +1,453 @@
+//! Subscriptions of one connection: what they are attached to, how they begin and end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use sabir_model::access::{Action, Resource};
+use sabir_model::command::{Promise, Subscribe};
+use sabir_model::destination::{Destination, Kind};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::{Sequence, SubscriptionKey};
+use sabir_model::pattern::Pattern;
+use sabir_model::selector::{Options, Selector};
+use sabir_model::settlement::SettleMode;
+use sabir_store::Level;
+
+use crate::connection::Connection;
+use crate::pattern_trie::Handle;
+use crate::queue::{Consumer, Credit, Queue, Role, check_owner};
+use crate::recovery::{bind, durable_policy};
+use crate::registry::{Durable, Interest, Live, Wildcard, trie_levels};
+use crate::work::{log_settled, promise};
+
+/// One thing a subscription is attached to.
+enum Part {
+    /// A consumer of a queue.
+    Queue(Arc<Queue>, u32),
+    /// A consumer of all queues that match.
+    Wildcard(Arc<Wildcard>),
+    /// A live topic subscription.
+    Live(Handle, Pattern),
+    /// A live topic subscription with acknowledgements: a private queue and its binding.
+    Window(Arc<Queue>, u32, Handle, Pattern),
+    /// A durable topic subscription.
+    Durable { queue: Arc<Queue>, slot: u32, client_id: Box<str>, name: Box<str> },
+    /// A look at a queue.
+    Browser(Arc<Queue>),
+}
+
+/// A subscription of one connection.
+pub(crate) struct Subscription {
+    key: SubscriptionKey,
+    parts: Vec<Part>,
+}
+
+/// What all parts of one subscription share.
+struct Terms<'a> {
+    request: &'a Subscribe<'a>,
+    selector: Option<Arc<Selector>>,
+    credit: Option<Arc<Credit>>,
+}
+
+impl Connection {
+    pub(crate) fn subscribe(&mut self, request: &Subscribe<'_>) -> Result<Option<Promise>, Refusal> {
+        if self.subscriptions.contains_key(&request.key) {
+            return Err(Refusal::new(Code::DuplicateSubscription, "the subscription's id is in use"));
+        }
+        self.release();
+        let action = if request.browse { Action::Browse } else { Action::Consume };
+        for pattern in request.patterns {
+            let resource = match pattern.as_literal() {
+                Some(destination) => Resource::Destination(destination.as_ref()),
+                None => Resource::Pattern(pattern),
+            };
+            self.shared.check(&self.principal, action, resource)?;
+        }
+        let selector = match request.selector.map(str::trim).filter(|text| !text.is_empty()) {
+            Some(text) => {
+                let options = Options { convert_strings: request.selector_converts_text };
+                Some(Arc::new(Selector::parse_with(text, options)?))
+            }
+            None => None,
+        };
+        let mut terms = Terms { request, selector, credit: None };
+        let mut subscription = Subscription { key: request.key, parts: Vec::new() };
+        let mut newest = None;
+        for pattern in request.patterns {
+            match self.attach(pattern, &mut terms, &mut subscription) {
+                Ok(promise) => newest = promise.or(newest),
+                Err(refusal) => {
+                    let written = self.outbox.written();
+                    self.end_subscription(subscription, written, false);
+                    return Err(refusal);
+                }
+            }
+        }
+        self.subscriptions.insert(request.key, subscription);
+        self.to_grant.push(request.key);
+        // Live messages published later in this very batch must not overtake its replies.
+        self.outbox.gate();
+        Ok(newest)
+    }
+
+    fn attach(
+        &mut self,
+        pattern: &Pattern,
+        terms: &mut Terms<'_>,
+        subscription: &mut Subscription,
+    ) -> Result<Option<Promise>, Refusal> {
+        match (pattern.kind(), terms.request.durable) {
+            (Kind::Queue, Some(_)) => Err(Refusal::new(
+                Code::InvalidDestination,
+                "a durable subscription is to a topic; a queue keeps its messages anyway",
+            )),
+            (Kind::Queue, None) => {
+                self.attach_queue(pattern, terms, subscription)?;
+                Ok(None)
+            }
+            (Kind::Topic, _) if terms.request.browse => {
+                Err(Refusal::new(Code::InvalidDestination, "only a queue can be browsed"))
+            }
+            (Kind::Topic, Some(name)) => self.attach_durable(pattern, name, terms, subscription),
+            (Kind::Topic, None) => {
+                self.attach_topic(pattern, terms, subscription)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn credit(&self, terms: &mut Terms<'_>, policy: Option<u32>, default: u32) -> Arc<Credit> {
+        let limit = terms.request.credit.or(policy).unwrap_or(default).max(1);
+        Arc::clone(terms.credit.get_or_insert_with(|| Arc::new(Credit::new(limit))))
+    }
+
+    fn consumer(&self, terms: &Terms<'_>, credit: Arc<Credit>, selector: Option<Arc<Selector>>) -> Consumer {
+        let Subscribe { key, settle, priority, .. } = *terms.request;
+        Consumer::new(Arc::clone(&self.outbox), key, credit, settle, selector, priority)
+    }
+
+    fn attach_queue(
+        &mut self,
+        pattern: &Pattern,
+        terms: &mut Terms<'_>,
+        subscription: &mut Subscription,
+    ) -> Result<(), Refusal> {
+        let prefetch = self.shared.limits.prefetch.queue;
+        let Some(destination) = pattern.as_literal() else {
+            if terms.request.browse {
+                return Err(Refusal::new(
+                    Code::InvalidDestination,
+                    "only one queue at a time can be browsed",
+                ));
+            }
+            let credit = self.credit(terms, None, prefetch);
+            let wildcard = Arc::new(Wildcard {
+                pattern: pattern.clone(),
+                outbox: Arc::clone(&self.outbox),
+                subscription: terms.request.key,
+                credit,
+                settle: terms.request.settle,
+                selector: terms.selector.clone(),
+                priority: terms.request.priority,
+                joined: Mutex::default(),
+                granted: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+            });
+            self.host.wildcards.write().push(Arc::clone(&wildcard));
+            for queue in self.host.matching_queues(pattern) {
+                if matches!(queue.role, Role::Plain) {
+                    wildcard.join(&queue, &mut self.work);
+                }
+            }
+            self.host.declare_group(&self.shared, pattern);
+            subscription.parts.push(Part::Wildcard(wildcard));
+            return Ok(());
+        };
+        let queue = self.queue_to_consume(destination, terms.request)?;
+        check_owner(&queue, self.id, &self.principal)?;
+        if terms.request.browse {
+            let selector = terms.selector.as_deref();
+            queue.lock().core.browse(&self.outbox, terms.request.key, selector, &queue);
+            subscription.parts.push(Part::Browser(queue));
+            return Ok(());
+        }
+        let credit = self.credit(terms, queue.policy.prefetch, prefetch);
+        if terms.request.patterns.len() > 1 {
+            credit.queues.lock().push(Arc::downgrade(&queue));
+        }
+        let consumer = self.consumer(terms, credit, terms.selector.clone());
+        let slot = queue.lock().core.attach(consumer);
+        subscription.parts.push(Part::Queue(queue, slot));
+        Ok(())
+    }
+
+    fn queue_to_consume(
+        &self,
+        destination: &Destination,
+        request: &Subscribe<'_>,
+    ) -> Result<Arc<Queue>, Refusal> {
+        if let Some(queue) = self.host.find_queue(destination) {
+            return Ok(queue);
+        }
+        if destination.is_temporary() || request.must_exist {
+            return Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist")));
+        }
+        self.shared.check(&self.principal, Action::Create, Resource::Destination(destination.as_ref()))?;
+        self.host.queue(&self.shared, destination, Role::Plain)
+    }
+
+    fn check_temporary_topic(&self, pattern: &Pattern) -> Result<(), Refusal> {
+        let Some(destination) = pattern.as_literal().filter(|topic| topic.is_temporary()) else {
+            return Ok(());
+        };
+        match self.host.temporary_topics.read().get(destination) {
+            Some(owner) if *owner == self.id => Ok(()),
+            Some(_) => Err(Refusal::new(
+                Code::AccessDenied,
+                "only the connection that made a temporary destination may consume from it",
+            )),
+            None => Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist"))),
+        }
+    }
+
+    fn attach_topic(
+        &mut self,
+        pattern: &Pattern,
+        terms: &mut Terms<'_>,
+        subscription: &mut Subscription,
+    ) -> Result<(), Refusal> {
+        self.check_temporary_topic(pattern)?;
+        let no_local = terms.request.no_local.then_some(self.id);
+        if terms.request.settle == SettleMode::Auto {
+            let live = Live {
+                outbox: Arc::clone(&self.outbox),
+                subscription: terms.request.key,
+                selector: terms.selector.clone(),
+                no_local,
+            };
+            let handle =
+                self.host.topics.write().insert(&trie_levels(pattern), Interest::Live(Arc::new(live)));
+            self.host.touch(pattern);
+            subscription.parts.push(Part::Live(handle, pattern.clone()));
+            return Ok(());
+        }
+        // With acknowledgements there is a window of unsettled messages: a private queue that is never logged.
+        let policy = durable_policy(&self.shared, pattern);
+        let name = format!("window:{}:{}:{}", self.id.0, terms.request.key.0, subscription.parts.len());
+        let destination = Destination::from_canonical(Kind::Queue, true, &name)?;
+        let queue = self.host.make_queue(&self.shared, destination, Role::Window, Some(policy))?;
+        let credit = self.credit(terms, queue.policy.prefetch, self.shared.limits.prefetch.topic);
+        let consumer = self.consumer(terms, credit, None);
+        let slot = queue.lock().core.attach(consumer);
+        let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
+        subscription.parts.push(Part::Window(queue, slot, handle, pattern.clone()));
+        Ok(())
+    }
+
+    fn attach_durable(
+        &mut self,
+        pattern: &Pattern,
+        name: &str,
+        terms: &mut Terms<'_>,
+        subscription: &mut Subscription,
+    ) -> Result<Option<Promise>, Refusal> {
+        let Some(client_id) = self.client_id.clone() else {
+            return Err(Refusal::new(
+                Code::UnknownSubscription,
+                "a durable subscription needs a client id: give one when you connect",
+            ));
+        };
+        if pattern.is_temporary() || terms.request.patterns.len() > 1 {
+            return Err(Refusal::new(
+                Code::InvalidDestination,
+                "a durable subscription is to one lasting topic",
+            ));
+        }
+        let key: (Box<str>, Box<str>) = (client_id.clone(), name.into());
+        let mut durables = self.host.durables.lock();
+        if durables.get(&key).is_some_and(|known| known.active.is_some()) {
+            let sentence = format!("the durable subscription \"{name}\" of \"{client_id}\" is in use");
+            return Err(Refusal::new(Code::SubscriptionInUse, sentence));
+        }
+        let same = durables.get(&key).is_some_and(|known| match &known.queue.role {
+            Role::Durable { pattern: old, selector, .. } => {
+                old == pattern
+                    && selector.as_deref().map(Selector::source)
+                        == terms.selector.as_deref().map(Selector::source)
+            }
+            _ => false,
+        });
+        let mut newest = None;
+        if !same {
+            // Another topic or selector: the old subscription goes with its backlog (JMS 2.0 §8.3.3).
+            let old = durables.remove(&key);
+            drop(durables);
+            if let Some(old) = old {
+                self.delete_durable(&old);
+            }
+            let role = Role::Durable {
+                client_id: client_id.clone(),
+                name: name.into(),
+                pattern: pattern.clone(),
+                selector: terms.selector.clone(),
+            };
+            let policy = durable_policy(&self.shared, pattern);
+            let destination =
+                Destination::from_canonical(Kind::Queue, true, &format!("durable:{client_id}:{name}"))?;
+            let queue = self.host.make_queue(&self.shared, destination, role, Some(policy))?;
+            let no_local = terms.request.no_local.then_some(self.id);
+            let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
+            durables = self.host.durables.lock();
+            durables.insert(key.clone(), Durable { queue, handle, active: None });
+            // A receipt for the subscription promises that it survives.
+            let position = self.shared.store.begin().finish(Level::Fsync);
+            newest = Some(promise(position, Level::Fsync));
+        }
+        let Some(durable) = durables.get_mut(&key) else {
+            return Err(Refusal::new(
+                Code::SubscriptionInUse,
+                "the durable subscription was deleted meanwhile",
+            ));
+        };
+        durable.active = Some(self.id);
+        let queue = Arc::clone(&durable.queue);
+        drop(durables);
+        let credit = self.credit(terms, queue.policy.prefetch, self.shared.limits.prefetch.durable);
+        let consumer = self.consumer(terms, credit, None);
+        let slot = queue.lock().core.attach(consumer);
+        subscription.parts.push(Part::Durable { queue, slot, client_id, name: name.into() });
+        Ok(newest)
+    }
+
+    /// Lets the subscriptions of this batch have deliveries: the greeting is in the outbox.
+    pub(crate) fn grant(&mut self) {
+        for key in std::mem::take(&mut self.to_grant) {
+            let Some(subscription) = self.subscriptions.get(&key) else { continue };
+            for part in &subscription.parts {
+                match part {
+                    Part::Queue(queue, slot)
+                    | Part::Window(queue, slot, ..)
+                    | Part::Durable { queue, slot, .. } => {
+                        let mut held = queue.lock();
+                        held.core.grant(*slot);
+                        held.core.dispatch(queue, &mut self.work);
+                    }
+                    Part::Wildcard(wildcard) => {
+                        let joined = wildcard.joined.lock();
+                        wildcard.granted.store(true, Ordering::Release);
+                        for (queue, slot) in &*joined {
+                            queue.lock().core.grant(*slot);
+                            self.work.resume.push(Arc::clone(queue));
+                        }
+                    }
+                    Part::Browser(queue) => {
+                        let mut held = queue.lock();
+                        held.core.grant_browser(self.id, key);
+                        held.core.dispatch(queue, &mut self.work);
+                    }
+                    Part::Live(..) => {}
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, queue: &Arc<Queue>, slot: u32, written: u64) {
+        let mut attempts: Vec<(Sequence, u32)> = Vec::new();
+        let mut held = queue.lock();
+        held.core.detach(queue, slot, written, &mut self.work, &mut attempts);
+        log_settled(&self.shared, queue.id, &mut [], &attempts, Level::Os);
+        held.core.dispatch(queue, &mut self.work);
+    }
+
+    /// Detaches all parts; unsettled deliveries go back.
+    pub(crate) fn end_subscription(
+        &mut self,
+        subscription: Subscription,
+        written: u64,
+        forget_durable: bool,
+    ) -> Option<Promise> {
+        let mut newest = None;
+        for part in subscription.parts {
+            match part {
+                Part::Queue(queue, slot) => self.leave(&queue, slot, written),
+                Part::Wildcard(wildcard) => {
+                    self.host.wildcards.write().retain(|known| !Arc::ptr_eq(known, &wildcard));
+                    wildcard.closed.store(true, Ordering::Release);
+                    let joined = std::mem::take(&mut *wildcard.joined.lock());
+                    for (queue, slot) in joined {
+                        self.leave(&queue, slot, written);
+                    }
+                }
+                Part::Live(handle, pattern) => {
+                    self.host.topics.write().remove(handle);
+                    self.host.touch(&pattern);
+                }
+                Part::Window(queue, _, handle, pattern) => {
+                    self.host.topics.write().remove(handle);
+                    self.host.touch(&pattern);
+                    // Its consumer goes with it and need not be told.
+                    queue.deleted.store(true, Ordering::Release);
+                    self.shared.by_id.write().remove(&queue.id);
+                    queue.lock().core.clear(&mut self.work);
+                }
+                Part::Durable { queue, slot, client_id, name } => {
+                    self.leave(&queue, slot, written);
+                    let key = (client_id, name);
+                    let mut durables = self.host.durables.lock();
+                    if let Some(known) = durables.get_mut(&key).filter(|known| known.queue.id == queue.id) {
+                        known.active = None;
+                    }
+                    if forget_durable && let Some(durable) = durables.remove(&key) {
+                        drop(durables);
+                        newest = self.delete_durable(&durable);
+                    }
+                }
+                Part::Browser(queue) => queue.lock().core.detach_browser(self.id, subscription.key),
+            }
+        }
+        newest
+    }
+
+    fn delete_durable(&mut self, durable: &Durable) -> Option<Promise> {
+        self.host.topics.write().remove(durable.handle);
+        if let Role::Durable { pattern, .. } = &durable.queue.role {
+            self.host.touch(pattern);
+        }
+        let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
+        host.delete_queue(&shared, &durable.queue, &mut self.work);
+        let position = shared.store.begin().finish(Level::Fsync);
+        Some(promise(position, Level::Fsync))
+    }
+
+    /// Deletes an inactive durable subscription.
+    pub(crate) fn forget_durable(
+        &mut self,
+        name: &str,
+        client_id: Option<&str>,
+    ) -> Result<Option<Promise>, Refusal> {
+        let Some(client_id) = client_id.map(Into::into).or_else(|| self.client_id.clone()) else {
+            return Err(Refusal::new(
+                Code::UnknownSubscription,
+                "deleting a durable subscription needs a client id",
+            ));
+        };
+        let mut durables = self.host.durables.lock();
+        let key = (client_id, name.into());
+        match durables.get(&key) {
+            None => {
+                let sentence = format!("\"{}\" has no durable subscription \"{name}\"", key.0);
+                Err(Refusal::new(Code::UnknownSubscription, sentence))
+            }
+            Some(known) if known.active.is_some() => {
+                let sentence = format!("the durable subscription \"{name}\" of \"{}\" is in use", key.0);
+                Err(Refusal::new(Code::SubscriptionInUse, sentence))
+            }
+            Some(_) => {
+                let durable = durables.remove(&key);
+                drop(durables);
+                Ok(durable.and_then(|durable| self.delete_durable(&durable)))
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! What one batch leaves to be done once locks are released: dead letters, queues to go on with, outboxes to flush.
+
+use std::sync::Arc;
+
+use sabir_model::clock::Timestamp;
+use sabir_model::command::Promise;
+use sabir_model::delivery::EncodeCache;
+use sabir_model::destination::{Destination, Kind};
+use sabir_model::headers::ValueRef;
+use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence};
+use sabir_model::message::{Body, Facts, Field, FieldsWriter, Message, Tag};
+use sabir_model::session::Now;
+use sabir_model::settlement::Settlement;
+use sabir_store::Level;
+
+use crate::broker::Shared;
+use crate::outbox::{Mark, Outbox};
+use crate::policy::DeadLetters;
+use crate::queue::{Queue, SettleResult, count};
+use crate::ready::Entry;
+
+/// Outboxes flushed by the thread that filled them; further ones are left to their owners.
+const INLINE_FLUSHES_MAX: usize = 64;
+/// Rounds of dispatch, flush and settle before the rest is left to the next turn of the connection.
+const ROUNDS_MAX: usize = 8;
+
+/// A message on its way to the dead letters.
+pub(crate) struct Dead {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) sequence: Sequence,
+    pub(crate) entry: Entry,
+    pub(crate) reason: &'static str,
+}
+
+/// The working state of whoever runs in the core; one per connection, reused.
+pub(crate) struct Work {
+    pub(crate) now: Now,
+    pub(crate) dirty: Vec<Arc<Outbox>>,
+    pub(crate) dead: Vec<Dead>,
+    pub(crate) resume: Vec<Arc<Queue>>,
+    pub(crate) expired_logged: Vec<(QueueId, Sequence)>,
+    pub(crate) cache: EncodeCache,
+    /// Change of the bytes held in memory.
+    pub(crate) memory: i64,
+    pub(crate) dispatched: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) expired: u64,
+    due: Vec<Mark>,
+    settled: Vec<(ConnectionId, DeliveryToken)>,
+}
+
+impl Work {
+    pub(crate) fn new(now: Now) -> Self {
+        Self {
+            now,
+            dirty: Vec::new(),
+            dead: Vec::new(),
+            resume: Vec::new(),
+            expired_logged: Vec::new(),
+            cache: EncodeCache::new(),
+            memory: 0,
+            dispatched: 0,
+            acknowledged: 0,
+            redelivered: 0,
+            expired: 0,
+            due: Vec::new(),
+            settled: Vec::new(),
+        }
+    }
+
+    /// Sees to it that an outbox is flushed at the end of the batch.
+    pub(crate) fn enlist(&mut self, outbox: &Arc<Outbox>) {
+        if outbox.enlist() {
+            self.dirty.push(Arc::clone(outbox));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.dirty.is_empty()
+            && self.dead.is_empty()
+            && self.resume.is_empty()
+            && self.expired_logged.is_empty()
+    }
+
+    /// Gives back buffers that a burst has made large.
+    fn shrink(&mut self) {
+        self.dirty.shrink_to(64);
+        self.resume.shrink_to(64);
+        self.due.shrink_to(256);
+        self.settled.shrink_to(256);
+        self.cache.reset();
+    }
+}
+
+/// Does what is left. True if some is still left for the next turn.
+pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
+    for _ in 0..ROUNDS_MAX {
+        log_expired(shared, work);
+        bury(shared, work);
+        for queue in std::mem::take(&mut work.resume) {
+            let mut held = queue.lock();
+            held.core.dispatch(&queue, work);
+        }
+        flush(shared, work);
+        settle_written(shared, work);
+        if work.is_done() {
+            break;
+        }
+    }
+    shared.account(work);
+    count(&shared.counters, work);
+    work.shrink();
+    !work.is_done()
+}
+
+fn flush(shared: &Shared, work: &mut Work) {
+    let Work { dirty, due, settled, resume, now, .. } = work;
+    for (index, outbox) in dirty.drain(..).enumerate() {
+        if index >= INLINE_FLUSHES_MAX {
+            outbox.wake_owner();
+            continue;
+        }
+        outbox.flush(*now, due);
+        sort_marks(shared, outbox.connection(), due, settled, resume);
+    }
+}
+
+/// Owner's flush: marks that became due are worked off by the caller's [`finish`].
+pub(crate) fn take_due(shared: &Shared, work: &mut Work, connection: ConnectionId, due: &mut Vec<Mark>) {
+    let Work { settled, resume, .. } = work;
+    sort_marks(shared, connection, due, settled, resume);
+    settle_written(shared, work);
+}
+
+fn sort_marks(
+    _shared: &Shared,
+    connection: ConnectionId,
+    due: &mut Vec<Mark>,
+    settled: &mut Vec<(ConnectionId, DeliveryToken)>,
+    resume: &mut Vec<Arc<Queue>>,
+) {
+    for mark in due.drain(..) {
+        match mark {
+            Mark::Settle(token) => settled.push((connection, token)),
+            Mark::Resume(queue) => {
+                if let Some(queue) = queue.upgrade() {
+                    queue.core.lock().room_again(connection);
+                    if !resume.iter().any(|known| known.id == queue.id) {
+                        resume.push(queue);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Settles the automatic deliveries whose bytes the sockets have taken.
+fn settle_written(shared: &Shared, work: &mut Work) {
+    let settled = std::mem::take(&mut work.settled);
+    let mut rest = settled.as_slice();
+    while let Some(&(connection, token)) = rest.first() {
+        let same = rest.iter().take_while(|(c, t)| *c == connection && t.queue == token.queue).count();
+        let (now, later) = rest.split_at(same);
+        rest = later;
+        if let Some(queue) = shared.queue(token.queue) {
+            let items = now.iter().map(|(_, token)| (*token, Settlement::Accepted));
+            settle(shared, &queue, connection, items, Level::Os, work, |_| {});
+        }
+    }
+    let mut settled = settled;
+    settled.clear();
+    work.settled = settled;
+}
+
+/// Settles deliveries of one queue under one hold of its lock, logs them, and dispatches. `refused` hears the index of
+/// each item that named nothing.
+pub(crate) fn settle(
+    shared: &Shared,
+    queue: &Arc<Queue>,
+    connection: ConnectionId,
+    items: impl Iterator<Item = (DeliveryToken, Settlement)>,
+    level: Level,
+    work: &mut Work,
+    mut refused: impl FnMut(usize),
+) -> Option<Promise> {
+    let mut held = queue.lock();
+    let mut acks: Vec<Sequence> = Vec::new();
+    let mut attempts: Vec<(Sequence, u32)> = Vec::new();
+    for (index, (token, settlement)) in items.enumerate() {
+        match held.core.settle(queue, token, connection, settlement, work) {
+            SettleResult::Done(Some(sequence)) => acks.push(sequence),
+            SettleResult::Returned(Some(attempt)) => attempts.push(attempt),
+            SettleResult::Done(None) | SettleResult::Returned(None) | SettleResult::Dead => {}
+            SettleResult::Unknown => refused(index),
+        }
+    }
+    let promise = log_settled(shared, queue.id, &mut acks, &attempts, level);
+    held.core.dispatch(queue, work);
+    promise
+}
+
+/// Logs acknowledged sequences and failed attempts of one queue in one group.
+pub(crate) fn log_settled(
+    shared: &Shared,
+    queue: QueueId,
+    acks: &mut [Sequence],
+    attempts: &[(Sequence, u32)],
+    level: Level,
+) -> Option<Promise> {
+    if acks.is_empty() && attempts.is_empty() {
+        return None;
+    }
+    let mut group = shared.store.begin();
+    for_each_run(acks, |first, count| group.acknowledge(queue, first, count));
+    for (sequence, count) in attempts {
+        group.attempts(queue, *sequence, *count);
+    }
+    Some(promise(group.finish(level), level))
+}
+
+/// Sorts sequences and yields runs of consecutive ones.
+pub(crate) fn for_each_run(sequences: &mut [Sequence], mut each: impl FnMut(Sequence, u64)) {
+    sequences.sort_unstable();
+    let mut rest = &*sequences;
+    while let Some(first) = rest.first() {
+        let count =
+            rest.iter().zip(first.0..).take_while(|(sequence, expected)| sequence.0 == *expected).count();
+        each(*first, count as u64);
+        rest = rest.get(count..).unwrap_or_default();
+    }
+}
+
+/// What a receipt for a group of this level waits for.
+pub(crate) fn promise(position: sabir_model::ids::Position, level: Level) -> Promise {
+    Promise { position, synced: level == Level::Fsync }
+}
+
+fn log_expired(shared: &Shared, work: &mut Work) {
+    if work.expired_logged.is_empty() {
+        return;
+    }
+    let mut expired = std::mem::take(&mut work.expired_logged);
+    expired.sort_unstable();
+    let mut group = shared.store.begin();
+    for (queue, sequence) in &expired {
+        group.acknowledge(*queue, *sequence, 1);
+    }
+    group.finish(Level::Os);
+}
+
+/// Moves dead letters to where their policy wants them: put and acknowledgement in one group.
+fn bury(shared: &Shared, work: &mut Work) {
+    for dead in std::mem::take(&mut work.dead) {
+        let target = match &dead.queue.policy.dead_letters {
+            DeadLetters::Discard => None,
+            DeadLetters::Shared(destination) => Some(destination.clone()),
+            DeadLetters::Individual { prefix, suffix } => {
+                let name = match &dead.queue.role {
+                    crate::queue::Role::Durable { client_id, name, .. } => format!("{client_id}.{name}"),
+                    _ => dead.queue.destination.dotted(),
+                };
+                Destination::from_dotted(Kind::Queue, false, &format!("{prefix}{name}{suffix}")).ok()
+            }
+        };
+        let target = target.filter(|target| *target != dead.queue.destination);
+        let target = target.and_then(|target| shared.host_of(&dead.queue).queue_for_broker(shared, &target));
+        crate::stats::add(&shared.counters.dead_lettered, 1);
+        let Some(target) = target else {
+            if dead.entry.logged {
+                let mut group = shared.store.begin();
+                group.acknowledge(dead.queue.id, dead.sequence, 1);
+                group.finish(Level::Os);
+            }
+            continue;
+        };
+        let message = dead_letter(&dead, &target.destination, work.now.wall);
+        let logged = message.facts().persistent && target.logs();
+        let mut held = target.lock();
+        let sequence = held.core.take_sequence();
+        if logged {
+            match shared.store.begin_put() {
+                Ok(mut group) => {
+                    crate::publish::put(&mut group, &message, &[(target.id, sequence)]);
+                    if dead.entry.logged {
+                        group.acknowledge(dead.queue.id, dead.sequence, 1);
+                    }
+                    group.finish(Level::Os);
+                }
+                Err(_) => {
+                    // No room to move it: it stays where it was, and the next failure tries again.
+                    drop(held);
+                    let mut source = dead.queue.lock();
+                    source.core.enqueue(&dead.queue, dead.sequence, dead.entry, work);
+                    continue;
+                }
+            }
+        } else if dead.entry.logged {
+            let mut group = shared.store.begin();
+            group.acknowledge(dead.queue.id, dead.sequence, 1);
+            group.finish(Level::Os);
+        }
+        let entry = Entry { message, attempts: 0, logged, redelivered: false };
+        held.core.enqueue(&target, sequence, entry, work);
+        held.core.dispatch(&target, work);
+    }
+}
+
+/// The dead letter: the message, where it died, why, after how many attempts, and what was known from earlier deaths.
+fn dead_letter(dead: &Dead, target: &Destination, now: Timestamp) -> Message {
+    let old = &dead.entry.message;
+    let mut fields = FieldsWriter::new();
+    fields.destination(Tag::Destination, target);
+    fields.field(Tag::OriginalDestination, dead.queue.title().as_bytes());
+    let mut history = String::new();
+    let mut earlier = (None, None);
+    for field in old.fields() {
+        match field {
+            Field::Plain(Tag::Destination | Tag::OriginalDestination, _) => {}
+            Field::Plain(tag, value) => fields.field(tag, value),
+            Field::Property("dlqDeliveryFailureCause", ValueRef::Str(cause)) => earlier.0 = Some(cause),
+            Field::Property("dlqSource", ValueRef::Str(source)) => earlier.1 = Some(source),
+            Field::Property("dlqHistory", ValueRef::Str(text)) => history = text.to_owned(),
+            Field::Property("dlqAttempts" | "dlqTime" | "originalExpiration", _) => {}
+            Field::Property(name, value) => fields.property(name, &value),
+        }
+    }
+    if let (Some(cause), Some(source)) = earlier {
+        if !history.is_empty() {
+            history.push_str("; ");
+        }
+        history.push_str(&format!("{source}: {cause}"));
+        fields.text_property("dlqHistory", &history);
+    }
+    fields.text_property("dlqDeliveryFailureCause", dead.reason);
+    fields.text_property("dlqSource", &dead.queue.title());
+    fields.property("dlqAttempts", &ValueRef::I32(i32::try_from(dead.entry.attempts).unwrap_or(i32::MAX)));
+    fields.property("dlqTime", &ValueRef::I64(now.0.cast_signed()));
+    let facts = *old.facts();
+    if facts.expires != Timestamp::NEVER {
+        fields.property("originalExpiration", &ValueRef::I64(facts.expires.0.cast_signed()));
+    }
+    let body = match old.shared_body() {
+        Some(shared) => Body::Shared(shared.clone()),
+        None => Body::Borrowed(old.body()),
+    };
+    Message::new(Facts { expires: Timestamp::NEVER, ..facts }, &[fields.as_slice()], body)
+}
