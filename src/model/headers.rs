@@ -56,9 +56,9 @@ pub enum Value {
     /// Octets (an extension to JMS).
     Bytes(Bytes),
     /// Ordered map (an extension to JMS).
-    Map(Vec<(Box<str>, Value)>),
+    Map(Vec<(Box<str>, Self)>),
     /// List (an extension to JMS).
-    List(Vec<Value>),
+    List(Vec<Self>),
 }
 
 /// A property's value, borrowed from an encoded message. Nested values stay encoded until asked for.

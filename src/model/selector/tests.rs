@@ -587,9 +587,9 @@ fn length_and_nesting_are_bounded() {
     for (open, close) in [("(", ")"), ("NOT ", ""), ("- ", ""), ("+ ", ""), ("INLIST(MAKELIST(", "), 1)")] {
         let nested = |depth: usize| format!("{}a{} IS NULL", open.repeat(depth), close.repeat(depth));
         Selector::parse(&nested(parser::NESTING_MAX - 1)).unwrap();
-        for depth in [parser::NESTING_MAX, 1_000] {
+        for depth in [parser::NESTING_MAX, 500] {
             let text = nested(depth);
-            assert!(refused(&text).contains("nested deeper than 64 levels"), "{text}");
+            assert!(refused(&text).contains("nested deeper than 64 levels"), "{open}");
         }
     }
     for chain in [" + 1", " - 1", " = b", " * b"] {
