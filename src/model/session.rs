@@ -12,7 +12,7 @@ use crate::delivery::{Admission, Delivery, EncodeCache};
 use crate::destination::{Destination, Kind};
 use crate::error::{Refusal, Violation};
 use crate::event::Event;
-use crate::ids::{DeliveryToken, SubscriptionKey};
+use crate::ids::{DeliveryToken, SubscriptionKey, TransactionKey};
 use crate::message::Body;
 use crate::settlement::{SettleMode, Settlement};
 
@@ -189,6 +189,14 @@ pub enum EgressNote<'a> {
     },
     /// A subscription has ended.
     Detach(SubscriptionKey),
+    /// A transaction has ended: what was acknowledged in it is final, or, if it was not committed, with the client
+    /// again.
+    TransactionEnded {
+        /// Which one.
+        transaction: TransactionKey,
+        /// Whether it happened.
+        committed: bool,
+    },
     /// A temporary destination of this connection has this name for the client.
     Temporary {
         /// The destination.
