@@ -91,6 +91,9 @@ pub struct BrokerOptions {
     pub limits: BrokerLimits,
     /// Names of virtual hosts besides the default, `/`.
     pub virtual_hosts: Vec<String>,
+    /// No threads of the broker's own: passwords are checked where they arrive. For simulations, which must follow from
+    /// their inputs alone; the log has such a switch too.
+    pub single_threaded: bool,
 }
 
 /// Why a broker did not open.
@@ -184,7 +187,8 @@ pub(crate) struct Shared {
     pub(crate) paused: Mutex<Vec<Waker>>,
     pub(crate) ticks: AtomicU64,
     draining: AtomicBool,
-    pub(crate) pool: Pool,
+    /// Absent in a simulation.
+    pub(crate) pool: Option<Pool>,
 }
 
 impl Shared {
@@ -293,6 +297,10 @@ impl Broker {
         );
         // Milliseconds of the start, mixed so that neighbouring starts differ in every bit.
         let boot = (options.clock.wall().0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32;
+        let pool = match options.single_threaded {
+            true => None,
+            false => Some(Pool::start().map_err(OpenError::Thread)?),
+        };
         let shared = Arc::new(Shared {
             store,
             clock: options.clock,
@@ -312,7 +320,7 @@ impl Broker {
             paused: Mutex::default(),
             ticks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            pool: Pool::start().map_err(OpenError::Thread)?,
+            pool,
         });
         let restored = recovered.restore(&shared);
         Ok((Self { shared }, RecoverySummary { log, restored }))
@@ -404,6 +412,12 @@ impl Broker {
     /// If the last write fails.
     pub fn close(&self) -> Result<(), StoreError> {
         self.shared.store.close()
+    }
+
+    /// The message log, for whoever drives it by hand in a simulation.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     /// Whether the broker can do its work; the sentence says why not.
