@@ -82,9 +82,12 @@ impl Rules {
     }
 
     fn on_server(&self, principal: &Principal, action: Action) -> bool {
-        // Connecting has no destination, so a rule about connecting means it wherever else it looks.
+        // Connecting has no destination: who may do something somewhere and connect, may connect; who may not do
+        // anything in one place, may still connect to do it in another.
         let mut speaking = self.0.iter().filter(|rule| {
-            rule.concerns(principal, action) && (action == Action::Connect || rule.destinations.is_none())
+            let everywhere = rule.destinations.is_none();
+            rule.concerns(principal, action)
+                && (everywhere || (action == Action::Connect && rule.effect == Effect::Allow))
         });
         speaking.next().is_some_and(|rule| rule.effect == Effect::Allow)
     }
@@ -362,6 +365,18 @@ mod tests {
         ] {
             assert_eq!(allowed(&rules, who, action, on), expected, "{who} {action} {on}");
         }
+    }
+
+    #[test]
+    fn denying_everything_in_one_place_does_not_deny_connecting() {
+        let rules = Rules::new(vec![
+            rule(Effect::Deny, &["*"], &Action::ALL, &["queue://secret"]),
+            rule(Effect::Allow, &["alice"], &[Action::Connect, Action::Send], &["queue://orders"]),
+            rule(Effect::Deny, &["*"], &Action::ALL, &[]),
+        ]);
+        assert!(allowed(&rules, "alice", Action::Connect, "server"));
+        assert!(!allowed(&rules, "bob", Action::Connect, "server"));
+        assert!(!allowed(&rules, "alice", Action::Manage, "server"));
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! `sabir pub`: sends an argument, standard input, or each of its lines.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use sabir_stomp::client;
+
+use super::connection::Connection;
+use super::{Failure, ServerArgs, header, pairs};
+
+/// Messages on the way without a receipt.
+const WINDOW: usize = 1000;
+/// Bytes gathered before they are written.
+const BATCH_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Where to: /queue/NAME, /topic/NAME, several separated by commas
+    destination: String,
+    /// The message; without it, standard input is
+    #[arg(conflicts_with = "lines")]
+    body: Option<String>,
+    /// Send each line of standard input as a message
+    #[arg(long, short)]
+    lines: bool,
+    /// A header; may be repeated
+    #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Ask that the messages survive the broker
+    #[arg(long, short)]
+    persistent: bool,
+    /// Ask for a receipt of each message, and fail unless all come
+    #[arg(long, short)]
+    receipt: bool,
+    /// Send the message this many times
+    #[arg(long, short = 'n', default_value_t = 1, conflicts_with = "lines")]
+    count: u64,
+    /// Send no more than this many messages in a second
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<u32>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    // What standard input holds is read first: a broker should not wait for somebody who types.
+    let whole = match (&arguments.body, arguments.lines) {
+        (Some(body), _) => Some(body.clone().into_bytes()),
+        (None, true) => None,
+        (None, false) => {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map_err(|error| Failure::input(&error))?;
+            Some(bytes)
+        }
+    };
+    let mut publisher = Publisher {
+        connection: Connection::open(&arguments.server, None)?,
+        arguments,
+        pending: HashSet::new(),
+        pace: arguments
+            .rate
+            .and_then(|rate| Duration::from_secs(1).checked_div(rate))
+            .map(|gap| (Instant::now(), gap)),
+    };
+    match whole {
+        Some(body) => {
+            for _ in 0..arguments.count {
+                publisher.send(&body)?;
+                publisher.write(BATCH_BYTES)?;
+            }
+        }
+        None => {
+            let mut input = BufReader::with_capacity(BATCH_BYTES, io::stdin().lock());
+            let mut line = Vec::new();
+            while input.read_until(b'\n', &mut line).map_err(|error| Failure::input(&error))? > 0 {
+                publisher.send(line.strip_suffix(b"\n").unwrap_or(&line))?;
+                line.clear();
+                // Before waiting for another line, what there is goes out.
+                publisher.write(if input.buffer().is_empty() { 0 } else { BATCH_BYTES })?;
+            }
+        }
+    }
+    publisher.finish()
+}
+
+struct Publisher<'a> {
+    connection: Connection,
+    arguments: &'a Arguments,
+    /// Receipts that have not come.
+    pending: HashSet<String>,
+    /// When the next message may go, and how long after it the one after.
+    pace: Option<(Instant, Duration)>,
+}
+
+impl Publisher<'_> {
+    fn send(&mut self, body: &[u8]) -> Result<(), Failure> {
+        if let Some((next, gap)) = self.pace {
+            let now = Instant::now();
+            if let Some(wait) = next.checked_duration_since(now).filter(|wait| !wait.is_zero()) {
+                self.connection.flush()?;
+                std::thread::sleep(wait);
+            }
+            self.pace = Some((next.max(now) + gap, gap));
+        }
+        let receipt = self.arguments.receipt.then(|| self.connection.receipt());
+        let mut headers = pairs(&self.arguments.headers);
+        if self.arguments.persistent {
+            headers.push(("persistent", "true"));
+        }
+        if let Some(receipt) = &receipt {
+            headers.push(("receipt", receipt));
+        }
+        append(&mut self.connection, &self.arguments.destination, &headers, body);
+        if let Some(receipt) = receipt {
+            self.pending.insert(receipt);
+            if self.pending.len() >= WINDOW {
+                self.connection.flush()?;
+                self.wait_for(WINDOW / 2)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes if more than this many bytes have gathered.
+    fn write(&mut self, bytes: usize) -> Result<(), Failure> {
+        if self.connection.out().len() > bytes { self.connection.flush() } else { Ok(()) }
+    }
+
+    /// Waits until no more than `left` receipts are missing.
+    fn wait_for(&mut self, left: usize) -> Result<(), Failure> {
+        while self.pending.len() > left {
+            let deadline = self.connection.deadline();
+            match self.connection.next(Some(deadline))? {
+                Some(message) if message.command == "RECEIPT" => {
+                    self.pending.remove(message.get("receipt-id").unwrap_or_default());
+                }
+                Some(_) => {}
+                None => {
+                    let missing = self.pending.len();
+                    return Err(Failure::TimedOut(format!("{missing} receipts did not come")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        self.connection.flush()?;
+        self.wait_for(0)?;
+        self.connection.disconnect()
+    }
+}
+
+/// Appends a SEND: as text where the body is text, as bytes with a length where it is not.
+pub(super) fn append(connection: &mut Connection, destination: &str, headers: &[(&str, &str)], body: &[u8]) {
+    let version = connection.version;
+    match std::str::from_utf8(body) {
+        Ok(text) if !text.contains('\0') => {
+            client::send_text(connection.out(), version, destination, headers, text);
+        }
+        _ => client::send(connection.out(), version, destination, headers, body),
+    }
+}
