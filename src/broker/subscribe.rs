@@ -17,7 +17,7 @@ use sabir_store::Level;
 use crate::connection::Connection;
 use crate::pattern_trie::Handle;
 use crate::queue::{Consumer, Credit, Queue, Role, check_owner};
-use crate::recovery::{bind, durable_policy};
+use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue};
 use crate::registry::{Durable, Interest, Live, Wildcard, trie_levels};
 use crate::work::{log_settled, promise};
 
@@ -298,11 +298,12 @@ impl Connection {
             let queue = self.host.make_queue(&self.shared, destination, role, Some(policy))?;
             let no_local = terms.request.no_local.then_some(self.id);
             let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
+            // A receipt for the subscription promises that it survives: its definition is logged once more, to be synced.
+            let mut group = self.shared.store.begin();
+            group.set(TABLE_QUEUES, &queue.id.0.to_le_bytes(), &encode_queue(&self.host.name, &queue));
+            newest = Some(promise(group.finish(Level::Fsync), Level::Fsync));
             durables = self.host.durables.lock();
             durables.insert(key.clone(), Durable { queue, handle, active: None });
-            // A receipt for the subscription promises that it survives.
-            let position = self.shared.store.begin().finish(Level::Fsync);
-            newest = Some(promise(position, Level::Fsync));
         }
         let Some(durable) = durables.get_mut(&key) else {
             return Err(Refusal::new(
@@ -416,8 +417,10 @@ impl Connection {
         }
         let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
         host.delete_queue(&shared, &durable.queue, &mut self.work);
-        let position = shared.store.begin().finish(Level::Fsync);
-        Some(promise(position, Level::Fsync))
+        // A receipt promises that it stays deleted.
+        let mut group = shared.store.begin();
+        group.remove(TABLE_QUEUES, &durable.queue.id.0.to_le_bytes());
+        Some(promise(group.finish(Level::Fsync), Level::Fsync))
     }
 
     /// Deletes an inactive durable subscription.
