@@ -1,0 +1,325 @@
+//! Every metric by name: the page that `/metrics` shows.
+//!
+//! Names follow Prometheus: base units, counters end in `_total`. Broker-wide counters do not depend on connections or
+//! queues that come and go. Rows per queue are bounded, the deepest first, so that a million queues are no million rows.
+
+use sabir_broker::BrokerStats;
+use sabir_store::SYNC_US_BOUNDS;
+
+use crate::exposition::{Kind, Page};
+use crate::process::Process;
+
+/// Queues that get rows of their own.
+const QUEUE_ROWS_MAX: usize = 1000;
+
+/// What the net layer counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetStats {
+    /// Sockets open now, HTTP included.
+    pub sockets: u64,
+    /// Most sockets at a time.
+    pub sockets_max: u64,
+    /// Sockets ever accepted.
+    pub accepted: u64,
+    /// Sockets refused for want of a place.
+    pub turned_away: u64,
+    /// Sockets that spoke nothing known here.
+    pub not_understood: u64,
+    /// Bytes of messaging protocols read.
+    pub read_bytes: u64,
+    /// Bytes of messaging protocols written.
+    pub written_bytes: u64,
+    /// Connections ended by their peer's fault, by stable code; only those above zero.
+    pub violations: Vec<(&'static str, u64)>,
+}
+
+/// The whole page.
+#[must_use]
+pub fn metrics(broker: &BrokerStats, net: &NetStats, process: &Process) -> String {
+    let mut page = Page::default();
+    process_metrics(&mut page, process);
+    net_metrics(&mut page, net);
+    broker_metrics(&mut page, broker);
+    queue_metrics(&mut page, broker);
+    store_metrics(&mut page, broker);
+    page.into_text()
+}
+
+fn process_metrics(page: &mut Page, process: &Process) {
+    page.family("sabir_info", Kind::Gauge, "The version that runs; always 1.");
+    page.labelled("sabir_info", &[("version", process.version)], 1);
+    page.single("sabir_uptime_seconds", Kind::Gauge, "Time since the start.", process.uptime_seconds);
+    let Some(usage) = process.usage else { return };
+    page.single(
+        "process_resident_memory_bytes",
+        Kind::Gauge,
+        "Resident memory of the process.",
+        usage.resident_bytes,
+    );
+    page.single("process_cpu_seconds_total", Kind::Counter, "User and system time.", usage.cpu_seconds);
+    page.single("process_open_fds", Kind::Gauge, "Open file descriptors.", usage.descriptors);
+    if let Some(most) = usage.descriptors_max {
+        page.single("process_max_fds", Kind::Gauge, "Most file descriptors.", most);
+    }
+}
+
+fn net_metrics(page: &mut Page, net: &NetStats) {
+    use Kind::{Counter, Gauge};
+    for (name, kind, help, value) in [
+        ("sabir_sockets", Gauge, "Sockets open now, HTTP included.", net.sockets),
+        ("sabir_sockets_max", Gauge, "Most sockets at a time (limits.connections_max).", net.sockets_max),
+        ("sabir_sockets_accepted_total", Counter, "Sockets accepted.", net.accepted),
+        ("sabir_sockets_refused_total", Counter, "Sockets refused for want of a place.", net.turned_away),
+        (
+            "sabir_sockets_not_understood_total",
+            Counter,
+            "Sockets that spoke no protocol known here.",
+            net.not_understood,
+        ),
+        ("sabir_read_bytes_total", Counter, "Bytes of messaging protocols read.", net.read_bytes),
+        ("sabir_written_bytes_total", Counter, "Bytes of messaging protocols written.", net.written_bytes),
+    ] {
+        page.single(name, kind, help, value);
+    }
+    let name = "sabir_protocol_errors_total";
+    page.family(name, Counter, "Connections ended by their peer's fault, by code.");
+    for (code, count) in &net.violations {
+        page.labelled(name, &[("code", code)], count);
+    }
+}
+
+fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
+    use Kind::{Counter, Gauge};
+    for (name, kind, help, value) in [
+        ("sabir_connections", Gauge, "Messaging connections open now.", broker.connections),
+        ("sabir_connections_total", Counter, "Messaging connections ever.", broker.connections_total),
+        ("sabir_logins_failed_total", Counter, "Logins refused.", broker.logins_failed),
+        ("sabir_messages_received_total", Counter, "Messages accepted from producers.", broker.published),
+        ("sabir_messages_received_bytes_total", Counter, "Bytes of their bodies.", broker.published_bytes),
+        ("sabir_messages_refused_total", Counter, "Sends refused.", broker.refused),
+        (
+            "sabir_messages_unrouted_total",
+            Counter,
+            "Messages that nobody was interested in.",
+            broker.unrouted,
+        ),
+        ("sabir_messages_delivered_total", Counter, "Deliveries handed to connections.", broker.dispatched),
+        (
+            "sabir_messages_acknowledged_total",
+            Counter,
+            "Deliveries accepted by consumers.",
+            broker.acknowledged,
+        ),
+        ("sabir_messages_redelivered_total", Counter, "Deliveries returned and counted.", broker.redelivered),
+        ("sabir_messages_expired_total", Counter, "Messages that expired.", broker.expired),
+        (
+            "sabir_messages_dead_lettered_total",
+            Counter,
+            "Messages that became dead letters.",
+            broker.dead_lettered,
+        ),
+        ("sabir_messages_dropped_total", Counter, "Messages dropped by policy.", broker.discarded),
+        (
+            "sabir_transactions_committed_total",
+            Counter,
+            "Transactions committed.",
+            broker.transactions_committed,
+        ),
+        ("sabir_transactions_aborted_total", Counter, "Transactions aborted.", broker.transactions_aborted),
+        (
+            "sabir_topic_subscriptions",
+            Gauge,
+            "Topic subscriptions, durable ones included.",
+            broker.topic_subscriptions,
+        ),
+        ("sabir_memory_bytes", Gauge, "Bytes of messages held in memory.", broker.memory_bytes),
+        ("sabir_memory_bytes_max", Gauge, "Most bytes of messages held in memory.", broker.memory_bytes_max),
+    ] {
+        page.single(name, kind, help, value);
+    }
+}
+
+fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
+    let total = |field: fn(&sabir_broker::QueueStats) -> u64| broker.queues.iter().map(field).sum::<u64>();
+    page.single("sabir_queues", Kind::Gauge, "Queues, durable subscriptions included.", broker.queues.len());
+    page.single(
+        "sabir_messages_ready",
+        Kind::Gauge,
+        "Messages ready for a consumer, in all queues.",
+        total(|q| q.ready),
+    );
+    page.single(
+        "sabir_messages_unsettled",
+        Kind::Gauge,
+        "Messages delivered and not settled, in all queues.",
+        total(|q| q.unsettled),
+    );
+
+    let mut rows: Vec<_> = broker.queues.iter().collect();
+    rows.sort_by_key(|queue| std::cmp::Reverse(queue.ready + queue.unsettled));
+    rows.truncate(QUEUE_ROWS_MAX);
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    page.single(
+        "sabir_queues_without_rows",
+        Kind::Gauge,
+        "Queues beyond the 1000 deepest, which have no rows of their own.",
+        broker.queues.len() - rows.len(),
+    );
+    type Field = fn(&sabir_broker::QueueStats) -> u64;
+    let families: [(&str, Kind, &str, Field); 8] = [
+        ("sabir_queue_messages_ready", Kind::Gauge, "Messages ready for a consumer.", |q| q.ready),
+        ("sabir_queue_messages_unsettled", Kind::Gauge, "Messages delivered and not settled.", |q| {
+            q.unsettled
+        }),
+        ("sabir_queue_bytes", Kind::Gauge, "Bytes held.", |q| q.bytes),
+        ("sabir_queue_consumers", Kind::Gauge, "Consumers attached.", |q| q.consumers),
+        ("sabir_queue_messages_enqueued_total", Kind::Counter, "Messages enqueued since the start.", |q| {
+            q.enqueued
+        }),
+        (
+            "sabir_queue_messages_acknowledged_total",
+            Kind::Counter,
+            "Messages accepted by consumers since the start.",
+            |q| q.acknowledged,
+        ),
+        ("sabir_queue_messages_expired_total", Kind::Counter, "Messages expired since the start.", |q| {
+            q.expired
+        }),
+        (
+            "sabir_queue_messages_dead_lettered_total",
+            Kind::Counter,
+            "Messages that became dead letters since the start.",
+            |q| q.dead_lettered,
+        ),
+    ];
+    for (name, kind, help, field) in families {
+        page.family(name, kind, help);
+        for queue in &rows {
+            page.labelled(name, &[("queue", &queue.name)], field(queue));
+        }
+    }
+}
+
+fn store_metrics(page: &mut Page, broker: &BrokerStats) {
+    use Kind::{Counter, Gauge};
+    let store = &broker.store;
+    for (name, kind, help, value) in [
+        (
+            "sabir_store_written_bytes_total",
+            Counter,
+            "Bytes of frames written to the log.",
+            store.bytes_written,
+        ),
+        ("sabir_store_frames_total", Counter, "Frames written.", store.frames),
+        ("sabir_store_groups_total", Counter, "Op groups written.", store.groups),
+        ("sabir_store_messages_total", Counter, "Messages appended to the log.", store.messages_appended),
+        ("sabir_store_disk_bytes", Gauge, "Bytes of all segment files.", store.disk_bytes),
+        ("sabir_store_segments_live", Gauge, "Segments in use.", store.segments_live),
+        ("sabir_store_segments_free", Gauge, "Segments ready for use.", store.segments_free),
+        ("sabir_store_segments_recycled_total", Counter, "Segments used again.", store.recycled),
+        (
+            "sabir_store_evacuated_bytes_total",
+            Counter,
+            "Bytes copied out of old segments.",
+            store.evacuated_bytes,
+        ),
+        ("sabir_store_checkpoints_total", Counter, "Checkpoints written.", store.checkpoints),
+        ("sabir_store_checkpoint_bytes", Gauge, "Size of the newest checkpoint.", store.checkpoint_bytes),
+        (
+            "sabir_store_disk_full",
+            Gauge,
+            "1 while persistent sends are refused for want of disk space.",
+            u64::from(store.disk_full),
+        ),
+    ] {
+        page.single(name, kind, help, value);
+    }
+    let name = "sabir_store_sync_seconds";
+    page.family(name, Kind::Histogram, "Duration of syncs of the log.");
+    let mut cumulative = 0;
+    for (index, count) in store.sync_us_histogram.iter().enumerate() {
+        cumulative += count;
+        let bound =
+            SYNC_US_BOUNDS.get(index).map_or_else(|| "+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+        page.labelled(&format!("{name}_bucket"), &[("le", &bound)], cumulative);
+    }
+    page.sample(&format!("{name}_sum"), store.sync_us_sum as f64 / 1e6);
+    page.sample(&format!("{name}_count"), store.syncs);
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::HashSet;
+
+    use sabir_broker::QueueStats;
+
+    use super::*;
+
+    fn page(broker: &BrokerStats) -> String {
+        let net = NetStats { violations: vec![("malformed-frame", 2)], ..NetStats::default() };
+        let process = Process { uptime_seconds: 1.5, version: "1.2.3", usage: None };
+        metrics(broker, &net, &process)
+    }
+
+    fn value(page: &str, series: &str) -> String {
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).to_owned()
+    }
+
+    #[test]
+    fn every_sample_belongs_to_the_family_announced_before_it_and_no_family_comes_twice() {
+        let queues = vec![QueueStats { name: "queue://a".into(), ..QueueStats::default() }];
+        let page = page(&BrokerStats { queues, ..BrokerStats::default() });
+        let mut seen = HashSet::new();
+        let mut family = String::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+                assert!(seen.insert(name.to_owned()), "{name} twice");
+                family = name.to_owned();
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(&family), "{line} outside of {family}");
+                assert!(line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn queues_have_rows_up_to_a_bound_and_the_deepest_come_first() {
+        let queues: Vec<QueueStats> = (0..1500u64)
+            .map(|n| QueueStats {
+                name: format!("queue://q{n:04}"),
+                ready: n,
+                unsettled: 1,
+                ..QueueStats::default()
+            })
+            .collect();
+        let page = page(&BrokerStats { queues, ..BrokerStats::default() });
+        assert_eq!(value(&page, "sabir_queues"), "1500");
+        assert_eq!(value(&page, "sabir_queues_without_rows"), "500");
+        assert_eq!(value(&page, "sabir_messages_unsettled"), "1500");
+        assert_eq!(value(&page, "sabir_queue_messages_ready{queue=\"queue://q1499\"}"), "1499");
+        assert!(!page.contains("queue://q0499\""));
+    }
+
+    #[test]
+    fn sync_times_are_a_cumulative_histogram_in_seconds() {
+        let mut broker = BrokerStats::default();
+        broker.store.sync_us_histogram = [1, 2, 0, 0, 0, 0, 0, 4];
+        (broker.store.syncs, broker.store.sync_us_sum) = (7, 1_500_000);
+        let page = page(&broker);
+        assert_eq!(value(&page, "sabir_store_sync_seconds_bucket{le=\"0.0001\"}"), "1");
+        assert_eq!(value(&page, "sabir_store_sync_seconds_bucket{le=\"0.1\"}"), "3");
+        assert_eq!(value(&page, "sabir_store_sync_seconds_bucket{le=\"+Inf\"}"), "7");
+        assert_eq!(value(&page, "sabir_store_sync_seconds_sum"), "1.5");
+        assert_eq!(value(&page, "sabir_store_sync_seconds_count"), "7");
+    }
+
+    #[test]
+    fn protocol_errors_are_counted_by_code() {
+        let page = page(&BrokerStats::default());
+        assert_eq!(value(&page, "sabir_protocol_errors_total{code=\"malformed-frame\"}"), "2");
+    }
+}

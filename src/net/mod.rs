@@ -1,0 +1,133 @@
+//! Sockets: listeners accept, [`detect`] tells protocols apart, the driver runs any protocol over any transport, and
+//! [`http`] serves the few HTTP paths there are.
+//!
+//! What travels inside is the business of the protocol crates and of the broker; which addresses and limits hold is
+//! decided by [`crate::server`]. Here alone are sockets, and here alone the machine's clock is read.
+
+mod census;
+mod clock;
+mod deframe;
+mod detect;
+mod driver;
+mod http;
+mod listener;
+mod socket;
+mod timer;
+mod turn_away;
+mod websocket;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sabir_broker::Broker;
+use sabir_model::limits::Limits;
+use tokio::sync::{Semaphore, watch};
+
+pub use clock::SystemClock;
+pub use listener::{BindError, Endpoint, Listeners, Speaks};
+
+use census::Census;
+use timer::Wheel;
+
+use crate::config::Origin;
+
+/// What connections are told about this server.
+pub const SERVER_NAME: &str = concat!("Sabir/", env!("CARGO_PKG_VERSION"));
+
+/// Connections too many that are told why at the same time.
+const REFUSALS_MAX: usize = 64;
+
+/// What the net layer is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// Most connections of one address.
+    pub connections_per_address_max: Option<usize>,
+    /// Time in which a connection must show what it speaks, or send the head of its HTTP request.
+    pub greeting_timeout: Duration,
+    /// Pages of these origins may open a WebSocket.
+    pub origins: Vec<Origin>,
+    /// What protocols refuse to exceed.
+    pub limits: Limits,
+}
+
+/// What every connection of one server shares.
+pub(crate) struct Shared {
+    pub(crate) broker: Broker,
+    pub(crate) clock: Arc<SystemClock>,
+    pub(crate) wheel: Arc<Wheel>,
+    pub(crate) census: Arc<Census>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) options: Options,
+    /// What listens where, for the page at `/`.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Places for saying no politely; when they are taken, a connection too many is just closed.
+    pub(crate) refusals: Semaphore,
+    /// Told when the server stops accepting.
+    closing: watch::Sender<bool>,
+    /// Connections end at once, whatever they are doing.
+    cut: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+}
+
+/// The running net layer.
+pub struct Net {
+    shared: Arc<Shared>,
+}
+
+impl Net {
+    /// Starts serving `listeners`, and the ticker. Call it inside a runtime.
+    #[must_use]
+    pub fn start(broker: Broker, clock: Arc<SystemClock>, options: Options, listeners: Listeners) -> Self {
+        let shared = Arc::new(Shared {
+            broker,
+            clock,
+            wheel: Arc::new(Wheel::new()),
+            census: Arc::new(Census::new(options.connections_max, options.connections_per_address_max)),
+            limits: Arc::new(options.limits.clone()),
+            options,
+            endpoints: listeners.endpoints(),
+            refusals: Semaphore::new(REFUSALS_MAX),
+            closing: watch::Sender::new(false),
+            cut: AtomicBool::new(false),
+        });
+        tokio::spawn(tick(Arc::clone(&shared)));
+        listeners.serve(&shared);
+        Self { shared }
+    }
+
+    /// Stops accepting and lets every connection take its leave; returns when all have gone or `patience` is over, with
+    /// the number of those that had to be cut off.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.shared.closing.send_replace(true);
+        self.shared.broker.drain();
+        if tokio::time::timeout(patience, self.shared.census.emptied()).await.is_ok() {
+            return 0;
+        }
+        let left = self.shared.census.live();
+        self.shared.cut.store(true, Ordering::Relaxed);
+        self.shared.wheel.wake_all();
+        // Cutting takes a moment; a task that does not end in it is left behind.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.shared.census.emptied()).await;
+        left
+    }
+}
+
+/// Turns the clock, the wheel and the broker's own timers.
+async fn tick(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(timer::TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let now = shared.clock.tick();
+        shared.wheel.turn(now.instant);
+        shared.broker.tick(now);
+    }
+}

@@ -1,0 +1,450 @@
+//! The composition root: joins configuration, security, broker and net, and carries the process from start to stop.
+//!
+//! Whatever keeps the server from starting is one sentence on standard error and a non-zero status. What the parts do is
+//! their own affair; what the keys mean for them is said in [`broker_options`] and [`net_options`].
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sabir_broker::{
+    Broker, BrokerLimits, BrokerOptions, CompositeRule, DeadLetters, Expired, Forward, MirroredQueues,
+    Negative, OpenError, OutboxLimits, Policies, Policy, Rules, SlowConsumer, VirtualTopicRule,
+};
+use sabir_model::clock::Clock;
+use sabir_model::error::Refusal;
+use sabir_model::limits::{Limits, Prefetch};
+use sabir_model::selector::Selector;
+use sabir_security::{Gatekeeper, UsersError};
+use sabir_store::{Level, RealFs, StoreOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{self, Config};
+use crate::net::{BindError, Listeners, Net, Options, SERVER_NAME, Speaks, SystemClock};
+
+/// File descriptors that are not connections: the log, the listeners, the runtime.
+const DESCRIPTORS_RESERVED: u64 = 64;
+/// Unsynced bytes above which publishers' reading pauses.
+const PENDING_BYTES_SOFT: usize = 4 << 20;
+/// Most sends and settlements in one transaction; its bytes are limited by the configuration.
+const TRANSACTION_ITEMS_MAX: usize = 1_000_000;
+/// Most temporary destinations of one connection.
+const TEMPORARIES_MAX: usize = 10_000;
+/// Memory for messages if the machine does not say how much it has.
+const MEMORY_BYTES_FALLBACK: u64 = 1 << 30;
+
+/// Why the server did not start, or did not end well. Each is one sentence.
+#[derive(Debug)]
+enum Failure {
+    Runtime(io::Error),
+    Users(UsersError),
+    Exposed(String),
+    Rule(String, Refusal),
+    Bind(BindError),
+    Open(OpenError),
+    Close(sabir_store::StoreError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Runtime(error) => write!(f, "cannot start: {error}"),
+            Self::Users(error) => error.fmt(f),
+            Self::Exposed(sentence) => f.write_str(sentence),
+            Self::Rule(what, refusal) => write!(f, "{what}: {}", refusal.sentence),
+            Self::Bind(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+            Self::Close(error) => write!(f, "the message log could not be closed: {error}"),
+        }
+    }
+}
+
+/// Runs the server until a signal ends it.
+#[must_use]
+pub fn run(config: Config) -> ExitCode {
+    match start(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say_last_words(&failure.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// For the log, and for whoever started the server by hand and filters the log away.
+fn say_last_words(sentence: &str) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{sentence}");
+    } else {
+        eprintln!("sabir: {sentence}");
+    }
+}
+
+fn start(config: &Config) -> Result<(), Failure> {
+    let clock = Arc::new(SystemClock::start());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let gate = Gatekeeper::open(config.gate_options(cores), Arc::clone(&clock) as Arc<dyn Clock>)
+        .map_err(Failure::Users)?;
+    config.check_exposure(gate.users_exist()).map_err(Failure::Exposed)?;
+    let connections_max = connections_max(config.limits.connections_max);
+    let broker = broker_options(config, connections_max, gate, Arc::clone(&clock) as Arc<dyn Clock>)?;
+    let workers = if config.server.worker_threads == 0 { cores } else { config.server.worker_threads };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("sabir-net")
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let result = runtime.block_on(serve(config, connections_max, broker, clock));
+    // Tasks that were cut off and did not end are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(
+    config: &Config,
+    connections_max: usize,
+    broker: BrokerOptions,
+    clock: Arc<SystemClock>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(Failure::Runtime)?;
+    let listeners = Listeners::bind(&tcp_listeners(config), &config.listeners.unix).map_err(Failure::Bind)?;
+    let endpoints = listeners.endpoints();
+
+    // Clients that connect meanwhile wait in the backlog instead of being refused.
+    let opening = tokio::task::spawn_blocking(|| Broker::open(broker));
+    let (broker, summary) = tokio::select! {
+        opened = opening => match opened {
+            Ok(opened) => opened.map_err(Failure::Open)?,
+            Err(error) => return Err(Failure::Runtime(io::Error::other(error))),
+        },
+        // Recovery only reads until it is done; leaving it in the middle loses nothing.
+        number = signals.next() => exit_by_signal(number),
+    };
+    tracing::info!("{SERVER_NAME} keeps its data in {}", shown_dir(config));
+    for line in summary.to_string().lines() {
+        tracing::info!("{line}");
+    }
+
+    let net = Net::start(broker.clone(), clock, net_options(config, connections_max), listeners);
+    if endpoints.is_empty() {
+        tracing::warn!("every listener is off; nobody can connect");
+    }
+    for endpoint in &endpoints {
+        tracing::info!("listening: {endpoint}");
+    }
+
+    signals.next().await;
+    tracing::info!(
+        "stopping: {} connections may finish; a second signal stops at once",
+        broker.connections()
+    );
+    let stop = async {
+        let cut = net.drain(Duration::from_millis(config.server.drain_timeout_ms)).await;
+        if cut > 0 {
+            tracing::warn!("{cut} connections did not finish in time and were cut off");
+        }
+        tokio::task::spawn_blocking(move || broker.close()).await
+    };
+    tokio::select! {
+        closed = stop => match closed {
+            Ok(closed) => closed.map_err(Failure::Close)?,
+            Err(error) => return Err(Failure::Runtime(io::Error::other(error))),
+        },
+        number = signals.next() => exit_by_signal(number),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next, and says which.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}
+
+/// Ends at once, with the status that shells give a process which the signal killed.
+fn exit_by_signal(number: i32) -> ! {
+    tracing::warn!("stopped at once by a signal");
+    std::process::exit(128 + number)
+}
+
+fn shown_dir(config: &Config) -> String {
+    let dir = &config.store.dir;
+    std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string()
+}
+
+/// Asks for as many file descriptors as this process may have, and keeps connections below that.
+fn connections_max(wanted: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    // Without a limit the system says none.
+    let Some(descriptors) = current else { return wanted };
+    let possible =
+        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    if possible < wanted {
+        tracing::info!(
+            "at most {possible} connections: the system allows this process {descriptors} open files (limits.connections_max is {wanted})"
+        );
+    }
+    wanted.min(possible)
+}
+
+fn tcp_listeners(config: &Config) -> Vec<(Speaks, SocketAddr)> {
+    let listeners = &config.listeners;
+    [(Speaks::Stomp, &listeners.stomp), (Speaks::Any, &listeners.any), (Speaks::Http, &listeners.http)]
+        .into_iter()
+        .flat_map(|(speaks, addresses)| addresses.iter().map(move |address| (speaks, *address)))
+        .collect()
+}
+
+fn net_options(config: &Config, connections_max: usize) -> Options {
+    let per_address = config.limits.connections_per_address_max;
+    Options {
+        connections_max,
+        connections_per_address_max: (per_address > 0).then_some(per_address),
+        greeting_timeout: Duration::from_millis(config.limits.connect_timeout_ms),
+        origins: config.http.allowed_origins.clone(),
+        limits: session_limits(config),
+    }
+}
+
+fn prefetch(config: &Config) -> Prefetch {
+    let destinations = &config.destinations;
+    Prefetch {
+        queue: destinations.queue_prefetch,
+        topic: destinations.topic_prefetch,
+        durable: destinations.durable_prefetch,
+        browser: destinations.browser_prefetch,
+    }
+}
+
+fn session_limits(config: &Config) -> Limits {
+    let (limits, stomp) = (&config.limits, &config.stomp);
+    Limits {
+        header_line_bytes_max: limits.header_line_bytes_max,
+        headers_max: limits.headers_max,
+        body_bytes_max: limits.body_bytes_max,
+        body_bytes_before_login_max: limits.body_bytes_before_login,
+        frame_bytes_max: limits.frame_bytes_max,
+        connect_timeout_ms: limits.connect_timeout_ms,
+        heartbeat_ms_min: stomp.heartbeat_min_ms,
+        heartbeat_ms_max: stomp.heartbeat_max_ms,
+        subscriptions_max: limits.subscriptions_per_connection_max,
+        transactions_max: limits.transactions_per_connection_max,
+        receipts_pending_max: limits.receipts_pending_max,
+        prefetch: prefetch(config),
+        length_means_bytes: stomp.content_length_means_bytes,
+        ..Limits::default()
+    }
+}
+
+fn broker_options(
+    config: &Config,
+    connections_max: usize,
+    gate: Gatekeeper,
+    clock: Arc<dyn Clock>,
+) -> Result<BrokerOptions, Failure> {
+    let limits = &config.limits;
+    let memory = u64::try_from(limits.memory_bytes_max).unwrap_or(u64::MAX);
+    Ok(BrokerOptions {
+        store: store_options(&config.store),
+        fs: Arc::new(RealFs::new()),
+        clock,
+        authenticator: Arc::new(gate),
+        authorizer: Arc::new(config.access_rules()),
+        rules: rules(config)?,
+        policies: policies(config),
+        limits: BrokerLimits {
+            connections_max,
+            destinations_max: limits.destinations_max,
+            memory_bytes_max: if memory == 0 { machine_memory() / 5 * 2 } else { memory },
+            pending_bytes_soft: PENDING_BYTES_SOFT.min(config.store.pending_bytes_max / 2),
+            transaction_bytes_max: limits.transaction_bytes_max,
+            transaction_items_max: TRANSACTION_ITEMS_MAX,
+            temporaries_max: TEMPORARIES_MAX,
+            outbox: OutboxLimits {
+                bytes_soft: limits.outbox_bytes_soft,
+                bytes_hard: limits.outbox_bytes_hard,
+                stall_ms_max: limits.write_stall_ms,
+            },
+            prefetch: prefetch(config),
+        },
+        virtual_hosts: Vec::new(),
+        single_threaded: false,
+    })
+}
+
+fn store_options(store: &config::Store) -> StoreOptions {
+    StoreOptions {
+        segment_bytes: store.segment_bytes,
+        journal_bytes_max: store.journal_bytes_max,
+        disk_bytes_max: (store.disk_bytes_max > 0).then_some(store.disk_bytes_max),
+        pending_bytes_max: store.pending_bytes_max,
+        checkpoint_interval: Duration::from_millis(store.checkpoint_interval_ms),
+        quarantine: store.quarantine,
+        on_fatal: Some(Arc::new(|sentence: &str| {
+            say_last_words(sentence);
+            // Not a panic and no destructors: nothing that is still in memory may be promised to anybody.
+            std::process::exit(1)
+        })),
+        ..StoreOptions::new(&store.dir)
+    }
+}
+
+/// What the machine, or the control group this process is in, has.
+fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    let machine = u64::try_from(info.totalram).unwrap_or(0).saturating_mul(u64::from(info.mem_unit.max(1)));
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    match (machine, group) {
+        (0, None) => MEMORY_BYTES_FALLBACK,
+        (0, Some(group)) => group,
+        (machine, group) => machine.min(group.unwrap_or(u64::MAX)),
+    }
+}
+
+fn level(durability: config::Durability) -> Level {
+    match durability {
+        config::Durability::Memory => Level::Memory,
+        config::Durability::Os => Level::Os,
+        config::Durability::Interval(span) => Level::Interval(span),
+        config::Durability::Fsync => Level::Fsync,
+    }
+}
+
+fn policies(config: &Config) -> Policies {
+    let durability = level(config.store.durability);
+    let mut policies = Policies::new(Policy { durability, ..Policy::default() });
+    for entry in &config.policy {
+        policies.add(entry.destination.clone(), policy(entry, durability));
+    }
+    policies
+}
+
+fn policy(entry: &config::Policy, durability: Level) -> Policy {
+    // The only answer to a full destination there is so far; a second one would have to be mapped here.
+    let config::WhenFull::Refuse = entry.when_full;
+    let bound = |value: u64| if value == 0 { u64::MAX } else { value };
+    let span = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+    Policy {
+        durability: entry.durability.map_or(durability, level),
+        messages_max: bound(entry.messages_max),
+        bytes_max: bound(entry.bytes_max),
+        delivery_limit: entry.delivery_limit,
+        negative: match entry.nack {
+            config::Nack::Redeliver => Negative::Redeliver,
+            config::Nack::DeadLetter => Negative::DeadLetter,
+        },
+        dead_letters: match entry.dead_letter {
+            config::DeadLetter::Shared => DeadLetters::Shared(entry.shared_dead_letters().clone()),
+            config::DeadLetter::Individual => DeadLetters::Individual {
+                prefix: entry.dead_letter_prefix.clone(),
+                suffix: entry.dead_letter_suffix.clone(),
+            },
+            config::DeadLetter::Discard => DeadLetters::Discard,
+        },
+        expired: match entry.expired {
+            config::Expired::Drop => Expired::Drop,
+            config::Expired::DeadLetter => Expired::DeadLetter,
+        },
+        prioritized: entry.prioritized,
+        slow_consumer: match entry.slow_consumer {
+            config::SlowConsumer::DropOldest => SlowConsumer::DropOldest,
+            config::SlowConsumer::DropNewest => SlowConsumer::DropNewest,
+            config::SlowConsumer::Disconnect => SlowConsumer::Disconnect,
+        },
+        pending_max: entry.pending_max,
+        prefetch: entry.prefetch,
+        gc_after: span(entry.gc_after_ms),
+        ttl_max: span(entry.ttl_max_ms),
+    }
+}
+
+fn rules(config: &Config) -> Result<Rules, Failure> {
+    let composites = config.composite.iter().map(composite).collect::<Result<_, _>>()?;
+    let virtual_topics = config
+        .virtual_topic
+        .iter()
+        .map(|entry| VirtualTopicRule {
+            name: entry.name.0.clone(),
+            prefix: entry.prefix.0.clone(),
+            postfix: entry.postfix.0.clone(),
+            selector_aware: entry.selector_aware,
+            drop_on_resource_limit: entry.drop_on_resource_limit,
+            set_original_destination: entry.set_original_destination,
+        })
+        .collect();
+    let mirrored = &config.mirrored_queues;
+    let mirrored_queues = mirrored
+        .enabled
+        .then(|| MirroredQueues { prefix: mirrored.prefix.clone(), postfix: mirrored.postfix.clone() });
+    Ok(Rules { composites, virtual_topics, mirrored_queues })
+}
+
+fn composite(entry: &config::Composite) -> Result<CompositeRule, Failure> {
+    let forward = |target: &config::Forward| {
+        let selector = match target.selector.as_deref().map(Selector::parse) {
+            None => None,
+            Some(Ok(selector)) => Some(Arc::new(selector)),
+            Some(Err(refusal)) => {
+                return Err(Failure::Rule(
+                    format!("composite {} to {}", entry.name, target.destination),
+                    refusal,
+                ));
+            }
+        };
+        Ok(Forward { destination: target.destination.clone(), selector })
+    };
+    Ok(CompositeRule {
+        name: entry.name.clone(),
+        forward_to: entry.forward_to.iter().map(forward).collect::<Result<_, _>>()?,
+        forward_only: entry.forward_only,
+        send_when_not_matched: entry.send_when_not_matched,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_become_limits_that_hang_together() {
+        let config = Config::default();
+        let limits = session_limits(&config);
+        assert!(limits.body_bytes_max < limits.frame_bytes_max);
+        assert_eq!(limits.prefetch, Prefetch::default());
+        assert_eq!(
+            policies(&config).lookup(&sabir_model::destination::Destination::queue("a")).delivery_limit,
+            7
+        );
+        assert!(
+            rules(&config).is_ok_and(|rules| rules.virtual_topics.len() == 1 && rules.composites.is_empty())
+        );
+    }
+
+    #[test]
+    fn some_memory_is_always_found() {
+        assert!(machine_memory() > 0);
+    }
+}

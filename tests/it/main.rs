@@ -1,0 +1,11 @@
+//! The whole server over real sockets: the binary as a process, raw bytes as its clients.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod client;
+mod http;
+mod lifecycle;
+mod limits;
+mod server;
+mod startup;
+mod transports;
+mod websocket;

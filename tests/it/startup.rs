@@ -1,0 +1,93 @@
+//! Whatever keeps the server from starting is one sentence that says what to do.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use crate::client::{Client, unix};
+use crate::server::{Server, fail_to_start};
+
+/// Asserts that it does not start and that exactly one line says why, with these words.
+fn refuses(settings: &[(&str, &str)], words: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let (status, said) = fail_to_start(dir.path(), settings);
+    assert_eq!(status, Some(1), "{said}");
+    let errors: Vec<&str> =
+        said.lines().filter(|line| line.contains("\"ERROR\"") || line.contains("sabir:")).collect();
+    let [line] = errors.as_slice() else { panic!("not one sentence: {said}") };
+    for word in words {
+        assert!(line.contains(word), "no “{word}” in {line}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named_with_its_key() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for key in ["listeners.stomp", "listeners.any", "listeners.http"] {
+        refuses(&[(key, &address)], &[key, &address, "another process listens there"]);
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    refuses(
+        &[("listeners.stomp", "192.0.2.1:0"), ("security.allow_anonymous_remote", "true")],
+        &["192.0.2.1:0", "does not have that address"],
+    );
+}
+
+#[test]
+fn an_open_listener_without_users_says_how_to_add_one() {
+    refuses(
+        &[("listeners.stomp", "0.0.0.0:0")],
+        &["listeners.stomp", "sabir user add", "allow_anonymous_remote"],
+    );
+}
+
+#[test]
+fn a_second_server_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let (status, said) = fail_to_start(dir.path(), &[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("in use by another process"), "{said}");
+    server.stop();
+    Server::start_in(dir.path(), &[]).stop();
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("data"), "a file where a directory should be").unwrap();
+    let (status, said) = fail_to_start(dir.path(), &[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("/data"), "{said}");
+}
+
+#[test]
+fn a_users_file_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users.toml");
+    fs::write(&users, "nonsense").unwrap();
+    refuses(&[("security.users_file", users.to_str().unwrap())], &["users.toml"]);
+}
+
+#[test]
+fn a_unix_socket_left_behind_is_replaced_and_a_used_one_or_a_file_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sabir.sock");
+    let setting = path.to_str().unwrap().to_owned();
+
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "left behind");
+    let server = Server::start(&[("listeners.unix", &setting)]);
+    Client::connect(unix(&path)).send("/queue/unix", b"x");
+    refuses(&[("listeners.unix", &setting)], &["listeners.unix", "another process listens there"]);
+    server.stop();
+    assert!(!path.exists(), "taken away at the end");
+
+    fs::write(&path, "precious").unwrap();
+    refuses(&[("listeners.unix", &setting)], &["a file that is not a socket"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
