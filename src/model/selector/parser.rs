@@ -10,8 +10,8 @@ use crate::error::{Code, Refusal};
 pub(super) const NESTING_MAX: usize = 64;
 /// Longest path from the root of the tree to a leaf: bounds the stack of evaluation, printing and dropping.
 pub(super) const DEPTH_MAX: usize = 200;
-/// Most regular expressions in one selector: each may take up to 64 KiB.
-const REGEX_MAX: usize = 16;
+/// Most regular expressions in one selector: each may take up to 32 KiB, and all are run over every message.
+const REGEX_MAX: usize = 8;
 
 // Precedence, lowest first.
 const OR: u8 = 1;

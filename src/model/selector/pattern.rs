@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use regex_lite::{Regex, RegexBuilder};
 
-/// Most bytes that one compiled expression may take: it bounds the work per character of text.
-const COMPILED_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes that one compiled expression may take, some 300 instructions: it bounds the work per character of text.
+const COMPILED_BYTES_MAX: usize = 32 * 1024;
 /// Deepest nesting of groups.
 const NESTING_MAX: u32 = 32;
 /// Longest text that `REPLACE` or a concatenation may make.
