@@ -101,6 +101,8 @@ pub(crate) struct Journal {
     synced: AtomicU64,
     waiters: Mutex<Waiters>,
     failed: OnceLock<String>,
+    /// Failed or closed: nothing more will be written.
+    over: AtomicBool,
     pub(crate) disk_full: AtomicBool,
 }
 
@@ -130,12 +132,13 @@ impl Journal {
             synced: AtomicU64::new(last),
             waiters: Mutex::default(),
             failed: OnceLock::new(),
+            over: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn begin_put(&self) -> Result<Appender<'_>, Full> {
-        if self.failed.get().is_some() {
+        if self.over.load(Ordering::Acquire) {
             return Err(Full::Failed);
         }
         if self.disk_full.load(Ordering::Relaxed) {
@@ -180,6 +183,10 @@ impl Journal {
 
     pub(crate) fn messages_appended(&self) -> u64 {
         self.buffer.lock().messages
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     pub(crate) fn failed(&self) -> Option<&str> {
@@ -258,6 +265,12 @@ impl Journal {
         if self.failed.set(sentence).is_err() {
             return false;
         }
+        self.end();
+        true
+    }
+
+    /// From here on appends are dropped, and whoever waits is woken.
+    pub(crate) fn end(&self) {
         {
             let mut buffer = self.buffer.lock();
             buffer.dead = true;
@@ -266,18 +279,21 @@ impl Journal {
             buffer.open.reset(Vec::new(), next);
         }
         self.pending.store(0, Ordering::Relaxed);
-        let all = self.waiters.lock().all();
+        let all = {
+            let mut waiters = self.waiters.lock();
+            self.over.store(true, Ordering::Release);
+            waiters.all()
+        };
         for waiter in all {
             waiter.wake();
         }
-        true
     }
 
     pub(crate) fn wake_at(&self, position: Position, level: Level, wake: Arc<dyn Wake>) {
         {
             let mut waiters = self.waiters.lock();
             // Checked under the lock: the committer publishes first and takes the lock afterwards.
-            if !self.watermark().covers(position, level) && self.failed.get().is_none() {
+            if !self.watermark().covers(position, level) && !self.over.load(Ordering::Acquire) {
                 let heap = if level == Level::Fsync { &mut waiters.synced } else { &mut waiters.written };
                 heap.push(Waiter { position, wake });
                 return;

@@ -1,21 +1,60 @@
-//! The message log.
+//! The message log: the only part of Sabir that syncs, and the only one that may say that something is durable.
+//!
+//! ```text
+//! LOCK  MANIFEST.a  MANIFEST.b        format version and store id; two equal copies, written one after the other
+//! quarantine/                         what recovery copied aside
+//! shard-0/J/000000000017.j            journal segments: frames, one behind the other, 8-byte aligned
+//! shard-0/C/000000000042.ckpt         checkpoints (see `checkpoint.rs`); `spare` is the space of the next one
+//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–31 are theirs
+//! ```
+//! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n u32 | 0 u32 | n groups`.
+//! All integers are little endian. The CRC covers everything behind it and is salted with `stamp ⊕ file offset`; the stamp is a function of the store's
+//! id and the segment's number, and numbers are never used twice: recycled bytes and misdirected writes are no frames, nor
+//! is anything a client sends. `lsn` is the position of the first group, `durable_lsn` what was synced when the frame was written. An empty frame
+//! (n = 0) only carries that mark. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one that is larger than
+//! a segment gets a segment that was enlarged for it.
+//!
+//! Format 1. Who reads a higher number in the manifest refuses.
+//!
+//! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs` → `checkpoint.rs` and
+//! `reclaim.rs`; back again through `recovery.rs`. Segments come from `pool.rs`, the disk from `fs.rs` or `fault_fs.rs`.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod checkpoint;
 mod error;
+pub mod fault_fs;
 pub mod fs;
+pub mod fuzz;
+mod group_commit;
+mod index;
 mod journal;
+mod manifest;
 mod options;
+mod pool;
+mod reclaim;
 mod record;
+mod recovery;
 mod segment;
+mod shared;
 mod stats;
 
 pub use error::{Damage, Full, LostRange, RecoveryReport, StoreError, Tear};
+pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
 pub use journal::{Appender, Durable};
 pub use options::{FatalHook, Level, StoreOptions, UnknownLevel};
 pub use stats::{SYNC_US_BOUNDS, StoreStats};
 
+use group_commit::{Committer, Turn};
+use manifest::Paths;
+use parking_lot::Mutex;
+use reclaim::{Keeper, ManualPump, Pump};
 use sabir_model::ids::{Position, QueueId, Sequence};
+use shared::{KeeperState, Shared};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
 
 /// What the broker says about a message beyond its bytes. The store keeps it and looks at none of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,12 +69,12 @@ pub struct PutMeta {
 
 /// Someone to wake when a position is covered.
 pub trait Wake: Send + Sync {
-    /// Called once, without any lock of the store held.
+    /// Called once, without any lock of the journal held. Must not block.
     fn wake(self: Arc<Self>);
 }
 
 /// Where recovery puts what it found: first every live metadata entry, then every queue, then the messages, then
-/// the delivery counts.
+/// the delivery counts. If opening fails after all, what was told is to be forgotten.
 pub trait Recover {
     /// A live metadata entry.
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]);
@@ -47,68 +86,341 @@ pub trait Recover {
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32);
 }
 
-/// The open message log. Clones are handles to the same log.
+/// The open message log. Clones are handles to the same log; the last one dropped closes it.
 #[derive(Clone)]
 pub struct Store {
-    journal: Arc<journal::Journal>,
+    inner: Arc<Inner>,
 }
+
+struct Inner {
+    shared: Arc<Shared>,
+    crew: Mutex<Crew>,
+    /// Without threads: what [`Store::turn`] runs.
+    machine: Option<Mutex<Machine>>,
+}
+
+/// What [`Store::close`] takes apart.
+#[derive(Default)]
+struct Crew {
+    keeper: Option<JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
+    pool: Option<JoinHandle<()>>,
+    lock: Option<fs::LockGuard>,
+    closed: bool,
+}
+
+struct Machine {
+    committer: Committer,
+    keeper: Keeper,
+}
+
+/// A smaller segment could not hold the frames that are cut for it.
+const SEGMENT_BYTES_MIN: u64 = 4096;
 
 impl Store {
     /// Opens or makes the log in `options.dir`, recovers it, and tells `recover` what it holds.
+    ///
+    /// # Errors
+    /// See [`StoreError`]: each is one sentence for the operator, and the directory is left as it was found.
     pub fn open(
-        options: StoreOptions,
+        mut options: StoreOptions,
         fs: Arc<dyn Fs>,
         recover: &mut dyn Recover,
     ) -> Result<(Self, RecoveryReport), StoreError> {
-        let _ = (fs, recover);
-        let journal = journal::Journal::new(0, options.segment_bytes, options.pending_bytes_max);
-        Ok((Self { journal: Arc::new(journal) }, RecoveryReport::default()))
+        options.segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
+        let started = fs.elapsed();
+        let paths = Paths::new(&options.dir);
+        let lock = manifest::prepare(&*fs, &paths)?;
+        let (store_id, fresh) = identify(&*fs, &paths)?;
+        let recovered = recovery::recover(&*fs, &paths, store_id, options.quarantine, recover)?;
+        let mut report = recovered.report;
+        report.fresh = fresh && recovered.checkpoint == 0 && report.frames == 0;
+        let last = recovered.index.lsn;
+        let manual = options.manual;
+        let shared = Arc::new(Shared {
+            journal: journal::Journal::new(last, options.segment_bytes, options.pending_bytes_max),
+            fs,
+            paths,
+            store_id,
+            index: Mutex::new(recovered.index),
+            pool: pool::Pool::default(),
+            counters: stats::Counters::default(),
+            uncheckpointed: AtomicU64::new(0),
+            keeper: Mutex::new(KeeperState::default()),
+            keeper_wake: parking_lot::Condvar::new(),
+            options,
+        });
+        let number = recovered.checkpoint + 1;
+        write_first_checkpoint(&shared, number, recovered.next_segment)?;
+        {
+            let mut state = shared.pool.state.lock();
+            state.next_number = recovered.next_segment;
+            state.disk_bytes = recovered.disk_bytes;
+            state.dead = recovered.dead;
+        }
+        let filled = shared.fill_pool();
+        let Some(active) = shared.pool.take() else {
+            let source = filled.err().unwrap_or_else(|| std::io::ErrorKind::StorageFull.into());
+            return Err(opening_failed(&shared, source, shared.options.segment_bytes));
+        };
+        report.elapsed = shared.fs.elapsed().saturating_sub(started);
+        let committer = Committer::new(Arc::clone(&shared), active, last);
+        let keeper = Keeper::new(Arc::clone(&shared), number, last);
+        let mut crew = Crew { lock: Some(lock), ..Crew::default() };
+        let machine = if manual {
+            Some(Mutex::new(Machine { committer, keeper }))
+        } else {
+            crew.committer = Some(spawn(&shared, "sabir-log-commit", move || committer.run())?);
+            crew.keeper = Some(spawn(&shared, "sabir-log-keeper", move || keeper.run())?);
+            let pool = Arc::clone(&shared);
+            crew.pool = Some(spawn(&shared, "sabir-log-pool", move || pool.run_pool())?);
+            None
+        };
+        Ok((Self { inner: Arc::new(Inner { shared, crew: Mutex::new(crew), machine }) }, report))
     }
 
     /// Starts a group that may hold puts.
+    ///
+    /// # Errors
+    /// [`Full`]: persistent sends are refused now.
+    #[inline]
     pub fn begin_put(&self) -> Result<Appender<'_>, Full> {
-        self.journal.begin_put()
+        self.inner.shared.journal.begin_put()
+    }
+
+    /// As [`Store::begin_put`], for a message of about `bytes`. Where that needs more than a segment, the space is taken here, on
+    /// the caller's thread, so that a full disk refuses this message instead of stopping the log behind it.
+    ///
+    /// # Errors
+    /// [`Full`]: persistent sends, or one of this size, are refused now.
+    pub fn begin_put_sized(&self, bytes: usize) -> Result<Appender<'_>, Full> {
+        let shared = &self.inner.shared;
+        // Room for what surrounds the message: frame header, op header, targets.
+        let needed = (bytes as u64).saturating_add(64 << 10);
+        if needed > shared.options.segment_bytes && !shared.journal.is_over() {
+            shared.reserve(needed).map_err(|_| Full::Disk)?;
+        }
+        self.begin_put()
     }
 
     /// Starts a group of acknowledgements, counts, metadata or deletions. There is always room for these.
+    #[inline]
     pub fn begin(&self) -> Appender<'_> {
-        self.journal.begin()
+        self.inner.shared.journal.begin()
     }
 
     /// What is covered now.
+    #[inline]
     pub fn watermark(&self) -> Durable {
-        self.journal.watermark()
+        self.inner.shared.journal.watermark()
     }
 
-    /// Wakes `wake` once when `position` is covered at `level`, or when the store fails; at once if it is already.
+    /// Wakes `wake` once when `position` is covered at `level`, or when the store fails or closes; on the caller's thread, at
+    /// once, if that is so already. Ask [`Store::watermark`] which it was.
     pub fn wake_at(&self, position: Position, level: Level, wake: Arc<dyn Wake>) {
-        self.journal.wake_at(position, level, wake);
+        self.inner.shared.journal.wake_at(position, level, wake);
     }
 
-    /// Bytes appended but not yet as durable as their groups ask for.
+    /// Bytes appended but not yet written, or not yet synced where their groups ask for that: the measure for back-pressure.
+    #[inline]
     pub fn pending_bytes(&self) -> usize {
-        self.journal.pending_bytes()
+        self.inner.shared.journal.pending_bytes()
     }
 
     /// Blocks until everything appended so far is synced, or the store has failed.
     pub fn sync(&self) -> Durable {
-        self.journal.request_sync();
+        let shared = &self.inner.shared;
+        if let Some(machine) = &self.inner.machine {
+            let position = shared.journal.last_position();
+            let mut machine = machine.lock();
+            ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
+        } else {
+            let position = shared.journal.request_sync();
+            shared.wait_synced(position);
+        }
         self.watermark()
     }
 
-    /// Writes and syncs everything, stops the threads, releases the directory. Idempotent.
+    /// Without threads (see [`StoreOptions::manual`]): writes what was appended, makes segments, and does the keeper's duties, once.
+    /// Wakers run inside and must not call back into this method.
+    pub fn turn(&self) {
+        let Some(machine) = &self.inner.machine else { return };
+        let shared = &self.inner.shared;
+        let mut machine = machine.lock();
+        let Machine { committer, keeper } = &mut *machine;
+        let turn = committer.turn();
+        // An error here is remembered as a full disk; the next turn tries again.
+        let _ = shared.fill_pool();
+        if turn == Turn::NoSpace {
+            committer.turn();
+        }
+        keeper.turn(&mut ManualPump { shared: Arc::clone(shared), committer });
+        let _ = shared.fill_pool();
+    }
+
+    /// Writes and syncs everything and the mark that says so, stops the threads, releases the directory. Idempotent.
+    ///
+    /// # Errors
+    /// The log had failed, or what was appended last found no space on the disk.
     pub fn close(&self) -> Result<(), StoreError> {
-        self.journal.stop();
-        Ok(())
+        self.inner.close()
     }
 
     /// Counters.
+    #[must_use]
     pub fn stats(&self) -> StoreStats {
-        StoreStats::default()
+        let shared = &self.inner.shared;
+        let mut stats = StoreStats::default();
+        shared.counters.fill(&mut stats);
+        stats.messages_appended = shared.journal.messages_appended();
+        stats.disk_full = shared.journal.disk_full.load(Ordering::Relaxed);
+        {
+            let state = shared.pool.state.lock();
+            stats.segments_free = (state.ready.len() + state.dead.len()) as u64;
+            stats.disk_bytes = state.disk_bytes;
+        }
+        let index = shared.index.lock();
+        stats.acknowledged = index.acknowledged;
+        stats.references_lost = index.references_lost;
+        stats.segments_live = index.segments.len() as u64;
+        stats.live_ranges = index.live_ranges();
+        stats
     }
 
     /// The sentence of a fatal I/O error, once there was one.
+    #[must_use]
     pub fn failed(&self) -> Option<String> {
-        self.journal.failed().map(str::to_owned)
+        self.inner.shared.journal.failed().map(str::to_owned)
     }
 }
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.inner.shared.paths.root).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let mut crew = self.crew.lock();
+        if std::mem::replace(&mut crew.closed, true) {
+            return self.outcome();
+        }
+        // The keeper first, as it waits for the committer; the pool last, as the committer waits for it.
+        shared.keeper.lock().stop = true;
+        shared.keeper_wake.notify_all();
+        join(crew.keeper.take());
+        shared.journal.stop();
+        join(crew.committer.take());
+        if let Some(machine) = &self.machine {
+            let position = shared.journal.last_position();
+            let mut machine = machine.lock();
+            ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
+            machine.committer.finish();
+        }
+        shared.pool.state.lock().stop = true;
+        shared.pool.changed.notify_all();
+        join(crew.pool.take());
+        let outcome = self.outcome();
+        shared.journal.end();
+        crew.lock = None;
+        outcome
+    }
+
+    fn outcome(&self) -> Result<(), StoreError> {
+        let journal = &self.shared.journal;
+        if let Some(sentence) = journal.failed() {
+            return Err(StoreError::Failed(sentence.to_owned()));
+        }
+        if !journal.is_over() && !journal.watermark().covers(journal.last_position(), Level::Fsync) {
+            let needed = journal.pending_bytes() as u64;
+            return Err(StoreError::DiskFull { dir: self.shared.paths.root.clone(), needed });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the message log was dropped without being closed");
+        }
+    }
+}
+
+fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
+    let known = manifest::read(fs, paths)?;
+    if known.is_none() {
+        for dir in [&paths.journal, &paths.checkpoints] {
+            let names =
+                fs.list(dir).map_err(|source| StoreError::Io { what: "list", file: dir.clone(), source })?;
+            if let Some(name) = names.into_iter().find(|name| name.ends_with(".j") || name.ends_with(".ckpt"))
+            {
+                let reason = "it belongs to a log whose manifest is missing".to_owned();
+                return Err(StoreError::Corrupt { file: dir.join(name), offset: 0, reason });
+            }
+        }
+    }
+    let store_id = known.unwrap_or_else(manifest::new_store_id);
+    manifest::write(fs, paths, store_id).map_err(|source| {
+        if manifest::is_full(&source) {
+            StoreError::DiskFull { dir: paths.root.clone(), needed: 4096 }
+        } else {
+            StoreError::Io { what: "write the manifest in", file: paths.root.clone(), source }
+        }
+    })?;
+    Ok((store_id, known.is_none()))
+}
+
+/// Opening folds what it found into a checkpoint, which also seals every old segment where its last good frame ends.
+fn write_first_checkpoint(shared: &Shared, number: u64, next_segment: u64) -> Result<(), StoreError> {
+    let (mut bytes, lsn) = {
+        let index = shared.index.lock();
+        (checkpoint::encode(&index), index.lsn)
+    };
+    checkpoint::seal(&mut bytes, shared.store_id, number, lsn, next_segment);
+    shared.counters.checkpoint_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+    let needed = bytes.len() as u64;
+    checkpoint::write(&*shared.fs, &shared.paths, number, &bytes)
+        .map_err(|source| opening_failed(shared, source, needed))
+}
+
+fn opening_failed(shared: &Shared, source: std::io::Error, needed: u64) -> StoreError {
+    let dir = shared.paths.root.clone();
+    if manifest::is_full(&source) {
+        StoreError::DiskFull { dir, needed }
+    } else {
+        StoreError::Directory { dir, source }
+    }
+}
+
+fn spawn(
+    shared: &Arc<Shared>,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StoreError> {
+    let watched = Arc::clone(shared);
+    let body = move || {
+        // A log without its thread would take messages and never write them.
+        if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+            let error = std::io::Error::other("a thread of the log ended by a bug");
+            watched.fatal("go on with", &watched.paths.root, &error);
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|source| {
+        shared.journal.fail("the message log could not start its threads".to_owned());
+        StoreError::Io { what: "start a thread for", file: shared.paths.root.clone(), source }
+    })
+}
+
+fn join(handle: Option<JoinHandle<()>>) {
+    let Some(handle) = handle else { return };
+    // The last handle may be dropped by a waker, on one of the log's own threads.
+    if handle.thread().id() != thread::current().id() && handle.join().is_err() {
+        tracing::error!("a thread of the message log panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! Segments ready to be written: preallocated and zeroed, or recycled under a new number, always off the commit path.
+//!
+//! Two are kept ready: the next one and the reserve. Space is taken here and nowhere else, so a full disk is met here:
+//! while no segment can be made and only the reserve is left, persistent sends are refused; acknowledgements
+//! and metadata go on into the reserve. Retried every second, and whenever a segment dies.
+
+use crate::fs::FsFile;
+use crate::manifest::is_full;
+use crate::segment::stamp;
+use crate::shared::Shared;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The next segment and the reserve.
+const READY: usize = 2;
+/// Dead segments kept for later; more are removed.
+const DEAD_KEPT: usize = 2;
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+
+/// A segment nobody has written to under this number.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    pub(crate) number: u64,
+    pub(crate) stamp: u64,
+    pub(crate) file: Arc<dyn FsFile>,
+    pub(crate) capacity: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct PoolState {
+    pub(crate) ready: VecDeque<Ready>,
+    /// Files that hold nothing any more, by their old number.
+    pub(crate) dead: Vec<u64>,
+    pub(crate) next_number: u64,
+    /// Bytes of all segment files.
+    pub(crate) disk_bytes: u64,
+    pub(crate) stop: bool,
+    failing: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Pool {
+    pub(crate) state: Mutex<PoolState>,
+    /// Held while a ready segment is made larger.
+    growing: Mutex<()>,
+    /// Something was taken, added, or stopped.
+    pub(crate) changed: Condvar,
+}
+
+impl Pool {
+    pub(crate) fn take(&self) -> Option<Ready> {
+        let ready = self.state.lock().ready.pop_front();
+        self.changed.notify_all();
+        ready
+    }
+
+    /// Puts back what could not be used.
+    pub(crate) fn untake(&self, ready: Ready) {
+        self.state.lock().ready.push_front(ready);
+    }
+
+    pub(crate) fn bury(&self, mut dead: Vec<u64>) {
+        self.state.lock().dead.append(&mut dead);
+        self.changed.notify_all();
+    }
+}
+
+enum Step {
+    Enough,
+    Recycle { old: u64, number: u64 },
+    Make { number: u64 },
+    Remove { old: u64 },
+    OverLimit,
+}
+
+impl Shared {
+    fn pool_step(&self) -> Step {
+        let mut state = self.pool.state.lock();
+        if state.ready.len() >= READY {
+            return match state.dead.len() > DEAD_KEPT {
+                true => state.dead.pop().map_or(Step::Enough, |old| Step::Remove { old }),
+                false => Step::Enough,
+            };
+        }
+        let number = state.next_number;
+        if let Some(old) = state.dead.pop() {
+            state.next_number += 1;
+            return Step::Recycle { old, number };
+        }
+        let needed = state.disk_bytes.saturating_add(self.options.segment_bytes);
+        if self.options.disk_bytes_max.is_some_and(|max| needed > max) {
+            return Step::OverLimit;
+        }
+        state.next_number += 1;
+        Step::Make { number }
+    }
+
+    /// Brings the pool to its target, as far as the disk allows. An error is the reason why it is not there.
+    pub(crate) fn fill_pool(&self) -> io::Result<()> {
+        let outcome = loop {
+            match self.pool_step() {
+                Step::Enough => break Ok(()),
+                Step::OverLimit => break Err(io::ErrorKind::StorageFull.into()),
+                Step::Remove { old } => {
+                    if let Err(error) = self.remove_segment(old) {
+                        tracing::warn!(segment = old, %error, "a dead segment could not be removed");
+                    }
+                }
+                Step::Recycle { old, number } => match self.recycle(old, number) {
+                    Ok(ready) => {
+                        self.counters.recycled.fetch_add(1, Ordering::Relaxed);
+                        self.add_ready(ready);
+                    }
+                    Err(error) => break Err(error),
+                },
+                Step::Make { number } => match self.make(number) {
+                    Ok(ready) => self.add_ready(ready),
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        self.judge(&outcome);
+        outcome
+    }
+
+    fn add_ready(&self, ready: Ready) {
+        self.pool.state.lock().ready.push_back(ready);
+        self.pool.changed.notify_all();
+    }
+
+    /// Decides whether persistent sends are refused.
+    fn judge(&self, outcome: &io::Result<()>) {
+        let mut state = self.pool.state.lock();
+        let full = outcome.is_err() && state.ready.len() < READY;
+        let changed = state.failing != full;
+        state.failing = full;
+        drop(state);
+        self.journal.disk_full.store(full, Ordering::Relaxed);
+        match outcome {
+            Err(error) if changed && full => {
+                tracing::error!(dir = %self.paths.root.display(), %error, "no space for another log segment: persistent sends are refused until there is");
+                self.nudge_keeper();
+            }
+            Ok(()) if changed => {
+                tracing::info!(dir = %self.paths.root.display(), "there is space for log segments again: persistent sends are accepted");
+            }
+            _ => {}
+        }
+    }
+
+    fn make(&self, number: u64) -> io::Result<Ready> {
+        let path = self.paths.segment(number);
+        let file = self.fs.create(&path)?;
+        let made =
+            file.allocate(self.options.segment_bytes).and_then(|()| self.fs.sync_dir(&self.paths.journal));
+        if let Err(error) = made {
+            // What was taken of the disk is given back: the next attempt starts anew.
+            if let Err(error) = self.fs.remove(&path) {
+                tracing::warn!(file = %path.display(), %error, "an unfinished segment could not be removed");
+            }
+            return Err(error);
+        }
+        let capacity = file.len()?;
+        self.pool.state.lock().disk_bytes += capacity;
+        Ok(Ready { number, stamp: stamp(self.store_id, number), file, capacity })
+    }
+
+    /// Gives a dead file a new number. Its old frames carry the old stamp and are nothing under the new one.
+    fn recycle(&self, old: u64, number: u64) -> io::Result<Ready> {
+        let (from, to) = (self.paths.segment(old), self.paths.segment(number));
+        let file = self.fs.open(&from)?;
+        let before = file.len()?;
+        let wanted = self.options.segment_bytes;
+        let sized =
+            if before > wanted.saturating_mul(2) { file.set_len(wanted) } else { file.allocate(wanted) };
+        if let Err(error) = sized {
+            if is_full(&error) {
+                self.remove_segment(old)?;
+            } else {
+                self.pool.state.lock().dead.push(old);
+            }
+            return Err(error);
+        }
+        if let Err(error) = self.fs.rename(&from, &to) {
+            self.pool.state.lock().dead.push(old);
+            return Err(error);
+        }
+        self.fs.sync_dir(&self.paths.journal)?;
+        let capacity = file.len()?;
+        let mut state = self.pool.state.lock();
+        state.disk_bytes = state.disk_bytes.saturating_sub(before).saturating_add(capacity);
+        drop(state);
+        Ok(Ready { number, stamp: stamp(self.store_id, number), file, capacity })
+    }
+
+    fn remove_segment(&self, number: u64) -> io::Result<()> {
+        let path = self.paths.segment(number);
+        let len = self.fs.open(&path)?.len()?;
+        self.fs.remove(&path)?;
+        let mut state = self.pool.state.lock();
+        state.disk_bytes = state.disk_bytes.saturating_sub(len);
+        Ok(())
+    }
+
+    /// Makes the next ready segment large enough for a frame of `bytes`.
+    pub(crate) fn enlarge(&self, ready: &mut Ready, bytes: u64) -> io::Result<()> {
+        if ready.capacity >= bytes {
+            return Ok(());
+        }
+        // Zeros written by one enlargement must not meet what the committer writes behind another.
+        let _growing = self.pool.growing.lock();
+        ready.capacity = ready.file.len()?;
+        let growth = bytes.saturating_sub(ready.capacity);
+        let state = self.pool.state.lock();
+        let over =
+            self.options.disk_bytes_max.is_some_and(|max| state.disk_bytes.saturating_add(growth) > max);
+        drop(state);
+        if over {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let grown = ready.file.allocate(bytes);
+        let capacity = ready.file.len()?;
+        self.pool.state.lock().disk_bytes += capacity.saturating_sub(ready.capacity);
+        ready.capacity = capacity;
+        grown
+    }
+
+    /// Makes sure that a ready segment can hold a frame of `bytes`. Another frame may take it first; then the committer
+    /// enlarges the next one, and waits for space if there is none.
+    pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
+        // The segment stays in its place meanwhile: numbers are used in order.
+        let first = {
+            let state = self.pool.state.lock();
+            if state.ready.iter().any(|ready| ready.capacity >= bytes) {
+                return Ok(());
+            }
+            state.ready.front().cloned()
+        };
+        let Some(mut grown) = first else { return Err(io::ErrorKind::StorageFull.into()) };
+        let outcome = self.enlarge(&mut grown, bytes);
+        let mut state = self.pool.state.lock();
+        if let Some(ready) = state.ready.iter_mut().find(|ready| ready.number == grown.number) {
+            ready.capacity = grown.capacity;
+        }
+        outcome
+    }
+
+    /// The pool thread.
+    pub(crate) fn run_pool(&self) {
+        loop {
+            let outcome = self.fill_pool();
+            let mut state = self.pool.state.lock();
+            if state.stop || self.journal.failed().is_some() {
+                return;
+            }
+            let idle = state.ready.len() >= READY && state.dead.len() <= DEAD_KEPT;
+            match outcome {
+                Ok(()) if idle => self.pool.changed.wait(&mut state),
+                Ok(()) => {}
+                Err(_) => {
+                    self.pool.changed.wait_for(&mut state, RETRY);
+                }
+            }
+            if state.stop {
+                return;
+            }
+        }
+    }
+}
