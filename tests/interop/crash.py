@@ -13,6 +13,7 @@ SABIR_BIN names the broker; the histories stay in target/interop/crash.
 
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -166,6 +167,7 @@ class CrashTest:
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the broker ends with us
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(1 << 32)
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -3,10 +3,12 @@
 
 The broker has a data directory of its own and free ports, told to the command as
 STOMP_PORT and HTTP_PORT. Ends with the command's status; a broker that dies, or
-does not stop cleanly when asked, is a failure too.
+does not stop cleanly when asked, is a failure too, and so is a command that takes
+more than INTEROP_LIMIT seconds (900).
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,22 @@ import tempfile
 from broker import Broker, BrokerDied
 
 
+def run(command, environment, seconds):
+    """The command's status; after too long it is killed with all it started."""
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            print(f"FAIL not done within {seconds:.0f} s: {' '.join(command)}", flush=True)
+            return 1
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def main():
+    # So that a broker and a browser never outlive whoever is told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     log, command = sys.argv[1], sys.argv[2:]
     with tempfile.TemporaryDirectory(prefix="sabir-interop-") as data_dir:
         broker = Broker(data_dir, log)
@@ -31,7 +48,7 @@ def main():
             "HTTP_PORT": str(broker.http_port),
         }
         try:
-            status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+            status = run(command, environment, float(os.environ.get("INTEROP_LIMIT", "900")))
         finally:
             alive = broker.process.poll() is None
             stopped = broker.stop()

@@ -54,6 +54,7 @@ const executable = process.env.CHROMIUM ?? spawnSync('which', ['chromium'], { en
 const profile = mkdtempSync(path.join(tmpdir(), 'sabir-chromium-'));
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: executable,
+  env: { ...process.env, XDG_CONFIG_HOME: profile, XDG_CACHE_HOME: profile },
   headless: true,
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync'],

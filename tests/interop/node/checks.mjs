@@ -93,7 +93,10 @@ export async function runChecks(options, print) {
           greeting.fail(error);
           peer.messages.fail(error);
         },
-        onWebSocketClose: () => peer.closed.push(true),
+        onWebSocketClose: () => {
+          greeting.fail(new Failed('connection closed before CONNECTED'));
+          peer.closed.push(true);
+        },
         onHeartbeatReceived: () => peer.beats.push(true),
       });
       peer.client.activate();
