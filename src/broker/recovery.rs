@@ -254,6 +254,7 @@ impl Recovered {
                 report.durable_subscriptions += 1;
             }
             _ => {
+                host.names.write().insert(definition.destination.canonical(), Arc::clone(&queue));
                 host.queues.write().insert(definition.destination, queue);
             }
         }

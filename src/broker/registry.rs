@@ -15,7 +15,7 @@ use sabir_store::Level;
 
 use crate::broker::Shared;
 use crate::outbox::Outbox;
-use crate::pattern_trie::{Handle, Level as TrieLevel, TopicTable};
+use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
 use crate::queue::{Consumer, Credit, Queue, QueueCore, Role};
 use crate::recovery::{
     COUNTER_NEXT_QUEUE, QUEUE_IDS_RESERVED, TABLE_COUNTERS, TABLE_GROUPS, TABLE_QUEUES, encode_queue,
@@ -54,7 +54,6 @@ pub(crate) enum Interest {
 /// A subscription to all queues that match a pattern, present and future.
 #[derive(Debug)]
 pub(crate) struct Wildcard {
-    pub(crate) pattern: Pattern,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) subscription: SubscriptionKey,
     pub(crate) credit: Arc<Credit>,
@@ -99,9 +98,11 @@ type Map<K, V> = HashMap<K, V, RandomState>;
 pub(crate) struct VirtualHost {
     pub(crate) name: Box<str>,
     pub(crate) queues: RwLock<Map<Destination, Arc<Queue>>>,
+    /// Lasting queues by name, for patterns over them.
+    pub(crate) names: RwLock<NameIndex<Arc<Queue>>>,
     pub(crate) topics: RwLock<TopicTable<Interest>>,
     pub(crate) durables: Mutex<Map<(Box<str>, Box<str>), Durable>>,
-    pub(crate) wildcards: RwLock<Vec<Arc<Wildcard>>>,
+    pub(crate) wildcards: RwLock<TopicTable<Arc<Wildcard>>>,
     /// Groups declared by wildcard subscriptions over virtual topics; they outlive the subscriptions.
     pub(crate) groups: RwLock<Vec<Pattern>>,
     pub(crate) temporary_topics: RwLock<Map<Destination, ConnectionId>>,
@@ -141,9 +142,10 @@ impl VirtualHost {
         Self {
             name: name.into(),
             queues: RwLock::default(),
+            names: RwLock::new(NameIndex::new()),
             topics: RwLock::new(TopicTable::new()),
             durables: Mutex::default(),
-            wildcards: RwLock::default(),
+            wildcards: RwLock::new(TopicTable::new()),
             groups: RwLock::default(),
             temporary_topics: RwLock::default(),
             client_ids: Mutex::default(),
@@ -214,6 +216,9 @@ impl VirtualHost {
             }
             let queue = self.make_queue(shared, destination.clone(), role, None)?;
             queues.insert(destination.clone(), Arc::clone(&queue));
+            if matches!(queue.role, Role::Plain) {
+                self.names.write().insert(destination.canonical(), Arc::clone(&queue));
+            }
             queue
         };
         self.announce(shared, &queue);
@@ -258,14 +263,9 @@ impl VirtualHost {
         if !matches!(queue.role, Role::Plain) {
             return;
         }
-        let matching: Vec<Arc<Wildcard>> = {
-            let wildcards = self.wildcards.read();
-            wildcards
-                .iter()
-                .filter(|w| w.pattern.matches(queue.destination.as_ref()))
-                .map(Arc::clone)
-                .collect()
-        };
+        let mut matching: Vec<Arc<Wildcard>> = Vec::new();
+        let name = queue.destination.canonical();
+        self.wildcards.read().for_each_match(name, |wildcard| matching.push(Arc::clone(wildcard)));
         if matching.is_empty() {
             return;
         }
@@ -282,13 +282,8 @@ impl VirtualHost {
         if let Some(literal) = pattern.as_literal() {
             return self.find_queue(literal).into_iter().collect();
         }
-        let queues = self.queues.read();
-        let mut found: Vec<_> = queues
-            .values()
-            .filter(|queue| pattern.matches(queue.destination.as_ref()))
-            .map(Arc::clone)
-            .collect();
-        drop(queues);
+        let mut found: Vec<Arc<Queue>> = Vec::new();
+        self.names.read().for_each_match(&trie_levels(pattern), |_, queue| found.push(Arc::clone(queue)));
         found.sort_unstable_by_key(|queue| queue.id);
         found
     }
@@ -332,6 +327,9 @@ impl VirtualHost {
             let mut queues = self.queues.write();
             if queues.get(&queue.destination).is_some_and(|known| known.id == queue.id) {
                 queues.remove(&queue.destination);
+                if matches!(queue.role, Role::Plain) {
+                    self.names.write().remove(queue.destination.canonical());
+                }
             }
         }
         shared.by_id.write().remove(&queue.id);

@@ -26,7 +26,7 @@ enum Part {
     /// A consumer of a queue.
     Queue(Arc<Queue>, u32),
     /// A consumer of all queues that match.
-    Wildcard(Arc<Wildcard>),
+    Wildcard(Arc<Wildcard>, Handle),
     /// A live topic subscription.
     Live(Handle, Pattern),
     /// A live topic subscription with acknowledgements: a private queue and its binding.
@@ -143,7 +143,6 @@ impl Connection {
             }
             let credit = self.credit(terms, None, prefetch);
             let wildcard = Arc::new(Wildcard {
-                pattern: pattern.clone(),
                 outbox: Arc::clone(&self.outbox),
                 subscription: terms.request.key,
                 credit,
@@ -154,14 +153,15 @@ impl Connection {
                 granted: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
             });
-            self.host.wildcards.write().push(Arc::clone(&wildcard));
+            let levels = trie_levels(pattern);
+            let handle = self.host.wildcards.write().insert(&levels, Arc::clone(&wildcard));
             for queue in self.host.matching_queues(pattern) {
                 if matches!(queue.role, Role::Plain) {
                     wildcard.join(&queue, &mut self.work);
                 }
             }
             self.host.declare_group(&self.shared, pattern);
-            subscription.parts.push(Part::Wildcard(wildcard));
+            subscription.parts.push(Part::Wildcard(wildcard, handle));
             return Ok(());
         };
         let queue = self.queue_to_consume(destination, terms.request)?;
@@ -334,7 +334,7 @@ impl Connection {
                         held.core.grant(*slot);
                         held.core.dispatch(queue, &mut self.work);
                     }
-                    Part::Wildcard(wildcard) => {
+                    Part::Wildcard(wildcard, _) => {
                         let joined = wildcard.joined.lock();
                         wildcard.granted.store(true, Ordering::Release);
                         for (queue, slot) in &*joined {
@@ -372,8 +372,8 @@ impl Connection {
         for part in subscription.parts {
             match part {
                 Part::Queue(queue, slot) => self.leave(&queue, slot, written),
-                Part::Wildcard(wildcard) => {
-                    self.host.wildcards.write().retain(|known| !Arc::ptr_eq(known, &wildcard));
+                Part::Wildcard(wildcard, handle) => {
+                    self.host.wildcards.write().remove(handle);
                     wildcard.closed.store(true, Ordering::Release);
                     let joined = std::mem::take(&mut *wildcard.joined.lock());
                     for (queue, slot) in joined {
