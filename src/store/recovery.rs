@@ -166,8 +166,16 @@ impl Recovery<'_> {
             let later = chain.get(i + 1..).unwrap_or_default();
             let mut reader = self.reader(number, None)?;
             self.read_on(&mut reader, number, &mut at)?;
-            if self.first_position(later.first())? == Some(at.expected) {
-                i += 1;
+            // A file that holds nothing may lie between: one whose making failed.
+            let mut next = None;
+            for (skipped, later) in later.iter().enumerate() {
+                if self.first_position(Some(later))? == Some(at.expected) {
+                    next = Some(skipped);
+                    break;
+                }
+            }
+            if let Some(skipped) = next {
+                i += 1 + skipped;
                 at.offset = 0;
                 continue;
             }

@@ -1,0 +1,243 @@
+//! Power loss at every I/O, with every kind of survival; and replay against checkpoints.
+
+use super::model::{Op, Scenario, State, append, open, options};
+use crate::fault_fs::{Fault, Survival};
+use crate::{FaultFs, Level, Store, StoreStats};
+use proptest::prelude::*;
+use sabir_model::ids::Position;
+use std::time::Duration;
+
+/// Groups of one scenario.
+const GROUPS: usize = 600;
+
+/// A run of a scenario: the state after every group, and how far the log got.
+struct Run {
+    /// `states[n]` is the model after the first n groups of the *log*, `None` where the log added a group of its own.
+    history: Vec<(Position, State)>,
+    synced: Position,
+    /// The last position handed out.
+    appended: Position,
+    stats: StoreStats,
+}
+
+/// Plays groups with syncs, checkpoints and evacuations in between; stops when the disk stops.
+fn play(fs: &FaultFs, seed: u64, groups: usize) -> Run {
+    let mut run =
+        Run { history: Vec::new(), synced: Position(0), appended: Position(0), stats: StoreStats::default() };
+    let mut scenario = Scenario::new(seed);
+    run.history.push((Position(0), scenario.state.clone()));
+    let Ok((store, state, _)) = open(fs, options()) else { return run };
+    assert_eq!(state, State::default());
+    for step in 0..groups {
+        let group = scenario.group();
+        let level = match scenario.random.below(4) {
+            0 => Level::Fsync,
+            1 => Level::Interval(Duration::from_millis(20)),
+            _ => Level::Os,
+        };
+        let position = append(&store, &group, level);
+        run.history.push((position, scenario.state.clone()));
+        if scenario.random.below(3) == 0 {
+            store.turn();
+        }
+        if step % 17 == 16 {
+            fs.advance(Duration::from_secs(31));
+            store.turn();
+        }
+        fs.advance(Duration::from_millis(3));
+        run.synced = store.watermark().synced();
+        if store.failed().is_some() {
+            break;
+        }
+    }
+    let _ = store.close();
+    run.synced = run.synced.max(store.watermark().synced());
+    run.stats = store.stats();
+    run.appended = run.history.last().unwrap().0;
+    run
+}
+
+/// The recovered state must be the one after some group at or behind the last synced one.
+fn judge(run: &Run, found: &State, position: Position, what: &str) {
+    assert!(position >= run.synced, "{what}: synced up to {:?}, recovered up to {position:?}", run.synced);
+    let expected = run.history.iter().rev().find(|(at, _)| *at <= position).unwrap();
+    assert_eq!(found, &expected.1, "{what}: recovered up to {position:?}, synced {:?}", run.synced);
+}
+
+/// How many scenarios to crash everywhere: one here, more at night (`SABIR_CRASH_ROUNDS=50`).
+fn rounds() -> u64 {
+    std::env::var("SABIR_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn a_power_loss_at_any_io_keeps_what_was_covered_and_nothing_half() {
+    let mut crashes = 0u64;
+    for seed in 42..42 + rounds() {
+        let whole = FaultFs::new();
+        let run = play(&whole, seed, GROUPS);
+        assert!(run.synced == run.appended, "without faults everything is synced in the end");
+        if seed == 42 {
+            let stats = run.stats;
+            let busy = stats.checkpoints > 5 && stats.recycled > 5 && stats.evacuations > 3;
+            assert!(busy, "the scenario is not worth crashing: {stats:?}");
+        }
+        for io in 1..=whole.io_count() {
+            let fs = FaultFs::new();
+            fs.fault_at(io, Fault::Crash);
+            let run = play(&fs, seed, GROUPS);
+            let random = (0..4).map(|i| Survival::Random((seed << 32) + io * 8 + i));
+            for survival in [Survival::None, Survival::All].into_iter().chain(random) {
+                crash_and_go_on(
+                    &run,
+                    &fs,
+                    survival,
+                    &format!("seed {seed}, crash at I/O {io}, {survival:?}"),
+                );
+                crashes += 1;
+            }
+        }
+    }
+    assert!(crashes > 2000, "{crashes}");
+}
+
+fn crash_and_go_on(run: &Run, fs: &FaultFs, survival: Survival, what: &str) {
+    let after = fs.crash(survival);
+    let (store, state, report) = open(&after, options()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    judge(run, &state, report.position, what);
+    // What was cut stays cut: more is written, and the next start finds exactly that.
+    let mut expected = state;
+    let group =
+        [Op::Set { key: 99, value: vec![1, 2, 3] }, Op::Put { targets: vec![(77, 1)], body: vec![9; 40] }];
+    expected.apply(&group);
+    append(&store, &group, Level::Fsync);
+    store.sync();
+    let again = after.crash(Survival::None);
+    drop(store);
+    let (_, state, report) = open(&again, options()).unwrap_or_else(|e| panic!("{what}, second start: {e}"));
+    assert_eq!(state, expected, "{what}, second start");
+    assert!(report.tear.is_none(), "{what}: the tear was cut for good");
+}
+
+#[test]
+fn a_power_loss_during_recovery_is_recovered_from() {
+    let seed = 7;
+    let first = FaultFs::new();
+    first.fault_at(140, Fault::Crash);
+    let run = play(&first, seed, 220);
+    let torn = first.crash(Survival::Random(5));
+    let probe = torn.copy();
+    let _ = open(&probe, options()).unwrap();
+    for io in 1..=probe.io_count() {
+        for seed in 0..6 {
+            let fs = torn.copy();
+            fs.fault_at(io, Fault::Crash);
+            drop(open(&fs, options()));
+            let after = fs.crash(Survival::Random(seed));
+            let (_, state, report) =
+                open(&after, options()).unwrap_or_else(|e| panic!("I/O {io}, seed {seed}: {e}"));
+            judge(&run, &state, report.position, &format!("crash at I/O {io} of recovery, seed {seed}"));
+        }
+    }
+}
+
+#[test]
+fn a_failed_io_ends_the_log_and_loses_nothing_covered() {
+    let seed = 11;
+    let whole = FaultFs::new();
+    play(&whole, seed, 160);
+    for io in 1..=whole.io_count() {
+        let fs = FaultFs::new();
+        fs.fault_at(io, Fault::Error);
+        let run = play(&fs, seed, 160);
+        for survival in [Survival::None, Survival::All, Survival::Random(io)] {
+            let after = fs.crash(survival);
+            let (_, state, report) =
+                open(&after, options()).unwrap_or_else(|e| panic!("I/O {io}, {survival:?}: {e}"));
+            judge(&run, &state, report.position, &format!("error at I/O {io}, {survival:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_is_never_retried_and_covers_nothing() {
+    let fs = FaultFs::new();
+    let called = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let heard = std::sync::Arc::clone(&called);
+    let mut options = options();
+    options.on_fatal =
+        Some(std::sync::Arc::new(move |sentence: &str| heard.lock().push(sentence.to_owned())));
+    let (store, ..) = open(&fs, options).unwrap();
+    let position = append(&store, &[Op::Set { key: 1, value: vec![1] }], Level::Fsync);
+    fs.fault_at(fs.io_count() + 2, Fault::Error);
+    store.turn();
+    assert!(!store.watermark().covers(position, Level::Fsync));
+    let sentence = store.failed().unwrap();
+    assert!(sentence.starts_with("cannot sync ") && sentence.contains(".j"), "{sentence}");
+    assert_eq!(*called.lock(), [sentence]);
+    let ios = fs.io_count();
+    append(&store, &[Op::Set { key: 1, value: vec![2] }], Level::Fsync);
+    store.turn();
+    assert!(!store.sync().covers(position, Level::Fsync));
+    assert_eq!(fs.io_count(), ios, "nothing is written after a failure");
+    assert_eq!(store.begin_put().err(), Some(crate::Full::Failed));
+    assert!(store.close().is_err());
+}
+
+fn restart(fs: &FaultFs, store: Store, clean: bool) -> FaultFs {
+    if clean {
+        store.close().unwrap();
+        fs.copy()
+    } else {
+        store.sync();
+        let after = fs.crash(Survival::Random(3));
+        drop(store);
+        after
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same groups over one store with checkpoints, evacuations and restarts, one without any, and the model.
+    #[test]
+    fn checkpoints_evacuations_and_restarts_change_nothing(
+        seed in any::<u64>(),
+        acts in proptest::collection::vec(0u8..12, 20..250),
+    ) {
+        let mut scenario = Scenario::new(seed);
+        let mut fs = FaultFs::new();
+        let plain = FaultFs::new();
+        let lazy = crate::StoreOptions {
+            segment_bytes: 1 << 20, journal_bytes_max: 1 << 40, checkpoint_interval: Duration::from_secs(1 << 30), ..options()
+        };
+        let (mut store, ..) = open(&fs, options()).unwrap();
+        let (replayed, ..) = open(&plain, lazy.clone()).unwrap();
+        for act in acts {
+            match act {
+                0 => { fs.advance(Duration::from_secs(40)); store.turn(); }
+                1 | 2 => {
+                    fs = restart(&fs, store, act == 1);
+                    let (opened, state, report) = open(&fs, options()).unwrap();
+                    prop_assert_eq!(&state, &scenario.state);
+                    prop_assert!(report.tear.is_none() && report.damage.is_empty());
+                    store = opened;
+                }
+                3 => store.turn(),
+                _ => {
+                    let group = scenario.group();
+                    append(&store, &group, Level::Os);
+                    append(&replayed, &group, Level::Os);
+                    store.turn();
+                }
+            }
+        }
+        store.close().unwrap();
+        replayed.close().unwrap();
+        drop((store, replayed));
+        let (_, state, _) = open(&fs, options()).unwrap();
+        let (_, full, report) = open(&plain, lazy).unwrap();
+        prop_assert_eq!(report.checkpoint, Position(0));
+        prop_assert_eq!(&state, &scenario.state);
+        prop_assert_eq!(&full, &scenario.state);
+    }
+}
