@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    sabir::cli::main(std::env::args_os(), sabir::server::run)
+    sabir::cli::main(std::env::args_os())
 }
