@@ -12,7 +12,7 @@ use crate::index::{Index, Queue, Run, Segment};
 use crate::manifest::{FORMAT, Paths};
 use crate::record::{put_varint, take, take_u8, take_varint};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"SABIRCKP";
 pub(crate) const HEADER: usize = 56;
@@ -167,14 +167,14 @@ pub(crate) fn decode(bytes: &[u8], store_id: u64) -> Option<Checkpoint> {
 }
 
 fn parse_name(name: &str) -> Option<u64> {
-    name.strip_suffix(".ckpt")?.parse().ok()
+    name.strip_suffix(".ckpt")?.parse().ok().filter(|&number| number < crate::segment::NUMBER_MAX)
 }
 
 pub(crate) fn path(paths: &Paths, number: u64) -> PathBuf {
     paths.checkpoints.join(format!("{number:012}.ckpt"))
 }
 
-fn read(fs: &dyn Fs, file: &PathBuf) -> io::Result<Vec<u8>> {
+fn read(fs: &dyn Fs, file: &Path) -> io::Result<Vec<u8>> {
     let handle = fs.open(file)?;
     let len = usize::try_from(handle.len()?).map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; len];

@@ -61,7 +61,7 @@ pub fn fuzz_recovery(data: &[u8]) {
         segment_bytes: 4096,
         quarantine: mode & 4 != 0,
         manual: true,
-        ..StoreOptions::new(paths.root.clone())
+        ..StoreOptions::new(paths.root)
     };
     let disk: Arc<dyn Fs> = Arc::<FaultFs>::clone(&fs);
     let Ok((store, report)) = Store::open(options.clone(), Arc::clone(&disk), &mut Nobody { stage: 0 })

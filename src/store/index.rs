@@ -172,12 +172,15 @@ pub(crate) struct Segment {
     pub(crate) patience: Option<u64>,
 }
 
+/// Metadata entries by table and key.
+pub(crate) type Meta = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
+
 type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// Everything the log says, but the messages themselves.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) meta: BTreeMap<(u8, Box<[u8]>), Box<[u8]>>,
+    pub(crate) meta: Meta,
     pub(crate) queues: Map<u64, Queue>,
     pub(crate) segments: BTreeMap<u64, Segment>,
     /// The segment of the last frame.

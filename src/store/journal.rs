@@ -109,14 +109,15 @@ pub(crate) struct Journal {
 impl Journal {
     /// `last` is the last position that recovery found.
     pub(crate) fn new(last: u64, segment_bytes: u64, pending_bytes_max: usize) -> Self {
+        let next = last.saturating_add(1);
         let mut open = FrameBuf::default();
-        open.reset(Vec::new(), last + 1);
+        open.reset(Vec::new(), next);
         Self {
             buffer: Mutex::new(Buffer {
                 closed: Vec::new(),
                 open,
                 spare: Vec::new(),
-                next: last + 1,
+                next,
                 sync: false,
                 interval: None,
                 asleep: false,

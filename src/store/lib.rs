@@ -216,7 +216,8 @@ impl Store {
     }
 
     /// Wakes `wake` once when `position` is covered at `level`, or when the store fails or closes; on the caller's thread, at
-    /// once, if that is so already. Ask [`Store::watermark`] which it was.
+    /// once, if that is so already. Ask [`Store::watermark`] which it was, and at the level the group was finished with: nothing
+    /// syncs a group that did not ask for it before the next one that does.
     pub fn wake_at(&self, position: Position, level: Level, wake: Arc<dyn Wake>) {
         self.inner.shared.journal.wake_at(position, level, wake);
     }
@@ -302,43 +303,69 @@ impl std::fmt::Debug for Store {
 
 impl Inner {
     fn close(&self) -> Result<(), StoreError> {
-        let shared = &self.shared;
         let mut crew = self.crew.lock();
         if std::mem::replace(&mut crew.closed, true) {
-            return self.outcome();
+            return outcome(&self.shared);
         }
-        // The keeper first, as it waits for the committer; the pool last, as the committer waits for it.
-        shared.keeper.lock().stop = true;
-        shared.keeper_wake.notify_all();
-        join(crew.keeper.take());
-        shared.journal.stop();
-        join(crew.committer.take());
-        if let Some(machine) = &self.machine {
-            let position = shared.journal.last_position();
-            let mut machine = machine.lock();
-            ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
-            machine.committer.finish();
+        let crew = std::mem::replace(&mut *crew, Crew { closed: true, ..Crew::default() });
+        let shared = Arc::clone(&self.shared);
+        if crew.is_own_thread() {
+            // The last handle was dropped by a waker: the thread cannot wait for its own end.
+            let closing = thread::Builder::new().name("sabir-log-close".to_owned()).spawn(move || {
+                if let Err(error) = dismiss(&shared, crew, None) {
+                    tracing::warn!(%error, "the message log could not be closed");
+                }
+            });
+            return closing.map(drop).map_err(|source| StoreError::Io {
+                what: "start a thread to close",
+                file: self.shared.paths.root.clone(),
+                source,
+            });
         }
-        shared.pool.state.lock().stop = true;
-        shared.pool.changed.notify_all();
-        join(crew.pool.take());
-        let outcome = self.outcome();
-        shared.journal.end();
-        crew.lock = None;
-        outcome
+        dismiss(&shared, crew, self.machine.as_ref())
     }
+}
 
-    fn outcome(&self) -> Result<(), StoreError> {
-        let journal = &self.shared.journal;
-        if let Some(sentence) = journal.failed() {
-            return Err(StoreError::Failed(sentence.to_owned()));
-        }
-        if !journal.is_over() && !journal.watermark().covers(journal.last_position(), Level::Fsync) {
-            let needed = journal.pending_bytes() as u64;
-            return Err(StoreError::DiskFull { dir: self.shared.paths.root.clone(), needed });
-        }
-        Ok(())
+impl Crew {
+    fn is_own_thread(&self) -> bool {
+        let own = [&self.keeper, &self.committer, &self.pool];
+        own.into_iter().flatten().any(|handle| handle.thread().id() == thread::current().id())
     }
+}
+
+/// Stops the threads, with everything written, and releases the directory.
+fn dismiss(shared: &Arc<Shared>, mut crew: Crew, machine: Option<&Mutex<Machine>>) -> Result<(), StoreError> {
+    // The keeper first, as it waits for the committer; the pool last, as the committer waits for it.
+    shared.keeper.lock().stop = true;
+    shared.keeper_wake.notify_all();
+    join(crew.keeper.take());
+    shared.journal.stop();
+    join(crew.committer.take());
+    if let Some(machine) = machine {
+        let position = shared.journal.last_position();
+        let mut machine = machine.lock();
+        ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
+        machine.committer.finish();
+    }
+    shared.pool.state.lock().stop = true;
+    shared.pool.changed.notify_all();
+    join(crew.pool.take());
+    let outcome = outcome(shared);
+    shared.journal.end();
+    drop(crew.lock.take());
+    outcome
+}
+
+fn outcome(shared: &Shared) -> Result<(), StoreError> {
+    let journal = &shared.journal;
+    if let Some(sentence) = journal.failed() {
+        return Err(StoreError::Failed(sentence.to_owned()));
+    }
+    if !journal.is_over() && !journal.watermark().covers(journal.last_position(), Level::Fsync) {
+        let needed = journal.pending_bytes() as u64;
+        return Err(StoreError::DiskFull { dir: shared.paths.root.clone(), needed });
+    }
+    Ok(())
 }
 
 impl Drop for Inner {
@@ -363,7 +390,8 @@ fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
         }
     }
     let store_id = known.unwrap_or_else(manifest::new_store_id);
-    manifest::write(fs, paths, store_id).map_err(|source| {
+    let prepared = if known.is_none() { manifest::sync_directories(fs, paths) } else { Ok(()) };
+    prepared.and_then(|()| manifest::write(fs, paths, store_id)).map_err(|source| {
         if manifest::is_full(&source) {
             StoreError::DiskFull { dir: paths.root.clone(), needed: 4096 }
         } else {
@@ -416,8 +444,7 @@ fn spawn(
 
 fn join(handle: Option<JoinHandle<()>>) {
     let Some(handle) = handle else { return };
-    // The last handle may be dropped by a waker, on one of the log's own threads.
-    if handle.thread().id() != thread::current().id() && handle.join().is_err() {
+    if handle.join().is_err() {
         tracing::error!("a thread of the message log panicked");
     }
 }

@@ -127,6 +127,21 @@ pub(crate) fn read(fs: &dyn Fs, paths: &Paths) -> Result<Option<u64>, StoreError
     }
 }
 
+/// Makes the directories of a new store durable, before anything in them counts.
+pub(crate) fn sync_directories(fs: &dyn Fs, paths: &Paths) -> io::Result<()> {
+    if let Some(shard) = paths.journal.parent() {
+        fs.sync_dir(shard)?;
+    }
+    fs.sync_dir(&paths.root)?;
+    if let Some(above) = paths.root.parent().filter(|above| !above.as_os_str().is_empty()) {
+        // It may belong to somebody else and not be readable; then its owner made it, and long ago.
+        if let Err(error) = fs.sync_dir(above) {
+            tracing::debug!(dir = %above.display(), %error, "the directory above the store could not be synced");
+        }
+    }
+    Ok(())
+}
+
 /// Writes both slots, one after the other, so that one is whole at any time.
 pub(crate) fn write(fs: &dyn Fs, paths: &Paths, store_id: u64) -> io::Result<()> {
     let bytes = encode(store_id);

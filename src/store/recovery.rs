@@ -157,7 +157,8 @@ impl Recovery<'_> {
             self.begin_gap();
         }
         let chain: Vec<u64> = self.files.range(active..).map(|(number, _)| *number).collect();
-        let mut at = Cursor { expected: self.index.lsn + 1, durable: self.index.lsn, offset: 0 };
+        let mut at =
+            Cursor { expected: self.index.lsn.saturating_add(1), durable: self.index.lsn, offset: 0 };
         let mut i = 0;
         if chain.first() == Some(&active) {
             at.offset = known;

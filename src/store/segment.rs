@@ -10,6 +10,8 @@ pub(crate) const FRAME_HEADER: usize = 48;
 /// Frames start at multiples of this.
 const ALIGN: u64 = 8;
 const MAGIC: u32 = u32::from_le_bytes(*b"SBRF");
+/// Numbers of files stay below this; counting up never meets the end.
+pub(crate) const NUMBER_MAX: u64 = 1 << 60;
 const WINDOW: usize = 1 << 20;
 
 /// What every frame of one use of a segment file carries: secret to clients (the store's id is mixed in), so no
@@ -28,7 +30,9 @@ pub(crate) fn file_name(number: u64) -> String {
 
 pub(crate) fn parse_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".j")?;
-    (digits.len() >= 12 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    let number =
+        (digits.len() >= 12 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())??;
+    (number < NUMBER_MAX).then_some(number)
 }
 
 pub(crate) fn align(offset: u64) -> u64 {

@@ -118,7 +118,8 @@ fn run(store: &Store, queue: QueueId, level: Level, window: u64, count: u64) {
 fn main() {
     let dir = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("sabir-hot"), Into::into);
     let _ = std::fs::remove_dir_all(&dir);
-    let (store, report) = Store::open(StoreOptions::new(&dir), Arc::new(RealFs::new()), &mut Nothing).unwrap();
+    let (store, report) =
+        Store::open(StoreOptions::new(&dir), Arc::new(RealFs::new()), &mut Nothing).unwrap();
     println!("{report}");
     for (i, (window, count)) in [(1, 5_000), (64, 200_000), (4096, 3_000_000)].into_iter().enumerate() {
         run(&store, QueueId(1 + i as u64), Level::Fsync, window, count);
@@ -138,8 +139,13 @@ fn main() {
     filled = store.stats();
     drop(store);
     let started = Instant::now();
-    let (store, report) = Store::open(StoreOptions::new(&dir), Arc::new(RealFs::new()), &mut Nothing).unwrap();
-    println!("backlog of 2 M messages, {} live ranges, opened in {:?}: {report}", filled.live_ranges, started.elapsed());
+    let (store, report) =
+        Store::open(StoreOptions::new(&dir), Arc::new(RealFs::new()), &mut Nothing).unwrap();
+    println!(
+        "backlog of 2 M messages, {} live ranges, opened in {:?}: {report}",
+        filled.live_ranges,
+        started.elapsed()
+    );
     store.close().unwrap();
     drop(store);
     let _ = std::fs::remove_dir_all(&dir);

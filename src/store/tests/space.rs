@@ -9,7 +9,7 @@ fn a_few_old_messages_among_a_million_acknowledged_ones_pin_nothing() {
     let fs = FaultFs::new();
     let options = StoreOptions { segment_bytes: 64 << 10, journal_bytes_max: 256 << 10, ..options() };
     let (store, ..) = open(&fs, options.clone()).unwrap();
-    let is_kept = |sequence: u64| sequence == 1 || sequence % 20_000 == 0;
+    let is_kept = |sequence: u64| sequence == 1 || sequence.is_multiple_of(20_000);
     let mut used_max = 0;
     for sequence in 1..=1_000_000u64 {
         let mut appender = store.begin_put().unwrap();
@@ -232,4 +232,21 @@ fn unwritten_bytes_above_the_mark_refuse_sends_until_they_are_written() {
     store.sync();
     assert_eq!(store.pending_bytes(), 0);
     assert!(store.begin_put().is_ok());
+}
+
+#[test]
+fn an_interval_group_is_written_at_once_and_synced_when_its_time_has_come() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    let level = Level::Interval(Duration::from_millis(20));
+    let position = append(&store, &[Op::Set { key: 1, value: vec![1] }], level);
+    assert!(!store.watermark().covers(position, level));
+    store.turn();
+    assert!(store.watermark().covers(position, level) && !store.watermark().covers(position, Level::Fsync));
+    fs.advance(Duration::from_millis(19));
+    store.turn();
+    assert!(!store.watermark().covers(position, Level::Fsync));
+    fs.advance(Duration::from_millis(1));
+    store.turn();
+    assert!(store.watermark().covers(position, Level::Fsync));
 }

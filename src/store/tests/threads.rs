@@ -195,3 +195,39 @@ fn a_crash_of_the_disk_under_threads_wakes_everybody_and_covers_nothing_new() {
         }
     }
 }
+
+/// Holds the last handle and lets go of it on the thread that wakes it.
+struct Keeper(Mutex<Option<Store>>);
+
+impl Wake for Keeper {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().take());
+    }
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_by_a_waker_on_the_logs_own_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(real(dir.path())).unwrap();
+    let gone = Arc::new(Bell::default());
+    let position = append(&store, &[Op::Set { key: 5, value: vec![1] }], Level::Os);
+    let keeper = Arc::new(Keeper(Mutex::new(Some(store.clone()))));
+    let last = store.watermark();
+    assert!(!last.covers(Position(position.0 + 1), Level::Fsync));
+    store.wake_at(Position(position.0 + 1), Level::Fsync, keeper);
+    store.wake_at(Position(position.0 + 1), Level::Fsync, Arc::clone(&gone) as Arc<dyn Wake>);
+    let mut appender = store.begin();
+    Op::Set { key: 6, value: vec![2] }.append(&mut appender);
+    appender.finish(Level::Fsync);
+    drop(store);
+    gone.wait();
+    // Closing goes on in the background; the lock says when it is done.
+    let state = loop {
+        match open(real(dir.path())) {
+            Ok((_, state)) => break state,
+            Err(StoreError::Locked { .. }) => std::thread::yield_now(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(state.meta.len(), 2);
+}
