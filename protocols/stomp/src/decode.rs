@@ -149,8 +149,7 @@ impl Decoder {
     }
 
     fn scan_command(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<bool, Refusal> {
-        let too_long =
-            || too_large(format!("a command is at most {} bytes long", bounds.command_bytes_max));
+        let too_long = || too_large(format!("a command is at most {} bytes long", bounds.command_bytes_max));
         // One byte more for a carriage return.
         let window = bytes.get(..bytes.len().min(bounds.command_bytes_max + 2)).unwrap_or_default();
         let fresh = window.get(self.scanned..).unwrap_or_default();
@@ -245,12 +244,15 @@ impl Decoder {
                     None => return Ok(Progress::Partial { expect: total }),
                     Some(0) => end,
                     Some(_) => {
-                        return Err(malformed("the body is not followed by NUL where content-length ends it"));
+                        return Err(malformed(
+                            "the body is not followed by NUL where content-length ends it",
+                        ));
                     }
                 }
             }
             None => {
-                let found = memchr(0, bytes.get(self.scanned..).unwrap_or_default()).map(|at| at + self.scanned);
+                let found =
+                    memchr(0, bytes.get(self.scanned..).unwrap_or_default()).map(|at| at + self.scanned);
                 self.scanned = bytes.len();
                 let end = found.unwrap_or(bytes.len());
                 if end - self.body_start > bounds.body_bytes_max {
@@ -288,9 +290,9 @@ fn content_length(value: &[u8], body_bytes_max: usize) -> Result<usize, Refusal>
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::new(Code::InvalidHeader, "content-length must be a number of bytes"));
     }
-    let length = digits.iter().fold(0usize, |sum, digit| {
-        sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
-    });
+    let length = digits
+        .iter()
+        .fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
     if length > body_bytes_max {
         return Err(too_large(format!("a body is at most {body_bytes_max} bytes long")));
     }

@@ -49,14 +49,6 @@ fn hex_upper(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 }
 }
 
-/// Appends `name:value` and a line end; the name must be plain.
-pub(crate) fn put_header(out: &mut Vec<u8>, name: &str, value: &str, version: Version) {
-    out.extend_from_slice(name.as_bytes());
-    out.push(b':');
-    put_escaped(out, value, version);
-    out.push(b'\n');
-}
-
 /// Appends a number in decimal.
 pub(crate) fn put_decimal(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0u8; 20];
@@ -130,9 +122,11 @@ mod tests {
 
     #[test]
     fn values_are_escaped_as_the_version_does_it() {
-        for (version, expected) in
-            [(Version::V10, "a:b\\c\nd\re"), (Version::V11, "a\\cb\\\\c\\nd\re"), (Version::V12, "a\\cb\\\\c\\nd\\re")]
-        {
+        for (version, expected) in [
+            (Version::V10, "a:b\\c\nd\re"),
+            (Version::V11, "a\\cb\\\\c\\nd\re"),
+            (Version::V12, "a\\cb\\\\c\\nd\\re"),
+        ] {
             assert_eq!(written(|out| put_escaped(out, "a:b\\c\nd\re", version)), expected);
         }
         assert_eq!(written(|out| put_percent(out, "a:b\nc%", false)), "a:b%0Ac%25");

@@ -5,12 +5,23 @@
 //! speaks the other side of the protocol, for tools and tests. What each clause of the specifications became is listed
 //! in `docs/stomp.md`.
 
+mod address;
 pub mod client;
 mod decode;
 mod egress;
 mod encode;
+mod error;
+mod execute;
 mod frame;
+mod heartbeat;
+mod receipts;
+mod render;
 mod session;
+mod subscriptions;
+mod targets;
+mod transactions;
+mod translate;
+mod window;
 
 use std::sync::Arc;
 
