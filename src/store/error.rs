@@ -76,7 +76,7 @@ impl fmt::Display for StoreError {
             }
             Self::Corrupt { file, offset, reason } => write!(
                 f,
-                "the message log is damaged at byte {offset} of {}: {reason}; restore it from a backup, or start with quarantine to go on without the damaged part",
+                "the message log is damaged at byte {offset} of {}: {reason}; restore it from a backup, or set store.quarantine to go on without the damaged part",
                 file.display()
             ),
             Self::NewerFormat { file, found, known } => write!(

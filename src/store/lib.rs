@@ -158,7 +158,7 @@ impl Store {
             state.disk_bytes = recovered.disk_bytes;
             state.dead = recovered.dead;
         }
-        let filled = shared.fill_pool();
+        let filled = if manual { shared.fill_pool() } else { shared.fill_pool_to(1) };
         let Some(active) = shared.pool.take() else {
             let source = filled.err().unwrap_or_else(|| std::io::ErrorKind::StorageFull.into());
             return Err(opening_failed(&shared, source, shared.options.segment_bytes));

@@ -78,9 +78,9 @@ enum Step {
 }
 
 impl Shared {
-    fn pool_step(&self) -> Step {
+    fn pool_step(&self, target: usize) -> Step {
         let mut state = self.pool.state.lock();
-        if state.ready.len() >= READY {
+        if state.ready.len() >= target {
             return match state.dead.len() > DEAD_KEPT {
                 true => state.dead.pop().map_or(Step::Enough, |old| Step::Remove { old }),
                 false => Step::Enough,
@@ -101,8 +101,13 @@ impl Shared {
 
     /// Brings the pool to its target, as far as the disk allows. An error is the reason why it is not there.
     pub(crate) fn fill_pool(&self) -> io::Result<()> {
+        self.fill_pool_to(READY)
+    }
+
+    /// As [`Shared::fill_pool`] for fewer: opening waits for one segment, the thread makes the others.
+    pub(crate) fn fill_pool_to(&self, target: usize) -> io::Result<()> {
         let outcome = loop {
-            match self.pool_step() {
+            match self.pool_step(target) {
                 Step::Enough => break Ok(()),
                 Step::OverLimit => break Err(io::ErrorKind::StorageFull.into()),
                 Step::Remove { old } => {

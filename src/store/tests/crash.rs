@@ -8,7 +8,7 @@ use sabir_model::ids::Position;
 use std::time::Duration;
 
 /// Groups of one scenario.
-const GROUPS: usize = 600;
+const GROUPS: usize = 420;
 
 /// A run of a scenario: the state after every group, and how far the log got.
 struct Run {
