@@ -67,6 +67,7 @@ cd "$room/checkout"
 status=0
 env PATH="$room/bin:$venv/bin:$PATH" \
     STOMP_PORT="${ports[0]}" \
+    SABIR_SERVER="stomp://127.0.0.1:${ports[0]}" \
     SABIR__LISTENERS__STOMP="127.0.0.1:${ports[0]}" \
     SABIR__LISTENERS__HTTP="127.0.0.1:${ports[1]}" \
     SABIR__LISTENERS__ANY="127.0.0.1:${ports[2]}" \

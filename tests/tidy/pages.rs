@@ -285,3 +285,21 @@ fn decisions_are_numbered_without_gaps_and_complete() {
     }
     judge("docs/decisions", &problems);
 }
+
+#[test]
+fn the_page_of_metrics_lists_every_metric() {
+    fn names(text: &str) -> BTreeSet<&str> {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = text.split(|c| !word(c)).filter(|w| w.starts_with("sabir_") || w.starts_with("process_"));
+        words
+            .filter(|w| !w.starts_with("sabir_broker") && !w.ends_with("_bucket") && *w != "sabir_store")
+            .collect()
+    }
+    let page = read("docs/metrics.md");
+    let source = read("src/admin/metrics.rs");
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let strings: String = source.split('"').skip(1).step_by(2).flat_map(|text| [text, " "]).collect();
+    let (shown, listed) = (names(&strings), names(&page));
+    let problems: Vec<String> = shown.symmetric_difference(&listed).map(|name| (*name).to_owned()).collect();
+    judge("in only one of src/admin/metrics.rs and docs/metrics.md", &problems);
+}
