@@ -40,27 +40,28 @@ class Broker:
     """One data directory and the processes that serve it, one after the other."""
 
     def __init__(self, data_dir, log_path):
-        self.stomp_port, self.http_port, self.any_port = free_ports(3)
+        # The last one is for web pages of a test: the broker lets them connect.
+        self.stomp_port, self.http_port, self.any_port, self.page_port = free_ports(4)
         self.data_dir = str(data_dir)
         self.log_path = Path(log_path)
         self.process = None
 
     def spawn(self):
         """Starts the process and does not wait."""
+        settings = {
+            "listeners.stomp": f"127.0.0.1:{self.stomp_port}",
+            "listeners.http": f"127.0.0.1:{self.http_port}",
+            "listeners.any": f"127.0.0.1:{self.any_port}",
+            "http.allowed_origins": f"http://127.0.0.1:{self.page_port}",
+        }
+        command = [binary(), "serve", "--data-dir", self.data_dir]
+        for key, value in settings.items():
+            command += ["--set", f"{key}={value}"]
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    binary(),
-                    "serve",
-                    "--data-dir", self.data_dir,
-                    "--set", f"listeners.stomp=127.0.0.1:{self.stomp_port}",
-                    "--set", f"listeners.http=127.0.0.1:{self.http_port}",
-                    "--set", f"listeners.any=127.0.0.1:{self.any_port}",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            try:
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            except OSError as problem:
+                raise BrokerDied(f"{binary()} does not start: {problem}") from problem
 
     def await_listening(self):
         """Returns once the broker answers a CONNECT."""

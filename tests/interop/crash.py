@@ -8,9 +8,10 @@ clients wrote down is compared: no receipted message is lost, none whose
 acknowledgement was receipted comes back, each producer's order holds, transactions
 and composite sends are all or nothing.
 
-SABIR_BIN names the broker; the histories stay in target/interop/crash.
+SABIR_BIN names the broker; after a failure the histories stay in target/interop/crash.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -24,7 +25,7 @@ from crash_actors import Consumer, Drainer, Producer, Transactor, Transformer, W
 from crash_verdict import Queue, made_by, read, verdicts
 from crash_wire import Gone, Wire
 
-FOLDER = ROOT / "target" / "interop" / "crash"
+FOLDER = ROOT / "target" / "interop" / "crash" / str(os.getpid())
 FLOW_SECONDS = 60
 
 
@@ -191,6 +192,10 @@ def main():
     again = sum(q.again for q in test.queues)
     print(f"{test.world.generation} kills, {test.world.receipts} receipts, {taken} messages taken, "
           f"{again} of them more than once, {time.monotonic() - began:.0f} s, seed {seed}")
+    if failed:
+        print(f"histories and the broker's log: {FOLDER}")
+    else:
+        shutil.rmtree(FOLDER)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -2,7 +2,7 @@
 """with_broker.py LOG COMMAND...: runs a command against a fresh broker.
 
 The broker has a data directory of its own and free ports, told to the command as
-STOMP_PORT and HTTP_PORT. Ends with the command's status; a broker that dies, or
+STOMP_PORT and HTTP_PORT; web pages served from PAGE_PORT may connect to it. Ends with the command's status; a broker that dies, or
 does not stop cleanly when asked, is a failure too, and so is a command that takes
 more than INTEROP_LIMIT seconds (900).
 """
@@ -46,6 +46,7 @@ def main():
             "STOMP_HOST": "127.0.0.1",
             "STOMP_PORT": str(broker.stomp_port),
             "HTTP_PORT": str(broker.http_port),
+            "PAGE_PORT": str(broker.page_port),
         }
         try:
             status = run(command, environment, float(os.environ.get("INTEROP_LIMIT", "900")))
