@@ -8,7 +8,7 @@
 use crate::journal::{Batch, Buffer, FrameBuf, Journal};
 use crate::manifest::is_full;
 use crate::pool::{RETRY, Ready};
-use crate::segment::{FRAME_HEADER, Header, align, seal};
+use crate::segment::{FRAME_HEADER, Header, align, mark_offset, seal};
 use crate::shared::Shared;
 use crate::stats::Counters;
 use parking_lot::MutexGuard;
@@ -306,6 +306,7 @@ impl Committer {
     fn mark(&mut self) {
         let mut frame = FrameBuf::default();
         frame.reset(Vec::new(), self.written + 1);
+        self.offset = mark_offset(self.offset, self.active.capacity);
         let written = self.write(&mut frame).and_then(|()| self.sync());
         match written {
             Ok(()) => {

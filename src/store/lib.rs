@@ -11,7 +11,7 @@
 //! All integers are little endian. The CRC covers everything behind it and is salted with `stamp ⊕ file offset`; the stamp is a function of the store's
 //! id and the segment's number, and numbers are never used twice: recycled bytes and misdirected writes are no frames, nor
 //! is anything a client sends. `lsn` is the position of the first group, `durable_lsn` what was synced when the frame was written. An empty frame
-//! (n = 0) only carries that mark. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one that is larger than
+//! (n = 0) only carries that mark, and starts at a multiple of 4096 where there is room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one that is larger than
 //! a segment gets a segment that was enlarged for it.
 //!
 //! Format 1. Who reads a higher number in the manifest refuses.

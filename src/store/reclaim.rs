@@ -224,9 +224,10 @@ impl Keeper {
         };
         let file = shared.fs.open(&shared.paths.segment(victim))?;
         let mut reader = Reader::new(file, stamp(shared.store_id, victim), Some(info.end))?;
-        let (mut offset, mut copied) = (0, 0u64);
+        let (mut offset, mut expected, mut copied) = (0, 0, 0u64);
         let mut copies = Copies::default();
         while offset < info.end {
+            offset = reader.place(offset, expected)?;
             let Some((header, body)) = reader.frame(offset)? else {
                 // Recovery reported what is damaged here; what is whole behind it is copied all the same.
                 match reader.resync(offset)? {
@@ -236,6 +237,7 @@ impl Keeper {
                 continue;
             };
             offset = header.end(offset);
+            expected = header.last() + 1;
             copies.collect(&shared, victim, body, &references);
             for copy in &copies.list {
                 let len = (copy.head.len() + copy.body.len()) as u64;

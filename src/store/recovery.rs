@@ -216,11 +216,13 @@ impl Recovery<'_> {
     /// Applies good frames in order, as far as they go.
     fn read_on(&mut self, reader: &mut Reader, number: u64, at: &mut Cursor) -> Result<(), StoreError> {
         let path = self.paths.segment(number);
-        while let Some((header, body)) = reader.frame(at.offset).map_err(io_error("read", &path))? {
+        loop {
+            let start = reader.place(at.offset, at.expected).map_err(io_error("read", &path))?;
+            let Some((header, body)) = reader.frame(start).map_err(io_error("read", &path))? else { break };
             if header.lsn != at.expected {
                 break;
             }
-            let end = header.end(at.offset);
+            let end = header.end(start);
             if let Some(gap) = &mut self.gap {
                 gap.look(body, &mut self.report.lost);
             }
@@ -357,8 +359,9 @@ impl Recovery<'_> {
             let mut reader = self.reader(number, Some(end))?;
             let references = self.index.references_into(number);
             let mut holders: Vec<(QueueId, Sequence)> = Vec::new();
-            let mut offset = 0;
+            let (mut offset, mut expected) = (0, 0);
             while offset < end {
+                offset = reader.place(offset, expected).map_err(io_error("read", &path))?;
                 let Some((header, body)) = reader.frame(offset).map_err(io_error("read", &path))? else {
                     let next = reader.resync(offset).map_err(io_error("read", &path))?.unwrap_or(end);
                     damaged.push((offset, next));
@@ -366,6 +369,7 @@ impl Recovery<'_> {
                     continue;
                 };
                 offset = header.end(offset);
+                expected = header.last() + 1;
                 for op in Ops::new(body) {
                     let Ok(Op::Put { targets, meta, head, body, .. }) = op else { continue };
                     self.index.holders(number, targets, &references, &mut holders);

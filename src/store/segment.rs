@@ -9,6 +9,9 @@ use std::sync::Arc;
 pub(crate) const FRAME_HEADER: usize = 48;
 /// Frames start at multiples of this.
 const ALIGN: u64 = 8;
+/// The empty frame that marks an idle or closed log starts at the next multiple of this, if the segment has room: what
+/// ruins the page of the last frame then spares the mark that tells of it.
+const MARK_ALIGN: u64 = 4096;
 const MAGIC: u32 = u32::from_le_bytes(*b"SBRF");
 /// Numbers of files stay below this; counting up never meets the end.
 pub(crate) const NUMBER_MAX: u64 = 1 << 60;
@@ -37,6 +40,14 @@ pub(crate) fn parse_name(name: &str) -> Option<u64> {
 
 pub(crate) fn align(offset: u64) -> u64 {
     offset.saturating_add(ALIGN - 1) & !(ALIGN - 1)
+}
+
+/// Where a mark goes that may start at `offset`.
+pub(crate) fn mark_offset(offset: u64, capacity: u64) -> u64 {
+    match offset.checked_next_multiple_of(MARK_ALIGN) {
+        Some(aligned) if aligned.saturating_add(FRAME_HEADER as u64) <= capacity => aligned,
+        _ => offset,
+    }
 }
 
 /// The header of a frame.
@@ -186,6 +197,18 @@ impl Reader {
         }
         let at = usize::try_from(offset - self.start).map_err(|_| io::ErrorKind::OutOfMemory)?;
         Ok(self.window.get(at..at + len))
+    }
+
+    /// Where the frame behind `offset` starts: there, or at the next place for a mark if one with position `expected` lies there.
+    pub(crate) fn place(&mut self, offset: u64, expected: u64) -> io::Result<u64> {
+        let stamp = self.stamp;
+        if self.bytes(offset, FRAME_HEADER)?.and_then(|bytes| recognise(bytes, stamp)).is_some() {
+            return Ok(offset);
+        }
+        let aligned = mark_offset(offset, self.len);
+        let there = self.bytes(aligned, FRAME_HEADER)?.and_then(|bytes| recognise(bytes, stamp));
+        let is_mark = there.is_some_and(|(header, _)| header.groups == 0 && header.lsn == expected);
+        Ok(if is_mark { aligned } else { offset })
     }
 
     /// The frame at `offset`, if a whole and undamaged one starts there.

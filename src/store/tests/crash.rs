@@ -1,6 +1,7 @@
 //! Power loss at every I/O, with every kind of survival; and replay against checkpoints.
 
 use super::model::{Op, Scenario, State, append, open, options};
+use super::rounds;
 use crate::fault_fs::{Fault, Survival};
 use crate::{FaultFs, Level, Store, StoreStats};
 use proptest::prelude::*;
@@ -62,11 +63,6 @@ fn judge(run: &Run, found: &State, position: Position, what: &str) {
     assert!(position >= run.synced, "{what}: synced up to {:?}, recovered up to {position:?}", run.synced);
     let expected = run.history.iter().rev().find(|(at, _)| *at <= position).unwrap();
     assert_eq!(found, &expected.1, "{what}: recovered up to {position:?}, synced {:?}", run.synced);
-}
-
-/// How many scenarios to crash everywhere: one here, more at night (`SABIR_CRASH_ROUNDS=50`).
-fn rounds() -> u64 {
-    std::env::var("SABIR_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 #[test]

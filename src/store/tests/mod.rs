@@ -7,3 +7,8 @@ mod crash;
 mod model;
 mod space;
 mod threads;
+
+/// How many scenarios to try: one here, more at night (`SABIR_CRASH_ROUNDS=50`).
+fn rounds() -> u64 {
+    std::env::var("SABIR_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
