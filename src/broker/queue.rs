@@ -347,13 +347,15 @@ impl QueueCore {
     }
 
     /// Removes a consumer. Its unsettled deliveries return to the head: counted as attempts where their bytes had
-    /// reached the socket (`written`), uncounted otherwise. What must be logged goes to `attempts`.
+    /// reached the socket (`written`), uncounted otherwise; automatic ones that reached it are settled. What must be
+    /// logged goes to `settled` and `attempts`.
     pub(crate) fn detach(
         &mut self,
         queue: &Arc<Queue>,
         slot: u32,
         written: u64,
         work: &mut Work,
+        settled: &mut Vec<Sequence>,
         attempts: &mut Vec<(Sequence, u32)>,
     ) {
         let Some(consumer) = self.consumers.get_mut(slot as usize).and_then(Option::take) else { return };
@@ -365,6 +367,14 @@ impl QueueCore {
         for held in self.in_flight.remove_consumer(slot) {
             consumer.credit.give();
             let reached = held.ends_at <= written;
+            if reached && consumer.settle == SettleMode::Auto {
+                // The socket took it; whoever wrote it just has not come round to settling it yet.
+                self.forget(&held.entry, work);
+                self.acknowledged += 1;
+                work.acknowledged += 1;
+                settled.extend(held.entry.logged.then_some(held.sequence));
+                continue;
+            }
             if let Some(logged) = self.bring_back(queue, held, reached, "delivery limit reached", work) {
                 attempts.push(logged);
             }

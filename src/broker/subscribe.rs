@@ -354,10 +354,11 @@ impl Connection {
     }
 
     fn leave(&mut self, queue: &Arc<Queue>, slot: u32, written: u64) {
+        let mut settled: Vec<Sequence> = Vec::new();
         let mut attempts: Vec<(Sequence, u32)> = Vec::new();
         let mut held = queue.lock();
-        held.core.detach(queue, slot, written, &mut self.work, &mut attempts);
-        log_settled(&self.shared, queue.id, &mut [], &attempts, Level::Os);
+        held.core.detach(queue, slot, written, &mut self.work, &mut settled, &mut attempts);
+        log_settled(&self.shared, queue.id, &mut settled, &attempts, Level::Os);
         held.core.dispatch(queue, &mut self.work);
     }
 
