@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_over_the_limit_is_refused_before_its_payload_is_read__fragments_together() {
+    fn a_message_over_the_limit_is_refused_before_its_payload_is_read_fragments_together() {
         let mut deframer = Deframer::new(10);
         let mut controls = Vec::new();
         let mut first = frame(0x02, b"123456");

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_armed_timer_fires_no_earlier_than_armed_and_no_later_than_a_tick_after__seeded() {
+    fn every_armed_timer_fires_no_earlier_than_armed_and_no_later_than_a_tick_after_seeded() {
         let f = fixture();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = move || {

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::client::{Client, tcp};
+use crate::client::{Client, send, tcp};
 use crate::server::Server;
 
 #[test]
@@ -10,7 +10,8 @@ fn a_stop_tells_every_client_and_ends_with_status_zero() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_in(dir.path(), &[]);
     let mut client = Client::connect(tcp(server.stomp));
-    client.send("/queue/kept", b"survives");
+    client.write(&send("/queue/kept", "persistent:true\nreceipt:r\n", b"survives"));
+    assert_eq!(client.frame().command, "RECEIPT");
     let idle_http = tcp(server.http);
     server.signal(Signal::TERM);
     client.expect_error("shutting-down");
@@ -34,7 +35,7 @@ fn an_interrupt_stops_like_a_terminate() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let server = Server::start(&[("server.drain_timeout_ms", "600000")]);
-    // A WebSocket peer that neither reads nor answers holds the drain up.
+    // A peer that does not read holds the drain up.
     let mut stuck = Client::connect(tcp(server.stomp));
     stuck.subscribe("/topic/stuck");
     let mut sender = Client::connect(tcp(server.stomp));
@@ -65,11 +66,7 @@ fn what_was_receipted_is_there_after_a_kill() {
     let server = Server::start_in(dir.path(), &[]);
     let mut client = Client::connect(tcp(server.stomp));
     for n in 0..100 {
-        client.write(&crate::client::send(
-            "/queue/durable",
-            "persistent:true\nreceipt:r\n",
-            n.to_string().as_bytes(),
-        ));
+        client.write(&send("/queue/durable", "persistent:true\nreceipt:r\n", n.to_string().as_bytes()));
         assert_eq!(client.frame().command, "RECEIPT");
     }
     server.signal(Signal::KILL);

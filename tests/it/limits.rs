@@ -8,7 +8,11 @@ use crate::websocket::handshake;
 
 #[test]
 fn a_frame_over_the_limit_gets_its_error_and_not_a_reset() {
-    let server = Server::start(&[("limits.frame_bytes_max", "64 KiB"), ("limits.body_bytes_max", "32 KiB")]);
+    let server = Server::start(&[
+        ("limits.frame_bytes_max", "64 KiB"),
+        ("limits.body_bytes_max", "32 KiB"),
+        ("limits.body_bytes_before_login", "8 KiB"),
+    ]);
     let mut other = Client::connect(tcp(server.stomp));
     let mut client = Client::connect(tcp(server.stomp));
     // The rest of the body is on its way while the error comes back.
@@ -71,7 +75,8 @@ fn a_subscriber_that_does_not_read_is_cut_off_and_the_others_get_everything() {
         sender.send("/topic/flood", &body);
         assert!(reader.frame().body == body, "message {n}");
     }
-    // It ends for the stuck one: what the kernel holds can be read, then the stream is over.
+    server.wait_for_line("connection cut off");
+    // What the kernel holds can still be read, then the stream is over.
     let mut stuck = stuck;
     let mut sink = vec![0; 1 << 20];
     while matches!(stuck.read(&mut sink), Ok(count) if count > 0) {}
@@ -95,7 +100,7 @@ fn a_thousand_idle_connections_stay_and_serve() {
     }
 }
 
-/// Prints what an idle connection costs: `cargo test --release --test it -- --ignored --nocapture idle_connection_costs`.
+/// Prints what an idle connection costs: `cargo test --release --test it -- --ignored --nocapture what_an_idle`.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn what_an_idle_connection_costs() {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub(crate) struct Server {
     pub(crate) stomp: SocketAddr,
     pub(crate) any: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// Removed with the server.
     dir: Option<TempDir>,
 }
 
@@ -117,10 +118,6 @@ impl Server {
     pub(crate) fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.as_ref().unwrap().path().join(name)
     }
 }
 

@@ -12,8 +12,8 @@ fn refuses(settings: &[(&str, &str)], words: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (status, said) = fail_to_start(dir.path(), settings);
     assert_eq!(status, Some(1), "{said}");
-    let errors: Vec<&str> =
-        said.lines().filter(|line| line.contains("\"ERROR\"") || line.contains("sabir:")).collect();
+    let is_error = |line: &&str| line.contains("\"ERROR\"") || line.starts_with("sabir:");
+    let errors: Vec<&str> = said.lines().filter(is_error).collect();
     let [line] = errors.as_slice() else { panic!("not one sentence: {said}") };
     for word in words {
         assert!(line.contains(word), "no “{word}” in {line}");
