@@ -1,10 +1,12 @@
-//! Checkpoints: the index at one position, folded into one file, so that acknowledgements, counts and metadata never pin a segment.
+//! Checkpoints: the index at one position, folded into one file, so that acknowledgements, counts and
+//! metadata never pin a segment.
 //!
 //! `C/000000000042.ckpt`: `magic u64 | format u32 | crc32c u32 | len u64 | store u64 | number u64 | lsn u64 |
-//! next segment u64`, then `len` bytes of varints: segments, metadata, queues with their runs and counts. The CRC
-//! covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of the one before the last
-//! (`C/spare`), so that a full disk does not keep the log from shrinking; it counts once it has its name. Trailing bytes
-//! mean nothing. The log is synced up to `lsn` before the checkpoint is written.
+//! next segment u64`, then `len` bytes of varints: segments, metadata, queues with their runs and counts. The
+//! CRC covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of
+//! the one before the last (`C/spare`), so that a full disk does not keep the log from shrinking; it counts
+//! once it has its name. Trailing bytes mean nothing. The log is synced up to `lsn` before the checkpoint is
+//! written.
 
 use crate::error::StoreError;
 use crate::fs::Fs;
@@ -206,7 +208,8 @@ pub(crate) fn load(fs: &dyn Fs, paths: &Paths, store_id: u64) -> Result<Option<C
     }
 }
 
-/// Writes sealed bytes as checkpoint `number`, makes it durable, and keeps the older one's blocks as the next spare.
+/// Writes sealed bytes as checkpoint `number`, makes it durable, and keeps the older one's blocks as the next
+/// spare.
 pub(crate) fn write(fs: &dyn Fs, paths: &Paths, number: u64, bytes: &[u8]) -> io::Result<()> {
     let spare = paths.checkpoints.join("spare");
     let file = match fs.open(&spare) {

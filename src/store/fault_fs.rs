@@ -1,9 +1,10 @@
 //! A file system in memory that fails the way disks do: for the store's own tests and for simulations.
 //!
-//! Every file remembers what was synced and what was only written since, in pieces of 512 bytes; every directory
-//! which entries were made, renamed or removed since it was synced. [`FaultFs::crash`] builds what a machine
-//! would find after losing power: of each unsynced piece and directory operation, the seed decides whether it survived
-//! (so writes are lost, torn and reordered). Faults are asked for by the number of the I/O they hit.
+//! Every file remembers what was synced and what was only written since, in pieces of 512 bytes; every
+//! directory which entries were made, renamed or removed since it was synced. [`FaultFs::crash`] builds what
+//! a machine would find after losing power: of each unsynced piece and directory operation, the seed decides
+//! whether it survived (so writes are lost, torn and reordered). Faults are asked for by the number of the
+//! I/O they hit.
 
 use crate::fs::{Fs, FsFile, LockError, LockGuard};
 use parking_lot::Mutex;

@@ -38,8 +38,9 @@ impl Recover for Nobody {
 }
 
 /// Builds a store whose files hold `data`, opens it, appends to it, and opens it again. The first byte says
-/// where the data goes: raw into a segment, as the ops of well-sealed frames (so that what is behind the checksum is reached), as
-/// a well-sealed checkpoint, or raw with the checkpoint; its next bits whether damage may go into quarantine.
+/// where the data goes: raw into a segment, as the ops of well-sealed frames (so that what is behind the
+/// checksum is reached), as a well-sealed checkpoint, or raw with the checkpoint; its next bits whether
+/// damage may go into quarantine.
 pub fn fuzz_recovery(data: &[u8]) {
     let Some((&mode, data)) = data.split_first() else { return };
     let fs = Arc::new(FaultFs::new());
@@ -79,7 +80,8 @@ pub fn fuzz_recovery(data: &[u8]) {
     assert!(again.is_ok(), "what the store wrote, it reads: {:?}", again.err());
 }
 
-/// Sound frames around the data: every length byte starts a frame with that many bytes of ops, cut into one group.
+/// Sound frames around the data: every length byte starts a frame with that many bytes of ops, cut into one
+/// group.
 fn frames(mut data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut lsn = 1;

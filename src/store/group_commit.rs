@@ -1,9 +1,10 @@
-//! The committer: takes what was appended, writes it as frames, syncs if any group of it asks for that, publishes the
-//! positions, wakes who waits, and applies the frames to the index.
+//! The committer: takes what was appended, writes it as frames, syncs if any group of it asks for that,
+//! publishes the positions, wakes who waits, and applies the frames to the index.
 //!
-//! There is no timer: a batch is whatever arrived during the last write and sync. The only clocks are the deadline of
-//! `interval` groups and the idle mark, an empty synced frame that carries `durable_lsn`, by which recovery tells a rotten
-//! last frame from a torn one. A failed write or sync is never retried: the kernel may have marked the pages clean.
+//! There is no timer: a batch is whatever arrived during the last write and sync. The only clocks are the
+//! deadline of `interval` groups and the idle mark, an empty synced frame that carries `durable_lsn`, by
+//! which recovery tells a rotten last frame from a torn one. A failed write or sync is never retried: the
+//! kernel may have marked the pages clean.
 
 use crate::journal::{Batch, Buffer, FrameBuf, Journal};
 use crate::manifest::is_full;

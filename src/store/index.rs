@@ -1,9 +1,11 @@
-//! What is alive, and where: a pure function of the log. The committer applies every frame it wrote, recovery every
-//! frame it reads, through the same [`Index::apply`]; nothing else changes it, and nothing trusts it over the log.
+//! What is alive, and where: a pure function of the log. The committer applies every frame it wrote, recovery
+//! every frame it reads, through the same [`Index::apply`]; nothing else changes it, and nothing trusts it
+//! over the log.
 //!
-//! Per queue it keeps *runs*: ranges of consecutive live numbers in one segment. Whatever is in no run is settled (acknowledged,
-//! or a number that was never logged). Memory is therefore proportional to the number of live *ranges*, about 48 bytes
-//! each, not to the number of messages: a backlog of consecutive numbers costs one run per segment.
+//! Per queue it keeps *runs*: ranges of consecutive live numbers in one segment. Whatever is in no run is
+//! settled (acknowledged, or a number that was never logged). Memory is therefore proportional to the number
+//! of live *ranges*, about 48 bytes each, not to the number of messages: a backlog of consecutive numbers
+//! costs one run per segment.
 
 use crate::record::{Op, Ops, Targets};
 use crate::segment::Header;
@@ -189,8 +191,8 @@ pub(crate) struct Index {
     pub(crate) lsn: u64,
     pub(crate) acknowledged: u64,
     pub(crate) references_lost: u64,
-    /// Part of the log is missing: a message that was copied forward is taken for alive although its first record
-    /// was not seen. Better delivered twice than never.
+    /// Part of the log is missing: a message that was copied forward is taken for alive although its first
+    /// record was not seen. Better delivered twice than never.
     pub(crate) salvage: bool,
 }
 

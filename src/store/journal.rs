@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// How far the log is written and synced. Only the store makes one, so a receipt that needs it cannot be forged.
+/// How far the log is written and synced. Only the store makes one, so a receipt that needs it cannot be
+/// forged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
     synced: Position,
@@ -344,8 +345,8 @@ pub struct Appender<'a> {
 }
 
 impl Appender<'_> {
-    /// A message for all of `targets`. `head` is the broker's own encoding of headers and properties, in pieces;
-    /// `body` is opaque as well. The message lives until every target has acknowledged it.
+    /// A message for all of `targets`. `head` is the broker's own encoding of headers and properties, in
+    /// pieces; `body` is opaque as well. The message lives until every target has acknowledged it.
     pub fn put(&mut self, targets: &[(QueueId, Sequence)], meta: PutMeta, head: &[&[u8]], body: &[u8]) {
         // A large message starts its own frame, so that the frame before it stays within a segment.
         if body.len() > self.wake.journal.frame_bytes_soft

@@ -7,17 +7,20 @@
 //! shard-0/C/000000000042.ckpt         checkpoints (see `checkpoint.rs`); `spare` is the space of the next one
 //! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–31 are theirs
 //! ```
-//! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n u32 | 0 u32 | n groups`.
-//! All integers are little endian. The CRC covers everything behind it and is salted with `stamp ⊕ file offset`; the stamp is a function of the store's
-//! id and the segment's number, and numbers are never used twice: recycled bytes and misdirected writes are no frames, nor
-//! is anything a client sends. `lsn` is the position of the first group, `durable_lsn` what was synced when the frame was written. An empty frame
-//! (n = 0) only carries that mark, and starts at a multiple of 4096 where there is room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one that is larger than
-//! a segment gets a segment that was enlarged for it.
+//! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n
+//! u32 | 0 u32 | n groups`. All integers are little endian. The CRC covers everything behind it and is salted
+//! with `stamp ⊕ file offset`; the stamp is a function of the store's id and the segment's number, and
+//! numbers are never used twice: recycled bytes and misdirected writes are no frames, nor is anything a
+//! client sends. `lsn` is the position of the first group, `durable_lsn` what was synced when the frame was
+//! written. An empty frame (n = 0) only carries that mark, and starts at a multiple of 4096 where there is
+//! room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one
+//! that is larger than a segment gets a segment that was enlarged for it.
 //!
 //! Format 1. Who reads a higher number in the manifest refuses.
 //!
-//! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs` → `checkpoint.rs` and
-//! `reclaim.rs`; back again through `recovery.rs`. Segments come from `pool.rs`, the disk from `fs.rs` or `fault_fs.rs`.
+//! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs`
+//! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`. Segments come from `pool.rs`, the
+//! disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod checkpoint;
@@ -73,8 +76,8 @@ pub trait Wake: Send + Sync {
     fn wake(self: Arc<Self>);
 }
 
-/// Where recovery puts what it found: first every live metadata entry, then every queue, then the messages, then
-/// the delivery counts. If opening fails after all, what was told is to be forgotten.
+/// Where recovery puts what it found: first every live metadata entry, then every queue, then the messages,
+/// then the delivery counts. If opening fails after all, what was told is to be forgotten.
 pub trait Recover {
     /// A live metadata entry.
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]);
@@ -188,8 +191,9 @@ impl Store {
         self.inner.shared.journal.begin_put()
     }
 
-    /// As [`Store::begin_put`], for a message of about `bytes`. Where that needs more than a segment, the space is taken here, on
-    /// the caller's thread, so that a full disk refuses this message instead of stopping the log behind it.
+    /// As [`Store::begin_put`], for a message of about `bytes`. Where that needs more than a segment, the
+    /// space is taken here, on the caller's thread, so that a full disk refuses this message instead of
+    /// stopping the log behind it.
     ///
     /// # Errors
     /// [`Full`]: persistent sends, or one of this size, are refused now.
@@ -215,14 +219,16 @@ impl Store {
         self.inner.shared.journal.watermark()
     }
 
-    /// Wakes `wake` once when `position` is covered at `level`, or when the store fails or closes; on the caller's thread, at
-    /// once, if that is so already. Ask [`Store::watermark`] which it was, and at the level the group was finished with: nothing
-    /// syncs a group that did not ask for it before the next one that does.
+    /// Wakes `wake` once when `position` is covered at `level`, or when the store fails or closes; on the
+    /// caller's thread, at once, if that is so already. Ask [`Store::watermark`] which it was, and at the
+    /// level the group was finished with: nothing syncs a group that did not ask for it before the next one
+    /// that does.
     pub fn wake_at(&self, position: Position, level: Level, wake: Arc<dyn Wake>) {
         self.inner.shared.journal.wake_at(position, level, wake);
     }
 
-    /// Bytes appended but not yet written, or not yet synced where their groups ask for that: the measure for back-pressure.
+    /// Bytes appended but not yet written, or not yet synced where their groups ask for that: the measure for
+    /// back-pressure.
     #[inline]
     pub fn pending_bytes(&self) -> usize {
         self.inner.shared.journal.pending_bytes()
@@ -242,8 +248,8 @@ impl Store {
         self.watermark()
     }
 
-    /// Without threads (see [`StoreOptions::manual`]): writes what was appended, makes segments, and does the keeper's duties, once.
-    /// Wakers run inside and must not call back into this method.
+    /// Without threads (see [`StoreOptions::manual`]): writes what was appended, makes segments, and does the
+    /// keeper's duties, once. Wakers run inside and must not call back into this method.
     pub fn turn(&self) {
         let Some(machine) = &self.inner.machine else { return };
         let shared = &self.inner.shared;
@@ -259,7 +265,8 @@ impl Store {
         let _ = shared.fill_pool();
     }
 
-    /// Writes and syncs everything and the mark that says so, stops the threads, releases the directory. Idempotent.
+    /// Writes and syncs everything and the mark that says so, stops the threads, releases the directory.
+    /// Idempotent.
     ///
     /// # Errors
     /// The log had failed, or what was appended last found no space on the disk.
@@ -401,7 +408,8 @@ fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
     Ok((store_id, known.is_none()))
 }
 
-/// Opening folds what it found into a checkpoint, which also seals every old segment where its last good frame ends.
+/// Opening folds what it found into a checkpoint, which also seals every old segment where its last good
+/// frame ends.
 fn write_first_checkpoint(shared: &Shared, number: u64, next_segment: u64) -> Result<(), StoreError> {
     let (mut bytes, lsn) = {
         let index = shared.index.lock();

@@ -80,7 +80,8 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// Budget of the journal: above it, segments that are mostly dead are evacuated. Default 1 GiB.
     pub journal_bytes_max: u64,
-    /// Hard bound on the bytes of all segment files; above it persistent sends are refused. Default: the disk itself.
+    /// Hard bound on the bytes of all segment files; above it persistent sends are refused. Default: the disk
+    /// itself.
     pub disk_bytes_max: Option<u64>,
     /// Hard mark of unwritten bytes; above it persistent sends are refused. Default 64 MiB.
     pub pending_bytes_max: usize,

@@ -1,8 +1,9 @@
-//! Segments ready to be written: preallocated and zeroed, or recycled under a new number, always off the commit path.
+//! Segments ready to be written: preallocated and zeroed, or recycled under a new number, always off the
+//! commit path.
 //!
-//! Two are kept ready: the next one and the reserve. Space is taken here and nowhere else, so a full disk is met here:
-//! while no segment can be made and only the reserve is left, persistent sends are refused; acknowledgements
-//! and metadata go on into the reserve. Retried every second, and whenever a segment dies.
+//! Two are kept ready: the next one and the reserve. Space is taken here and nowhere else, so a full disk is
+//! met here: while no segment can be made and only the reserve is left, persistent sends are refused;
+//! acknowledgements and metadata go on into the reserve. Retried every second, and whenever a segment dies.
 
 use crate::fs::FsFile;
 use crate::manifest::is_full;
@@ -234,8 +235,8 @@ impl Shared {
         grown
     }
 
-    /// Makes sure that a ready segment can hold a frame of `bytes`. Another frame may take it first; then the committer
-    /// enlarges the next one, and waits for space if there is none.
+    /// Makes sure that a ready segment can hold a frame of `bytes`. Another frame may take it first; then the
+    /// committer enlarges the next one, and waits for space if there is none.
     pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
         // The segment stays in its place meanwhile: numbers are used in order.
         let first = {

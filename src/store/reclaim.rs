@@ -1,9 +1,11 @@
-//! The keeper: writes checkpoints, lets dead segments go, and evacuates mostly dead ones when the journal is over its budget.
+//! The keeper: writes checkpoints, lets dead segments go, and evacuates mostly dead ones when the journal is
+//! over its budget.
 //!
-//! One rule decides when a segment may be reused: a durable checkpoint no longer mentions it. So nothing a crash
-//! could bring back ever points into recycled bytes. Evacuation appends the live messages of a segment again at the head,
-//! under their own queues and numbers, flagged as moved; then the segment is dead like any other. A segment
-//! that is at least half alive is left alone: copying it would cost more than it frees, until page files take deep backlogs.
+//! One rule decides when a segment may be reused: a durable checkpoint no longer mentions it. So nothing a
+//! crash could bring back ever points into recycled bytes. Evacuation appends the live messages of a segment
+//! again at the head, under their own queues and numbers, flagged as moved; then the segment is dead like any
+//! other. A segment that is at least half alive is left alone: copying it would cost more than it frees,
+//! until page files take deep backlogs.
 
 use crate::checkpoint;
 use crate::group_commit::{Committer, Turn};
@@ -266,7 +268,8 @@ impl Keeper {
             return Ok(false);
         }
         shared.counters.evacuations.fetch_add(1, Ordering::Relaxed);
-        // Alive still: what was referenced meanwhile, which the next round copies; or what cannot be read at all.
+        // Alive still: what was referenced meanwhile, which the next round copies; or what cannot be read at
+        // all.
         if copied == 0
             && let Some(info) = shared.index.lock().segments.get_mut(&victim)
             && info.live > 0

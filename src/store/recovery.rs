@@ -2,7 +2,8 @@
 //!
 //! What a bad frame means follows from the highest `durable_lsn` found anywhere. Above it the frame was never
 //! promised to anybody: a torn end, cut off and reported, together with whatever later frames the disk kept.
-//! At or below it, acknowledged data is damaged: the store does not open, unless it may put the damage into quarantine.
+//! At or below it, acknowledged data is damaged: the store does not open, unless it may put the damage into
+//! quarantine.
 
 use crate::checkpoint;
 use crate::error::{Damage, LostRange, RecoveryReport, StoreError, Tear};

@@ -1,16 +1,18 @@
-//! Frames inside segment files: sealing one before it is written, and reading them back without trusting a byte.
+//! Frames inside segment files: sealing one before it is written, and reading them back without trusting a
+//! byte.
 
 use crate::fs::FsFile;
 use crate::record;
 use std::io;
 use std::sync::Arc;
 
-/// Bytes of a frame's header: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n u32 | 0 u32`.
+/// Bytes of a frame's header: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n
+/// u32 | 0 u32`.
 pub(crate) const FRAME_HEADER: usize = 48;
 /// Frames start at multiples of this.
 const ALIGN: u64 = 8;
-/// The empty frame that marks an idle or closed log starts at the next multiple of this, if the segment has room: what
-/// ruins the page of the last frame then spares the mark that tells of it.
+/// The empty frame that marks an idle or closed log starts at the next multiple of this, if the segment has
+/// room: what ruins the page of the last frame then spares the mark that tells of it.
 const MARK_ALIGN: u64 = 4096;
 const MAGIC: u32 = u32::from_le_bytes(*b"SBRF");
 /// Numbers of files stay below this; counting up never meets the end.
@@ -199,7 +201,8 @@ impl Reader {
         Ok(self.window.get(at..at + len))
     }
 
-    /// Where the frame behind `offset` starts: there, or at the next place for a mark if one with position `expected` lies there.
+    /// Where the frame behind `offset` starts: there, or at the next place for a mark if one with position
+    /// `expected` lies there.
     pub(crate) fn place(&mut self, offset: u64, expected: u64) -> io::Result<u64> {
         let stamp = self.stamp;
         if self.bytes(offset, FRAME_HEADER)?.and_then(|bytes| recognise(bytes, stamp)).is_some() {

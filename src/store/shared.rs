@@ -1,4 +1,5 @@
-//! What the store's threads share. Lock order: pool, index, journal buffer; none is held while another thread is waited for.
+//! What the store's threads share. Lock order: pool, index, journal buffer; none is held while another thread
+//! is waited for.
 
 use crate::fs::Fs;
 use crate::index::Index;
@@ -37,7 +38,8 @@ pub(crate) struct KeeperState {
 }
 
 impl Shared {
-    /// Ends the log: records the sentence, wakes everybody, calls the hook. Once; later failures follow from the first.
+    /// Ends the log: records the sentence, wakes everybody, calls the hook. Once; later failures follow from
+    /// the first.
     pub(crate) fn fatal(&self, what: &str, file: &std::path::Path, error: &io::Error) {
         let sentence = format!(
             "cannot {what} {}: {error}; the message log has stopped, because what is written after a failed write or sync cannot be trusted",

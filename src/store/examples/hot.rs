@@ -65,7 +65,7 @@ fn run(store: &Store, queue: QueueId, level: Level, window: u64, count: u64) {
     let (cpu_before, started) = (cpu(), Instant::now());
     let before = store.stats();
     while done < count {
-        let mut asked = Instant::now();
+        let asked = Instant::now();
         while sent < count && sent - done < window {
             sent += 1;
             let mut group = store.begin_put().unwrap();
@@ -79,9 +79,7 @@ fn run(store: &Store, queue: QueueId, level: Level, window: u64, count: u64) {
         }
         if window == 1 {
             latencies.push(asked.elapsed().as_micros() as u64);
-            asked = Instant::now();
         }
-        let _ = asked;
         let durable = store.watermark();
         // As a consumer does: acknowledged one by one, in groups of a read batch.
         while outstanding.front().is_some_and(|(position, _)| durable.covers(*position, level)) {
@@ -93,7 +91,6 @@ fn run(store: &Store, queue: QueueId, level: Level, window: u64, count: u64) {
                 }
                 outstanding.pop_front();
                 done += 1;
-                // Swapped in pairs, so that runs do not merge by luck.
                 group.acknowledge(queue, Sequence(sequence), 1);
             }
             group.finish(Level::Os);

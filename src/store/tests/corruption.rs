@@ -69,7 +69,8 @@ fn quarantine_goes_on_behind_the_damage_and_says_what_is_lost() {
             assert!(known, "byte {offset}: message {key:?} was never put like that");
         }
         for key in last.messages.keys().filter(|key| !state.messages.contains_key(key)) {
-            // A reference whose put is gone is lost without a number seen behind it; a later number always shows it.
+            // A reference whose put is gone is lost without a number seen behind it; a later number always
+            // shows it.
             let shown = report.lost.iter().any(|l| l.queue.0 == key.0 && l.first <= key.1 && key.1 <= l.last);
             let later = state.messages.keys().any(|other| other.0 == key.0 && other.1 > key.1);
             lost_something += u32::from(shown);

@@ -13,7 +13,8 @@ const GROUPS: usize = 420;
 
 /// A run of a scenario: the state after every group, and how far the log got.
 struct Run {
-    /// `states[n]` is the model after the first n groups of the *log*, `None` where the log added a group of its own.
+    /// `states[n]` is the model after the first n groups of the *log*, `None` where the log added a group of
+    /// its own.
     history: Vec<(Position, State)>,
     synced: Position,
     /// The last position handed out.
@@ -194,7 +195,8 @@ fn restart(fs: &FaultFs, store: Store, clean: bool) -> FaultFs {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The same groups over one store with checkpoints, evacuations and restarts, one without any, and the model.
+    /// The same groups over one store with checkpoints, evacuations and restarts, one without any, and the
+    /// model.
     #[test]
     fn checkpoints_evacuations_and_restarts_change_nothing(
         seed in any::<u64>(),

@@ -1,9 +1,10 @@
-//! The store against an in-memory model, over a disk that crashes, fills up and rots on request. No test sleeps; those of
-//! crashes run without threads, so that every I/O is at a known place.
+//! The store against an in-memory model, over a disk that crashes, fills up and rots on request. No test
+//! sleeps; those of crashes run without threads, so that every I/O is at a known place.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod corruption;
 mod crash;
+mod fixtures;
 mod model;
 mod space;
 mod threads;

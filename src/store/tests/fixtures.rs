@@ -1,0 +1,94 @@
+//! Data directories that released formats wrote: they stay readable. `SABIR_WRITE_FIXTURES=1` writes those of the
+//! present format anew; do that only before its release.
+
+use super::model::{Op, append, open, options};
+use crate::fault_fs::Survival;
+use crate::{FaultFs, Level, StoreOptions};
+use sabir_model::ids::Position;
+use std::path::{Path, PathBuf};
+
+fn directory(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-v1").join(name)
+}
+
+fn load(name: &str) -> FaultFs {
+    fn walk(fs: &FaultFs, from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let place = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                walk(fs, &path, &place);
+            } else {
+                fs.put(&place, &std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    let fs = FaultFs::new();
+    walk(&fs, &directory(name), Path::new("store"));
+    fs
+}
+
+fn save(fs: &FaultFs, name: &str) {
+    let _ = std::fs::remove_dir_all(directory(name));
+    // The spare checkpoint is only space.
+    for file in fs.files().into_iter().filter(|file| !file.ends_with("spare")) {
+        let to = directory(name).join(file.strip_prefix("store").unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, fs.contents(&file).unwrap()).unwrap();
+    }
+}
+
+fn put(queue: u64, sequence: u64) -> Op {
+    Op::Put { targets: vec![(queue, sequence)], body: vec![b'a' + sequence as u8; 120] }
+}
+
+fn write() {
+    let fs = FaultFs::new();
+    // Enough of a budget that nothing moves: the fixture holds every kind of op but `moved`.
+    let options = StoreOptions { journal_bytes_max: 1 << 20, ..options() };
+    let (store, ..) = open(&fs, options).unwrap();
+    for sequence in 1..=10 {
+        append(&store, &[put(1, sequence)], Level::Fsync);
+    }
+    append(
+        &store,
+        &[Op::Set { key: 1, value: b"kept".to_vec() }, Op::Set { key: 2, value: vec![0] }],
+        Level::Fsync,
+    );
+    append(&store, &[Op::Acknowledge { queue: 1, first: 1, count: 6 }, Op::Remove { key: 2 }], Level::Fsync);
+    append(&store, &[put(2, 1), Op::Attempts { key: (1, 8), count: 3 }], Level::Fsync);
+    append(&store, &[Op::Reference { to: (3, 4), from: (1, 7) }, Op::Delete { queue: 2 }], Level::Fsync);
+    store.sync();
+    append(&store, &[put(1, 11), Op::Set { key: 3, value: vec![9; 1500] }], Level::Os);
+    store.turn();
+    let torn = (0..).map(|seed| fs.crash(Survival::Random(seed))).find(|after| {
+        let (_, state, report) = open(&after.copy(), super::model::options()).unwrap();
+        report.tear.is_some() && !state.messages.contains_key(&(1, 11))
+    });
+    save(&torn.unwrap(), "torn");
+    store.close().unwrap();
+    save(&fs, "closed");
+}
+
+#[test]
+fn stores_of_format_1_are_read() {
+    if std::env::var_os("SABIR_WRITE_FIXTURES").is_some() {
+        write();
+    }
+    for (name, last) in [("closed", 15), ("torn", 14)] {
+        let fs = load(name);
+        let (_, state, report) = open(&fs, options()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(report.position, Position(last), "{name}");
+        assert_eq!(report.tear.is_some(), name == "torn");
+        let mut keys = vec![(1, 7), (1, 8), (1, 9), (1, 10), (3, 4)];
+        if name == "closed" {
+            keys.insert(4, (1, 11));
+        }
+        assert_eq!(state.messages.keys().copied().collect::<Vec<_>>(), keys, "{name}");
+        assert_eq!(state.messages[&(3, 4)], state.messages[&(1, 7)]);
+        assert_eq!(state.attempts.get(&(1, 8)), Some(&3));
+        assert_eq!(state.meta.get(&(3, vec![1])), Some(&b"kept".to_vec()));
+        assert!(!state.meta.contains_key(&(3, vec![2])));
+        assert_eq!(state.next[&1], if name == "closed" { 12 } else { 11 });
+    }
+}
