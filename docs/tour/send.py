@@ -57,7 +57,7 @@ def send(lines, destination):
         receipts.wait_until_below(1)
         if not receipts.lost:
             connection.disconnect()
-    except (stomp.exception.ConnectFailedException, stomp.exception.NotConnectedException):
+    except (stomp.exception.StompException, OSError):
         time.sleep(0.2)  # the broker is away
     lines.extendleft(reversed(receipts.flying.items()))
 

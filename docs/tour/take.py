@@ -48,7 +48,7 @@ def main():
             settings = {"receipt": "subscribed", "activemq.prefetchSize": "100"}
             connection.subscribe(queue, id="1", ack="client-individual", headers=settings)
             worker.lost.wait()
-        except (stomp.exception.ConnectFailedException, stomp.exception.NotConnectedException):
+        except (stomp.exception.StompException, OSError):
             time.sleep(0.2)  # the broker is away
 
 
