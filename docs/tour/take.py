@@ -13,7 +13,7 @@ import time
 import stomp
 
 PORT = int(os.environ.get("STOMP_PORT", "61613"))
-logging.getLogger("stomp.py").setLevel(logging.ERROR)  # or it reports each attempt to connect
+logging.getLogger("stomp.py").setLevel(logging.CRITICAL)  # a broker that is away is no news here
 
 
 class Worker(stomp.ConnectionListener):
