@@ -77,7 +77,7 @@ fn members(text: &str) -> Result<Vec<(Form, &str)>, Refusal> {
     let mut found: Vec<(Form, &str)> = Vec::new();
     for member in text.split(',').map(str::trim).filter(|member| !member.is_empty()) {
         let inherited = found.first().map_or(Kind::Queue, |(form, _)| form.kind());
-        let member = split(member)?.unwrap_or((shared(inherited), member));
+        let member = split(member)?.unwrap_or_else(|| (shared(inherited), member));
         if found.contains(&member) {
             continue;
         }
@@ -243,8 +243,10 @@ fn with_rest(name: &str, rabbit: bool) -> Result<Cow<'_, str>, Refusal> {
     if !name.split('.').any(hash) {
         return Ok(Cow::Borrowed(name));
     }
-    let before = name.strip_suffix('#').unwrap_or_default();
-    if !before.split('.').any(hash) && (before.is_empty() || before.ends_with('.')) {
+    if let Some(before) = name.strip_suffix('#')
+        && !before.split('.').any(hash)
+        && (before.is_empty() || before.ends_with('.'))
+    {
         return Ok(Cow::Owned(format!("{before}>")));
     }
     let what = if rabbit { "routing key" } else { "topic" };

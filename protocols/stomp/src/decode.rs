@@ -12,6 +12,8 @@ use crate::frame::{Frame, Reading, Span};
 /// Header lines the table keeps room for between frames.
 const SPANS_KEPT: usize = 64;
 
+const CONTENT_LENGTH: &[u8] = b"content-length";
+
 /// What a decoder refuses to exceed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -75,6 +77,8 @@ pub(crate) struct Decoder {
     scanned: usize,
     /// Where the present line starts.
     line: usize,
+    /// Bytes of the head searched for NUL.
+    ended: usize,
     command_end: usize,
     body_start: usize,
     body_end: usize,
@@ -109,6 +113,7 @@ impl Decoder {
         self.spans.clear();
         self.spans.shrink_to(SPANS_KEPT);
         self.scanned = 0;
+        self.ended = 0;
         self.length = None;
         self.escaped = false;
     }
@@ -123,6 +128,8 @@ impl Decoder {
         let command = head.get(..self.command_end).unwrap_or_default();
         let reading = match (version, command) {
             (Reading::Escaped { .. }, "CONNECT" | "STOMP" | "CONNECTED") => Reading::Plain,
+            // Without a backslash there is nothing to undo.
+            (Reading::Escaped { .. }, _) if !self.escaped => Reading::Plain,
             _ => version,
         };
         let frame = Frame {
@@ -134,16 +141,14 @@ impl Decoder {
             body_start: self.body_start,
             sized: self.length.is_some(),
         };
-        if self.escaped {
+        if self.escaped && !reading.accepts(head) {
             let strange = |header: &crate::frame::Header<'_>| {
                 !(reading.accepts(header.raw_name()) && reading.accepts(header.raw_value()))
             };
-            if let Some(header) = frame.headers().find(strange) {
-                return Err(malformed(format!(
-                    "the header \"{}\" holds an escape that this version does not know",
-                    header.raw_name()
-                )));
-            }
+            let name = frame.headers().find(strange).map_or(command, |header| header.raw_name());
+            return Err(malformed(format!(
+                "the header \"{name}\" holds an escape that this version does not know"
+            )));
         }
         Ok(frame)
     }
@@ -164,9 +169,6 @@ impl Decoder {
         if command.len() > bounds.command_bytes_max {
             return Err(too_long());
         }
-        if memchr(0, command).is_some() {
-            return Err(malformed("a frame ended within its command line"));
-        }
         self.command_end = command.len();
         self.line = end + 1;
         self.scanned = end + 1;
@@ -180,9 +182,11 @@ impl Decoder {
         loop {
             let fresh = bytes.get(self.scanned..).unwrap_or_default();
             let Some(end) = memchr(b'\n', fresh).map(|at| at + self.scanned) else {
-                if memchr(0, fresh).is_some() {
+                // Said at once: the client believes the frame has ended, and nothing more may come.
+                if memchr(0, bytes.get(self.ended..).unwrap_or_default()).is_some() {
                     return Err(unterminated());
                 }
+                self.ended = bytes.len();
                 self.scanned = bytes.len();
                 let line_len = bytes.len() - self.line;
                 return if line_len > bounds.header_line_bytes_max + 1 { Err(too_long()) } else { Ok(false) };
@@ -194,17 +198,10 @@ impl Decoder {
             if line.is_empty() {
                 self.body_start = end + 1;
                 self.stage = Stage::Body;
-                return Ok(true);
+                return self.check_head(bytes).map(|()| true);
             }
             if line.len() > bounds.header_line_bytes_max {
                 return Err(too_long());
-            }
-            if let Some(at) = memchr2(b'\\', 0, line) {
-                let nul = line.get(at) == Some(&0) || memchr(0, line).is_some();
-                if nul {
-                    return Err(unterminated());
-                }
-                self.escaped = true;
             }
             let Some(colon) = memchr(b':', line).filter(|at| *at > 0) else {
                 return Err(malformed("a header line has the form name:value"));
@@ -219,7 +216,10 @@ impl Decoder {
             };
             self.spans.push(Span { start, colon: at, end });
             let (name, value) = line.split_at(colon);
-            if self.length.is_none() && name.trim_ascii() == b"content-length" {
+            if self.length.is_none()
+                && name.len() >= CONTENT_LENGTH.len()
+                && name.trim_ascii() == CONTENT_LENGTH
+            {
                 let value = value.get(1..).unwrap_or_default();
                 self.length = Some(content_length(value, bounds.body_bytes_max)?);
             }
@@ -227,6 +227,17 @@ impl Decoder {
                 return Err(too_large(format!("a frame is at most {} bytes long", bounds.frame_bytes_max)));
             }
         }
+    }
+
+    /// One look over the whole head for what is rare.
+    fn check_head(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let head = bytes.get(..self.body_start).unwrap_or_default();
+        match memchr2(b'\\', 0, head).and_then(|at| head.get(at..)) {
+            None => self.escaped = false,
+            Some(rest) if memchr(0, rest).is_some() => return Err(unterminated()),
+            Some(_) => self.escaped = true,
+        }
+        Ok(())
     }
 
     fn scan_body(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Progress, Refusal> {

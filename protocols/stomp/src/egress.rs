@@ -292,7 +292,7 @@ impl Egress for StompEgress {
         };
         let name = (version != Version::V12).then(|| {
             let sender = message.fields().find_text(Tag::SenderMessageId).filter(|id| is_sound_id(id));
-            sender.map_or(Name::Id(message.id()), Name::new)
+            sender.map_or_else(|| Name::Id(message.id()), Name::new)
         });
         windows.sent(delivery.subscription, &mut subscription.window, cumulative, name, token);
         Admission::Sent

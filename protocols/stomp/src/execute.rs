@@ -58,7 +58,7 @@ enum AckId {
 
 impl AckId {
     fn parse(text: &str) -> Option<Self> {
-        let hex = |part: Option<&str>| u64::from_str_radix(part?, 16).ok();
+        let hex = |part: Option<&str>| hex(part?);
         let short = |part: Option<&str>| u32::try_from(hex(part)?).ok();
         if let Some(free) = text.strip_prefix('u') {
             return Some(Self::Free(SubscriptionKey(short(free.split('-').next())?)));
@@ -76,6 +76,21 @@ impl AckId {
         };
         parts.next().is_none().then_some(Self::Token(token, key))
     }
+}
+
+/// Reads what [`crate::encode::put_hex`] writes.
+fn hex(text: &str) -> Option<u64> {
+    if text.is_empty() || text.len() > 16 {
+        return None;
+    }
+    text.bytes().try_fold(0u64, |sum, byte| {
+        let nibble = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        Some(sum << 4 | u64::from(nibble))
+    })
 }
 
 fn no_such_delivery(command: &str, name: &str) -> Refusal {
@@ -352,12 +367,12 @@ impl Core {
             ));
         }
         for label in request.destination.split(',').map(str::trim) {
-            if label.starts_with(own_prefix(Kind::Queue)) {
-                if let Some(key) = self.subscriptions.claim(label) {
-                    // The client wants its replies under a name of its own.
-                    accepted(host.ask(Command::Unsubscribe { key, forget_durable: false }))?;
-                    host.note(EgressNote::Detach(key));
-                }
+            if label.starts_with(own_prefix(Kind::Queue))
+                && let Some(key) = self.subscriptions.claim(label)
+            {
+                // The client wants its replies under a name of its own.
+                accepted(host.ask(Command::Unsubscribe { key, forget_durable: false }))?;
+                host.note(EgressNote::Detach(key));
             }
         }
         let raw_destination = frame.raw("destination").unwrap_or_default();
@@ -475,13 +490,14 @@ impl Core {
         let (transaction, spoiled) = self.transactions.end(name)?;
         let result = match spoiled {
             None => accepted(host.ask(Command::Commit(transaction))),
-            Some(cause) => accepted(host.ask(Command::Abort(transaction))).and(Err(Refusal::new(
-                cause.code,
-                format!(
+            Some(cause) => {
+                accepted(host.ask(Command::Abort(transaction)))?;
+                let sentence = format!(
                     "the transaction \"{name}\" was aborted, for a frame in it was refused: {}",
                     cause.sentence
-                ),
-            ))),
+                );
+                Err(Refusal::new(cause.code, sentence))
+            }
         };
         host.note(EgressNote::TransactionEnded { transaction, committed: result.is_ok() });
         let promise = result?;

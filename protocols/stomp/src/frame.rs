@@ -56,7 +56,7 @@ impl Version {
 /// How the header values of a frame are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// As they are: CONNECT and CONNECTED of 1.1 and up.
+    /// As they are: CONNECT and CONNECTED of 1.1 and up, and what holds no escape.
     Plain,
     /// Blanks trimmed: 1.0, whose examples pad values.
     Trimmed,
@@ -97,7 +97,7 @@ impl Reading {
         match self {
             Self::Plain => Cow::Borrowed(text),
             Self::Trimmed => Cow::Borrowed(text.trim_matches([' ', '\t'])),
-            Self::Escaped { .. } if !text.contains('\\') => Cow::Borrowed(text),
+            Self::Escaped { .. } if memchr::memchr(b'\\', text.as_bytes()).is_none() => Cow::Borrowed(text),
             Self::Escaped { .. } => Cow::Owned(unescape(text)),
         }
     }

@@ -13,6 +13,7 @@ mod encode;
 mod error;
 mod execute;
 mod frame;
+pub mod fuzz;
 mod heartbeat;
 mod receipts;
 mod render;

@@ -115,7 +115,7 @@ impl Renderer<'_> {
                         Tag::GroupId => lines.text("JMSXGroupID", text()),
                         Tag::GroupSequence => lines.group_sequence(bytes),
                         Tag::UserId => lines.text("JMSXUserID", text()),
-                        Tag::SenderMessageId => sender_id = sender_id.or(Some(text())),
+                        Tag::SenderMessageId => sender_id = sender_id.or_else(|| Some(text())),
                         Tag::AppId => lines.text("app-id", text()),
                         Tag::TraceContext => lines.text("traceparent", text()),
                         // Concerns of the broker, or without a name in this protocol.
@@ -124,10 +124,10 @@ impl Renderer<'_> {
                 }
             }
         }
-        if let (false, Some(queue), Some(sent_to)) = (original, delivery.queue, sent_to) {
-            if queue.as_ref() != sent_to {
-                put_destination_line(lines.out, "original-destination", sent_to, self.version, self.own);
-            }
+        if let (false, Some(queue), Some(sent_to)) = (original, delivery.queue, sent_to)
+            && queue.as_ref() != sent_to
+        {
+            put_destination_line(lines.out, "original-destination", sent_to, self.version, self.own);
         }
         if let (false, Some(content_type)) = (typed_content, content_type(delivery.message.facts().body_kind))
         {

@@ -219,7 +219,9 @@ impl Core {
         if refusal.code == Code::UnsupportedVersion {
             headers.push(("version", "1.0,1.1,1.2"));
         }
-        if let Some(receipt) = frame.raw("receipt") {
+        // What CONNECT holds need not be readable in a later frame.
+        let readable = |receipt: &&str| Reading::from(self.version).accepts(receipt);
+        if let Some(receipt) = frame.raw("receipt").filter(readable) {
             headers.push(("receipt-id", receipt));
         }
         put_error(out, self.version, &refusal, &headers);

@@ -66,10 +66,11 @@ impl AddressBook {
             }
             None => self.slots.push(slot),
         }
-        if self.slots.len() == 2 && self.index.is_empty() {
-            if let Some(first) = self.slots.first() {
-                self.index.insert(first.raw.clone(), 0);
-            }
+        if self.slots.len() == 2
+            && self.index.is_empty()
+            && let Some(first) = self.slots.first()
+        {
+            self.index.insert(first.raw.clone(), 0);
         }
         if self.slots.len() > 1 {
             self.index.insert(raw.into(), at);

@@ -248,12 +248,11 @@ fn millis(header: &Header<'_>) -> Result<u64, Refusal> {
 /// Octets that came from another protocol were shown as `base64:…` and become octets again; text that merely looks so
 /// stays text, for the rule that showed them would have shown it as it is.
 fn correlation(fields: &mut FieldsWriter, value: &str) {
-    if let Some(encoded) = value.strip_prefix("base64:") {
-        if let Some(bytes) = base64::decode(encoded.as_bytes()) {
-            if !is_clean_text(&bytes) {
-                return fields.field(Tag::CorrelationBytes, &bytes);
-            }
-        }
+    if let Some(encoded) = value.strip_prefix("base64:")
+        && let Some(bytes) = base64::decode(encoded.as_bytes())
+        && !is_clean_text(&bytes)
+    {
+        return fields.field(Tag::CorrelationBytes, &bytes);
     }
     fields.field(Tag::CorrelationText, value.as_bytes());
 }

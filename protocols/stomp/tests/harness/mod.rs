@@ -128,7 +128,7 @@ impl Host for RecordingHost {
                     open.protocol,
                     text(open.client_id),
                     text(open.login),
-                    open.passcode.map_or("-".to_owned(), |bytes| bytes.escape_ascii().to_string()),
+                    open.passcode.map_or_else(|| "-".to_owned(), |bytes| bytes.escape_ascii().to_string()),
                     text(open.virtual_host)
                 )
             }
@@ -139,7 +139,7 @@ impl Host for RecordingHost {
                     subscribe.key.0,
                     patterns.join(" + "),
                     subscribe.settle,
-                    subscribe.credit.map_or("-".to_owned(), |credit| credit.to_string())
+                    subscribe.credit.map_or_else(|| "-".to_owned(), |credit| credit.to_string())
                 );
                 for (what, value) in [("selector", subscribe.selector), ("durable", subscribe.durable)] {
                     if let Some(value) = value {
