@@ -39,7 +39,8 @@ pub(crate) fn put_error(out: &mut Chunks, version: Version, refusal: &Refusal, h
             out.push(b':');
             out.extend_from_slice(value.as_bytes());
         }
-        out.extend_from_slice(b"\ncontent-type:text/plain\ncontent-length:");
+        // With the bare `text/plain` and a length, stompit 1.0.0 throws past its own handlers and ends its program.
+        out.extend_from_slice(b"\ncontent-type:text/plain;charset=utf-8\ncontent-length:");
         put_decimal(out, sentence.len() as u64);
         out.extend_from_slice(b"\n\n");
         out.extend_from_slice(sentence.as_bytes());
