@@ -72,10 +72,7 @@ fn quoted(text: &str, quote: char) -> usize {
 /// A character and not a lifetime.
 fn is_character(text: &str) -> bool {
     let mut after = text.chars().skip(1);
-    match (after.next(), after.next()) {
-        (Some('\\'), _) | (Some(_), Some('\'')) => true,
-        _ => false,
-    }
+    matches!((after.next(), after.next()), (Some('\\'), _) | (Some(_), Some('\'')))
 }
 
 /// The words of which identifiers and texts are made: `AMQPriority`, `amq_priority` and `amq-priority` have two.
@@ -134,4 +131,30 @@ pub(crate) fn standard_paths(code: &str) -> Vec<String> {
         }
     }
     paths
+}
+
+#[test]
+fn comments_and_strings_are_told_from_code() {
+    let text = "a /* b /* c */ d */ e // f\n'\"' g \"h \\\" // i\" 'k: r#\"l\"#; m'\\''n";
+    assert_eq!(stripped(text, false), "a   e  \n  g   'k:  ; m n");
+    assert_eq!(stripped(text, true), "a   e  \n'\"' g \"h \\\" // i\" 'k: r#\"l\"#; m'\\''n");
+}
+
+#[test]
+fn names_are_made_of_words() {
+    assert_eq!(
+        words("AMQPriority amq-priority Amqp10Frame"),
+        ["amq", "priority", "amq", "priority", "amqp10", "frame"]
+    );
+}
+
+#[test]
+fn groups_of_a_use_are_unfolded() {
+    let paths = standard_paths(
+        "use std::{fs::{self as f, File}, time::Duration};\nlet x = std::net::TcpStream::connect(y);",
+    );
+    assert_eq!(
+        paths,
+        ["std::fs::self", "std::fs::File", "std::time::Duration", "std::net::TcpStream::connect"]
+    );
 }
