@@ -204,7 +204,12 @@ impl Decoder {
                 return Err(too_long());
             }
             let Some(colon) = memchr(b':', line).filter(|at| *at > 0) else {
-                return Err(malformed("a header line has the form name:value"));
+                let cut_off = memchr(0, line).is_some();
+                return Err(if cut_off {
+                    unterminated()
+                } else {
+                    malformed("a header line has the form name:value")
+                });
             };
             if self.spans.len() >= bounds.headers_max {
                 return Err(too_large(format!("a frame has at most {} headers", bounds.headers_max)));
