@@ -17,7 +17,7 @@ use sabir_broker::{
 use sabir_model::clock::Clock;
 use sabir_model::error::Refusal;
 use sabir_model::limits::{Limits, Prefetch};
-use sabir_model::selector::Selector;
+use sabir_model::selector::{self, Selector};
 use sabir_security::{Gatekeeper, UsersError};
 use sabir_store::{Level, RealFs, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -289,7 +289,7 @@ fn broker_options(
             },
             prefetch: prefetch(config),
         },
-        virtual_hosts: Vec::new(),
+        virtual_hosts: config.server.virtual_hosts.iter().map(|name| name.0.to_string()).collect(),
         single_threaded: false,
     })
 }
@@ -314,7 +314,7 @@ fn store_options(store: &config::Store) -> StoreOptions {
 /// What the machine, or the control group this process is in, has.
 fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    let machine = u64::try_from(info.totalram).unwrap_or(0).saturating_mul(u64::from(info.mem_unit.max(1)));
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
     let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let group = group.and_then(|text| text.trim().parse::<u64>().ok());
     match (machine, group) {
@@ -404,7 +404,7 @@ fn rules(config: &Config) -> Result<Rules, Failure> {
 
 fn composite(entry: &config::Composite) -> Result<CompositeRule, Failure> {
     let forward = |target: &config::Forward| {
-        let selector = match target.selector.as_deref().map(Selector::parse) {
+        let selector = match target.selector.as_deref().map(parse_selector) {
             None => None,
             Some(Ok(selector)) => Some(Arc::new(selector)),
             Some(Err(refusal)) => {
@@ -422,6 +422,11 @@ fn composite(entry: &config::Composite) -> Result<CompositeRule, Failure> {
         forward_only: entry.forward_only,
         send_when_not_matched: entry.send_when_not_matched,
     })
+}
+
+/// A selector of the configuration: properties that only know text compare with numbers, as in a subscription over STOMP.
+fn parse_selector(text: &str) -> Result<Selector, Refusal> {
+    Selector::parse_with(text, selector::Options { convert_strings: true })
 }
 
 #[cfg(test)]

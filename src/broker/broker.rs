@@ -16,14 +16,14 @@ use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, QueueId, SubscriptionKey};
 use sabir_model::limits::Prefetch;
 use sabir_model::session::{Egress, Now};
-use sabir_store::{Fs, RecoveryReport, Store, StoreError, StoreOptions};
+use sabir_store::{Fs, Level, RecoveryReport, Store, StoreError, StoreOptions};
 
 use crate::blocking::Pool;
 use crate::connection::{Connection, Mailbox};
 use crate::outbox::{OutboxLimits, Writer};
 use crate::policy::Policies;
 use crate::queue::{Queue, Role};
-use crate::recovery::{Recovered, Restored};
+use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
 use crate::rules::Rules;
 use crate::stats::{BrokerStats, Counters, read};
@@ -287,14 +287,14 @@ impl Broker {
         let mut recovered = Recovered::default();
         let (store, log) =
             Store::open(options.store, options.fs, &mut recovered).map_err(OpenError::Store)?;
-        let mut hosts = vec![Arc::new(VirtualHost::new("/"))];
-        hosts.extend(
-            options
-                .virtual_hosts
-                .iter()
-                .filter(|name| *name != "/")
-                .map(|name| Arc::new(VirtualHost::new(name))),
-        );
+        // A host that holds queues stays, configured or not: its names must not run into those of another.
+        let mut names = vec!["/"];
+        for name in options.virtual_hosts.iter().map(String::as_str).chain(recovered.hosts()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let hosts = names.into_iter().map(|name| Arc::new(VirtualHost::new(name))).collect();
         // Milliseconds of the start, mixed so that neighbouring starts differ in every bit.
         let boot = (options.clock.wall().0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32;
         let pool = match options.single_threaded {
@@ -323,6 +323,9 @@ impl Broker {
             pool,
         });
         let restored = recovered.restore(&shared);
+        let mut running = shared.store.begin();
+        running.remove(TABLE_COUNTERS, MARK_CLEAN);
+        running.finish(Level::Fsync);
         Ok((Self { shared }, RecoverySummary { log, restored }))
     }
 
@@ -411,6 +414,9 @@ impl Broker {
     /// # Errors
     /// If the last write fails.
     pub fn close(&self) -> Result<(), StoreError> {
+        let mut stopped = self.shared.store.begin();
+        stopped.set(TABLE_COUNTERS, MARK_CLEAN, &[]);
+        stopped.finish(Level::Fsync);
         self.shared.store.close()
     }
 
@@ -436,14 +442,14 @@ impl Broker {
     pub fn stats(&self) -> BrokerStats {
         let shared = &self.shared;
         let counters = &shared.counters;
-        let queues: Vec<Arc<Queue>> =
-            shared.by_id.read().values().map(|(queue, _)| Arc::clone(queue)).collect();
+        let queues: Vec<(Arc<Queue>, Arc<VirtualHost>)> =
+            shared.by_id.read().values().map(|(queue, host)| (Arc::clone(queue), Arc::clone(host))).collect();
         let mut queues: Vec<_> = queues
             .iter()
-            .filter(|queue| !matches!(queue.role, Role::Window))
-            .map(|queue| queue.core.lock().stats(queue))
+            .filter(|(queue, _)| !matches!(queue.role, Role::Window))
+            .map(|(queue, host)| queue.core.lock().stats(queue, &host.name))
             .collect();
-        queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
         BrokerStats {
             connections: self.connections() as u64,
             connections_total: read(&counters.connections_total),

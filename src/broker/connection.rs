@@ -23,7 +23,7 @@ use sabir_store::{Level, Wake};
 
 use crate::broker::{ConnectionInfo, Shared};
 use crate::outbox::{Mark, Outbox, Writer};
-use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, plan};
+use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, plan, stronger};
 use crate::queue::{Held, Role};
 use crate::registry::VirtualHost;
 use crate::route::{Route, resolve};
@@ -530,6 +530,7 @@ impl Connection {
         let mut unknown: Vec<usize> = Vec::new();
         self.outbox.acknowledged(&acks, &mut settled, &mut unknown);
         let mut newest = None;
+        let mut level = Level::Os;
         let mut rest = settled.as_slice();
         while let Some(first) = rest.first() {
             let transaction = acks.get(first.ack).and_then(|ack| ack.transaction);
@@ -553,8 +554,11 @@ impl Connection {
                 unknown.extend(group.iter().map(|one| one.ack));
                 continue;
             };
-            // An acknowledgement nobody waits for goes with the next sync, not with one of its own.
-            let level = if receipted { queue.policy.durability } else { Level::Os };
+            // An acknowledgement nobody waits for goes with the next sync, not with one of its own. One that covers
+            // several queues is logged ever more strongly, so that the last promise keeps them all.
+            if receipted {
+                level = stronger(level, queue.policy.durability);
+            }
             let items = group.iter().map(|one| (one.token, one.settlement));
             let refused = |index: usize| unknown.extend(group.get(index).map(|one| one.ack));
             newest = settle(&self.shared, &queue, self.id, items, level, &mut self.work, refused).or(newest);

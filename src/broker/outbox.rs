@@ -441,6 +441,12 @@ impl Outbox {
         }
     }
 
+    /// Asks the owner to close the connection.
+    pub(crate) fn fail(&self, refusal: Refusal) {
+        self.state.lock().failed.get_or_insert(refusal);
+        self.wake_owner();
+    }
+
     /// Why the connection must be closed, if it must.
     pub(crate) fn overrun(&self, now: Instant) -> Option<Refusal> {
         let state = self.state.lock();

@@ -75,6 +75,13 @@ pub(crate) fn full(full: Full) -> Refusal {
     }
 }
 
+/// Starts a group that holds messages of so many bytes in all. The log wants to know: what needs more than a segment is
+/// refused here if the disk is too full for it.
+pub(crate) fn begin(shared: &Shared, bytes: u64) -> Result<Appender<'_>, Failure> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    shared.store.begin_put_sized(bytes).map_err(|reason| Failure::Refused(full(reason)))
+}
+
 /// The facts a leg's message gets: a longer life than the policy allows is cut.
 fn facts_for(facts: Facts, policy: &Policy, now: Timestamp) -> Facts {
     let Some(longest) = policy.ttl_max else { return facts };
@@ -103,12 +110,15 @@ pub(crate) fn enqueue_single(
     shared.check_memory().map_err(Failure::Refused)?;
     let size = (incoming.fields.len() + incoming.body.as_slice().len()) as u64;
     core.check_room(queue, 1, size).map_err(Failure::Refused)?;
+    if !core.make_room(queue, work) {
+        return Ok(None);
+    }
     let logged = incoming.facts.persistent && queue.logs();
     let mut kept = None;
     let message;
     let sequence;
     if logged {
-        let mut group = shared.store.begin_put().map_err(|reason| Failure::Refused(full(reason)))?;
+        let mut group = begin(shared, size)?;
         message = build(incoming, leg, work.now.wall);
         sequence = core.take_sequence();
         put(&mut group, &message, &[(queue.id, sequence)]);
@@ -217,8 +227,10 @@ pub(crate) fn execute(
     let mut puts: Vec<(usize, SmallVec<[usize; 4]>)> = Vec::with_capacity(planned.len());
     let mut more: Vec<(u64, u64)> = vec![(0, 0); held.len()];
     let mut level: Option<Level> = None;
+    let mut logged_bytes: u64 = 0;
     for (index, one) in planned.iter().enumerate() {
         let mut places = SmallVec::new();
+        let mut logs = false;
         for (queue, selector_aware, skip_when_full) in &one.queues {
             let Ok(place) = held.binary_search_by_key(&queue.id, |held| held.queue.id) else { continue };
             let (Some(target), Some(more)) = (held.get(place), more.get_mut(place)) else { continue };
@@ -241,13 +253,17 @@ pub(crate) fn execute(
                 level = Some(
                     level.map_or(queue.policy.durability, |level| stronger(level, queue.policy.durability)),
                 );
+                logs = true;
             }
             places.push(place);
+        }
+        if logs {
+            logged_bytes = logged_bytes.saturating_add(one.message.memory() as u64);
         }
         puts.push((index, places));
     }
     let mut group = match level {
-        Some(_) => Some(shared.store.begin_put().map_err(|reason| Failure::Refused(full(reason)))?),
+        Some(_) => Some(begin(shared, logged_bytes)?),
         None => None,
     };
 
@@ -257,6 +273,9 @@ pub(crate) fn execute(
         numbered.clear();
         for place in places {
             let Some(Held { queue, core }) = held.get_mut(*place) else { continue };
+            if !core.make_room(queue, work) {
+                continue;
+            }
             let sequence = core.take_sequence();
             let logged = one.message.facts().persistent && queue.logs();
             if logged {
@@ -315,7 +334,8 @@ fn wanted(held: &Held, message: &Message) -> bool {
         .any(|consumer| consumer.selector.as_ref().is_none_or(|selector| selector.matches(&view)))
 }
 
-fn stronger(one: Level, other: Level) -> Level {
+/// The level that promises more.
+pub(crate) fn stronger(one: Level, other: Level) -> Level {
     match (one, other) {
         (Level::Fsync, _) | (_, Level::Fsync) => Level::Fsync,
         (Level::Interval(a), Level::Interval(b)) => Level::Interval(a.min(b)),

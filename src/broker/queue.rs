@@ -22,7 +22,7 @@ use sabir_store::Level;
 
 use crate::inflight::{InFlight, Slab};
 use crate::outbox::Outbox;
-use crate::policy::{Expired, Negative, Policy};
+use crate::policy::{Expired, Negative, Policy, SlowConsumer};
 use crate::ready::{Entry, Key, Ready};
 use crate::selection::MessageView;
 use crate::stats::{Counters, QueueStats, add};
@@ -55,6 +55,8 @@ pub(crate) struct Queue {
     pub(crate) policy: Arc<Policy>,
     /// Whether consumers see this queue's name as the destination.
     pub(crate) shows_own_name: bool,
+    /// Whether this is where its own dead letters would go: it has no delivery limit, and what is rejected here ends.
+    pub(crate) holds_dead_letters: bool,
     pub(crate) core: Arc<Mutex<QueueCore>>,
     /// Earliest expiration among its messages, in wall milliseconds; `u64::MAX` if none expires.
     pub(crate) next_expiry: AtomicU64,
@@ -244,6 +246,9 @@ impl QueueCore {
     /// Whether `more` messages of `bytes` in all fit within the policy.
     pub(crate) fn check_room(&self, queue: &Queue, more: u64, bytes: u64) -> Result<(), Refusal> {
         let policy = &queue.policy;
+        if matches!(queue.role, Role::Window) {
+            return Ok(());
+        }
         if self.depth().saturating_add(more) > policy.messages_max {
             let sentence = format!("{} holds its most, {} messages", queue.title(), policy.messages_max);
             return Err(Refusal::new(Code::DestinationFull, sentence));
@@ -253,6 +258,35 @@ impl QueueCore {
             return Err(Refusal::new(Code::DestinationFull, sentence));
         }
         Ok(())
+    }
+
+    /// Makes room for one more message of a live subscription's window, as the topic's policy for slow consumers says:
+    /// a subscriber that does not acknowledge must not refuse the publisher. False if the new message is the one to drop.
+    pub(crate) fn make_room(&mut self, queue: &Queue, work: &mut Work) -> bool {
+        if !matches!(queue.role, Role::Window) || self.ready.len() < queue.policy.pending_max.max(1) {
+            return true;
+        }
+        work.discarded += 1;
+        match queue.policy.slow_consumer {
+            SlowConsumer::DropNewest => false,
+            SlowConsumer::DropOldest => {
+                if let Some((key, _)) = self.ready.peek_from(Key::FIRST)
+                    && let Some(oldest) = self.take(key)
+                {
+                    self.forget(&oldest, work);
+                }
+                true
+            }
+            SlowConsumer::Disconnect => {
+                for consumer in self.consumers() {
+                    consumer.outbox.fail(Refusal::new(
+                        Code::SlowConsumer,
+                        "the subscriber acknowledges too slowly and its topic's policy is to disconnect it",
+                    ));
+                }
+                false
+            }
+        }
     }
 
     /// The number the next message gets.
@@ -398,7 +432,7 @@ impl QueueCore {
         entry.attempts += 1;
         entry.redelivered = true;
         work.redelivered += 1;
-        let limit = queue.policy.delivery_limit;
+        let limit = if queue.holds_dead_letters { 0 } else { queue.policy.delivery_limit };
         if limit > 0 && entry.attempts >= limit {
             self.bury(queue, sequence, entry, reason, work);
             return None;
@@ -761,9 +795,11 @@ impl QueueCore {
         self.consumers.drain(..).flatten().map(|consumer| (consumer.outbox, consumer.subscription)).collect()
     }
 
-    pub(crate) fn stats(&self, queue: &Queue) -> QueueStats {
+    pub(crate) fn stats(&self, queue: &Queue, host: &str) -> QueueStats {
         QueueStats {
             name: queue.title(),
+            host: host.to_owned(),
+            durability: if queue.logs() { queue.policy.durability } else { Level::Memory },
             ready: self.ready.len() as u64,
             unsettled: self.in_flight.len() as u64,
             bytes: self.bytes,
@@ -803,6 +839,7 @@ pub(crate) fn count(counters: &Counters, work: &mut Work) {
         (&counters.acknowledged, &mut work.acknowledged),
         (&counters.redelivered, &mut work.redelivered),
         (&counters.expired, &mut work.expired),
+        (&counters.discarded, &mut work.discarded),
     ] {
         if *value > 0 {
             add(counter, std::mem::take(value));

@@ -30,6 +30,8 @@ pub(crate) const TABLE_GROUPS: u8 = 2;
 pub(crate) const TABLE_COUNTERS: u8 = 3;
 /// Key of the first queue id that is certainly unused.
 pub(crate) const COUNTER_NEXT_QUEUE: &[u8] = b"next-queue";
+/// There while the broker is stopped in good order: then nothing was in anybody's hands that is not marked so.
+pub(crate) const MARK_CLEAN: &[u8] = b"clean";
 /// Queue ids reserved at a time.
 pub(crate) const QUEUE_IDS_RESERVED: u64 = 1024;
 
@@ -42,6 +44,7 @@ pub(crate) struct Recovered {
     messages: HashMap<QueueId, Vec<(Sequence, Message)>, RandomState>,
     attempts: HashMap<(QueueId, Sequence), u32, RandomState>,
     next_queue: u64,
+    clean: bool,
     unreadable: u64,
 }
 
@@ -144,6 +147,7 @@ impl Recover for Recovered {
                 Ok(bytes) => self.next_queue = u64::from_le_bytes(bytes),
                 Err(_) => self.unreadable += 1,
             },
+            TABLE_COUNTERS if key == MARK_CLEAN => self.clean = true,
             _ => self.unreadable += 1,
         }
     }
@@ -187,6 +191,12 @@ pub struct Restored {
 }
 
 impl Recovered {
+    /// The virtual hosts that something is in, some of them several times.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &str> {
+        let of_queues = self.queues.iter().map(|(_, definition)| definition.host.as_str());
+        of_queues.chain(self.groups.iter().map(|(host, _)| host.as_str()))
+    }
+
     /// Fills an empty broker. Nobody is connected yet.
     pub(crate) fn restore(mut self, shared: &Shared) -> Restored {
         let mut report = Restored { unreadable: self.unreadable, ..Restored::default() };
@@ -241,7 +251,9 @@ impl Recovered {
             let mut held = queue.lock();
             for (sequence, message) in messages {
                 let attempts = self.attempts.get(&(id, sequence)).copied().unwrap_or(0);
-                let entry = Entry { message, attempts, logged: true, redelivered: attempts > 0 };
+                // After a crash nobody knows what was delivered and not settled: every message may be a redelivery.
+                let redelivered = attempts > 0 || !self.clean;
+                let entry = Entry { message, attempts, logged: true, redelivered };
                 held.core.recover(&queue, sequence, entry, &shared.memory);
                 report.messages += 1;
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use sabir_model::destination::{Destination, Kind, LEVEL_SEPARATOR};
+use sabir_model::destination::{Destination, Kind, LEVEL_SEPARATOR, dotted};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
 use sabir_model::pattern::{Pattern, PatternLevel};
@@ -313,7 +313,7 @@ impl VirtualHost {
         key.push(0);
         key.extend_from_slice(pattern.canonical().as_bytes());
         let mut group = shared.store.begin();
-        group.set(TABLE_GROUPS, &key, pattern.canonical().replace('\0', ".").as_bytes());
+        group.set(TABLE_GROUPS, &key, dotted(&pattern.canonical()).as_bytes());
         group.finish(Level::Os);
         drop(groups);
         let all = Pattern::from_dotted(Kind::Topic, false, ">").expect("a literal pattern is valid");
@@ -360,12 +360,13 @@ impl Shared {
     ) -> Arc<Queue> {
         use crate::policy::DeadLetters;
         // A queue of dead letters has no delivery limit: there is nowhere further to go.
-        let is_dead_letters =
-            matches!(&policy.dead_letters, DeadLetters::Shared(target) if *target == destination);
-        let policy = if is_dead_letters && policy.delivery_limit > 0 {
-            Arc::new(crate::policy::Policy { delivery_limit: 0, ..(*policy).clone() })
-        } else {
-            policy
+        let holds_dead_letters = match &policy.dead_letters {
+            DeadLetters::Shared(target) => *target == destination,
+            DeadLetters::Individual { prefix, suffix } => {
+                let name = destination.dotted();
+                prefix.len() + suffix.len() > 0 && name.starts_with(prefix) && name.ends_with(suffix)
+            }
+            DeadLetters::Discard => false,
         };
         let shows_own_name = match role {
             Role::Plain => {
@@ -382,6 +383,7 @@ impl Shared {
             role,
             policy,
             shows_own_name,
+            holds_dead_letters,
             core: Arc::new(Mutex::new(core)),
             next_expiry: AtomicU64::new(u64::MAX),
             deleted: AtomicBool::new(false),

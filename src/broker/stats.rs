@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sabir_store::StoreStats;
+use sabir_store::{Level, StoreStats};
 
 /// Broker-wide counters.
 #[derive(Debug, Default)]
@@ -73,6 +73,10 @@ pub struct BrokerStats {
 pub struct QueueStats {
     /// Qualified name: `queue://orders`, or `durable://client:name` for a durable subscription.
     pub name: String,
+    /// The virtual host it is in; `/` is the default one.
+    pub host: String,
+    /// What a receipt for a persistent message promises here; `memory` also where nothing is logged by its nature.
+    pub durability: Level,
     /// Messages ready for a consumer.
     pub ready: u64,
     /// Messages delivered and not settled.

@@ -46,6 +46,7 @@ pub(crate) struct Work {
     pub(crate) acknowledged: u64,
     pub(crate) redelivered: u64,
     pub(crate) expired: u64,
+    pub(crate) discarded: u64,
     due: Vec<Mark>,
     settled: Vec<(ConnectionId, DeliveryToken)>,
 }
@@ -64,6 +65,7 @@ impl Work {
             acknowledged: 0,
             redelivered: 0,
             expired: 0,
+            discarded: 0,
             due: Vec::new(),
             settled: Vec::new(),
         }
@@ -263,7 +265,7 @@ fn bury(shared: &Shared, work: &mut Work) {
                 Destination::from_dotted(Kind::Queue, false, &format!("{prefix}{name}{suffix}")).ok()
             }
         };
-        let target = target.filter(|target| *target != dead.queue.destination);
+        let target = target.filter(|_| !dead.queue.holds_dead_letters);
         let target = target.and_then(|target| shared.host_of(&dead.queue).queue_for_broker(shared, &target));
         crate::stats::add(&shared.counters.dead_lettered, 1);
         let Some(target) = target else {
@@ -279,7 +281,7 @@ fn bury(shared: &Shared, work: &mut Work) {
         let mut held = target.lock();
         let sequence = held.core.take_sequence();
         if logged {
-            match shared.store.begin_put() {
+            match crate::publish::begin(shared, message.memory() as u64) {
                 Ok(mut group) => {
                     crate::publish::put(&mut group, &message, &[(target.id, sequence)]);
                     if dead.entry.logged {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::table::{bytes, count, ms, table};
-use super::types::{AnonymousLocal, Durability, LogFilter, LogFormat, Origin};
+use super::types::{AnonymousLocal, Durability, HostName, LogFilter, LogFormat, Origin};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -78,7 +78,7 @@ table! {
         receipts_pending_max: usize [count(1, 10_000_000)] = "100000";
         /// Bytes waiting for one reader above which it is sent nothing more from queues.
         outbox_bytes_soft: usize [bytes(4 * KIB, 2 * GIB)] = "1 MiB";
-        /// Bytes waiting for one reader above which its slow-consumer policy applies.
+        /// Bytes waiting for one reader above which its connection is closed.
         outbox_bytes_hard: usize [bytes(4 * KIB, 4 * GIB)] = "8 MiB";
         /// Time without progress after which a reader that owes us reading is disconnected.
         write_stall_ms: u64 [ms(100, DAY_MS)] = "30000";
@@ -130,6 +130,8 @@ table! {
         drain_timeout_ms: u64 [ms(0, 3_600_000)] = "10000";
         /// Threads that serve sockets; 0 is one per core.
         worker_threads: usize [count(0, 1024)] = "0";
+        /// Virtual hosts besides "/": namespaces apart. A client that names none of them when it connects is in "/".
+        virtual_hosts: Vec<HostName> = "";
     }
 }
 

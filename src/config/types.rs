@@ -219,6 +219,26 @@ impl Item for Origin {
     }
 }
 
+/// A virtual host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub Box<str>);
+
+/// Longest name of a virtual host.
+const HOST_NAME_BYTES_MAX: usize = 255;
+
+impl Item for HostName {
+    const EXPECTS: &'static str = "a list of names, each of 1 to 255 bytes without control characters";
+    const MAY_BE_EMPTY: bool = true;
+    fn read_item(raw: &Raw) -> Result<Self, String> {
+        let Some(text) = raw.text() else { return raw.mismatch() };
+        let fits = (1..=HOST_NAME_BYTES_MAX).contains(&text.len());
+        if fits && !text.contains(char::is_control) { Ok(Self(text.into())) } else { raw.mismatch() }
+    }
+    fn show_item(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 /// A queue by name, with or without `queue://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueName(pub Destination);
