@@ -18,7 +18,7 @@ use crate::egress::OPTION_BROWSER;
 use crate::error::{put_error, survives};
 use crate::frame::{Frame, Version};
 use crate::heartbeat::HeartBeat;
-use crate::receipts::{Receipts, put_receipt};
+use crate::receipts::{Kept, Receipts, put_receipt};
 use crate::session::State;
 use crate::subscriptions::{Active, Request, Subscriptions, missing, name_of_destination};
 use crate::targets::AddressBook;
@@ -47,6 +47,15 @@ pub(crate) struct Core {
     /// Names of the batch's acknowledgements, for refusals that come at its end.
     ack_names: Vec<u8>,
     batch: u16,
+}
+
+/// A SEND that was accepted, and what is left to do for it.
+struct Done<'a> {
+    promise: Option<Promise>,
+    kept: Kept,
+    receipt: Option<&'a str>,
+    /// Own temporary queue named by `reply-to`.
+    reply_queue: Option<&'a str>,
 }
 
 /// What the `ack` value of a 1.2 MESSAGE stands for.
@@ -175,10 +184,23 @@ impl Core {
         host: &mut dyn Host,
         out: &mut Chunks,
     ) {
+        // Less than synced is said, so that nobody takes the receipt for more than it is.
+        let kept = if promise.is_some_and(|promise| !promise.synced) { Kept::Os } else { Kept::AsAsked };
+        self.receipt_for(raw, kept, promise, host, out);
+    }
+
+    fn receipt_for(
+        &mut self,
+        raw: Option<&str>,
+        kept: Kept,
+        promise: Option<Promise>,
+        host: &mut dyn Host,
+        out: &mut Chunks,
+    ) {
         let Some(raw) = raw else { return };
         match host.receipt(promise) {
-            ReceiptTime::Now => out.write(raw.len() + 32, |out| put_receipt(out, raw)),
-            ReceiptTime::Later => self.receipts.push(raw),
+            ReceiptTime::Now => out.write(raw.len() + 52, |out| put_receipt(out, raw, kept)),
+            ReceiptTime::Later => self.receipts.push(raw, kept),
         }
     }
 
@@ -192,7 +214,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         self.fields.clear();
         let result = self.publish(frame, now, input, host);
-        let (promise, receipt, reply_queue) = match result {
+        let Done { promise, kept, receipt, reply_queue } = match result {
             Ok(done) => done,
             Err(refusal) => {
                 if let Some(name) = frame.raw("transaction") {
@@ -201,7 +223,7 @@ impl Core {
                 return Err(refusal);
             }
         };
-        self.receipt(receipt, promise, host, out);
+        self.receipt_for(receipt, kept, promise, host, out);
         if let Some(label) = reply_queue {
             let pending = self.reply_queues.iter().any(|known| **known == *label);
             if !pending && self.subscriptions.wants_automatic(label) {
@@ -211,14 +233,13 @@ impl Core {
         Ok(())
     }
 
-    #[expect(clippy::type_complexity, reason = "three answers of one caller's one question")]
     fn publish<'a>(
         &mut self,
         frame: &Frame<'a>,
         now: Now,
         input: &Input<'_>,
         host: &mut dyn Host,
-    ) -> Result<(Option<Promise>, Option<&'a str>, Option<&'a str>), Refusal> {
+    ) -> Result<Done<'a>, Refusal> {
         let mut around = Surroundings {
             temporaries: &mut self.temporaries,
             host,
@@ -239,7 +260,15 @@ impl Core {
             body: input.body(frame.body_start, frame.body.len()),
             transaction,
         });
-        Ok((accepted(outcome)?, sent.receipt, sent.reply_queue))
+        let promise = accepted(outcome)?;
+        let kept = match promise {
+            Some(promise) if promise.synced => Kept::AsAsked,
+            Some(_) => Kept::Os,
+            // In a transaction nothing is kept before its commit.
+            None if sent.facts.persistent && transaction.is_none() => Kept::Memory,
+            None => Kept::AsAsked,
+        };
+        Ok(Done { promise, kept, receipt: sent.receipt, reply_queue: sent.reply_queue })
     }
 
     fn settle(&mut self, frame: &Frame<'_>, host: &mut dyn Host, out: &mut Chunks) -> Result<(), Refusal> {

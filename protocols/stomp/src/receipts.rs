@@ -9,11 +9,26 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Capacity kept when nothing waits.
 const BYTES_KEPT: usize = 16 * 1024;
 
+/// How safe what a receipt speaks of is, where the client may think it safer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// As safe as can be, or as was asked for.
+    AsAsked,
+    /// The operating system has it: the destination asks for no more at once.
+    Os,
+    /// A persistent message that is in memory only, or that nobody was there to keep.
+    Memory,
+}
+
 /// Appends the RECEIPT for a raw `receipt` value. Raw text stays valid in the version it came in.
-pub(crate) fn put_receipt(out: &mut Vec<u8>, raw: &str) {
+pub(crate) fn put_receipt(out: &mut Vec<u8>, raw: &str, kept: Kept) {
     out.extend_from_slice(b"RECEIPT\nreceipt-id:");
     out.extend_from_slice(raw.as_bytes());
-    out.extend_from_slice(b"\n\n\0");
+    out.extend_from_slice(match kept {
+        Kept::AsAsked => &b"\n\n\0"[..],
+        Kept::Os => b"\ndurability:os\n\n\0",
+        Kept::Memory => b"\ndurability:memory\n\n\0",
+    });
 }
 
 /// The queue of waiting frames: one buffer and their lengths, so that a receipt costs no allocation.
@@ -26,9 +41,9 @@ pub(crate) struct Receipts {
 }
 
 impl Receipts {
-    pub(crate) fn push(&mut self, raw: &str) {
+    pub(crate) fn push(&mut self, raw: &str, kept: Kept) {
         let before = self.frames.len();
-        put_receipt(&mut self.frames, raw);
+        put_receipt(&mut self.frames, raw, kept);
         self.lengths.push_back(u32::try_from(self.frames.len() - before).unwrap_or(u32::MAX));
     }
 
@@ -69,8 +84,8 @@ mod tests {
         let mut expected = Vec::new();
         let mut out = Chunks::new();
         for number in 0..100 {
-            receipts.push(&format!("r{number}"));
-            put_receipt(&mut expected, &format!("r{number}"));
+            receipts.push(&format!("r{number}"), Kept::AsAsked);
+            put_receipt(&mut expected, &format!("r{number}"), Kept::AsAsked);
             if number % 3 == 0 {
                 receipts.release(2, &mut out);
             }

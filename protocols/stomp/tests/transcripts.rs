@@ -18,7 +18,7 @@ use std::path::Path;
 
 use harness::{Connection, code, promise, token};
 use sabir_model::chunks::Chunks;
-use sabir_model::command::Outcome;
+use sabir_model::command::{Outcome, Promise};
 use sabir_model::delivery::{Delivery, EncodeCache};
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::Refusal;
@@ -265,6 +265,10 @@ fn play(scenario: &[&str]) -> Vec<String> {
                 ["refuse", why] => connection.host.answers.push_back(Outcome::Refused(refusal(why))),
                 ["later"] => connection.host.answers.push_back(Outcome::Later),
                 ["promise"] => connection.host.answers.push_back(Outcome::Accepted(Some(promise(1)))),
+                ["promise", "unsynced"] => {
+                    let promise = Promise { synced: false, ..promise(1) };
+                    connection.host.answers.push_back(Outcome::Accepted(Some(promise)));
+                }
                 ["receipts", when] => connection.host.receipts_later = *when == "later",
                 _ => panic!("no answer {text}"),
             },
