@@ -158,7 +158,7 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
     let mut rows: Vec<_> = broker.queues.iter().collect();
     rows.sort_by_key(|queue| std::cmp::Reverse(queue.ready + queue.unsettled));
     rows.truncate(QUEUE_ROWS_MAX);
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows.sort_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
     page.single(
         "sabir_queues_without_rows",
         Kind::Gauge,
@@ -195,9 +195,26 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
     for (name, kind, help, field) in families {
         page.family(name, kind, help);
         for queue in &rows {
-            page.labelled(name, &[("queue", &queue.name)], field(queue));
+            page.labelled(name, &labels(queue), field(queue));
         }
     }
+    let name = "sabir_queue_info";
+    page.family(name, Kind::Gauge, "What a receipt for a persistent message promises; always 1.");
+    for queue in &rows {
+        let durability = queue.durability.to_string();
+        let mut labels = labels(queue);
+        labels.push(("durability", &durability));
+        page.labelled(name, &labels, 1);
+    }
+}
+
+/// The labels of a queue's rows: its name, and its virtual host where that is not the default one.
+fn labels(queue: &sabir_broker::QueueStats) -> Vec<(&'static str, &str)> {
+    let mut labels = vec![("queue", queue.name.as_str())];
+    if !matches!(queue.host.as_str(), "/" | "") {
+        labels.push(("host", &queue.host));
+    }
+    labels
 }
 
 fn store_metrics(page: &mut Page, broker: &BrokerStats) {
@@ -302,6 +319,23 @@ mod tests {
         assert_eq!(value(&page, "sabir_messages_unsettled"), "1500");
         assert_eq!(value(&page, "sabir_queue_messages_ready{queue=\"queue://q1499\"}"), "1499");
         assert!(!page.contains("queue://q0499\""));
+    }
+
+    #[test]
+    fn queues_tell_their_durability_and_their_virtual_host() {
+        let queue = |host: &str, durability| QueueStats {
+            name: "queue://a".into(),
+            host: host.into(),
+            durability,
+            ..QueueStats::default()
+        };
+        let interval = sabir_store::Level::Interval(std::time::Duration::from_millis(250));
+        let queues = vec![queue("/", sabir_store::Level::Fsync), queue("shop", interval)];
+        let page = page(&BrokerStats { queues, ..BrokerStats::default() });
+        assert_eq!(value(&page, r#"sabir_queue_info{queue="queue://a",durability="fsync"}"#), "1");
+        let shop = r#"sabir_queue_info{queue="queue://a",host="shop",durability="interval(250)"}"#;
+        assert_eq!(value(&page, shop), "1");
+        assert_eq!(value(&page, r#"sabir_queue_messages_ready{queue="queue://a",host="shop"}"#), "0");
     }
 
     #[test]
