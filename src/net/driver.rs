@@ -607,6 +607,12 @@ mod tests {
     }
 
     #[test]
+    fn the_drivers_own_part_of_an_idle_connection_stays_small() {
+        let own = size_of::<Driver>() - size_of::<Connection>();
+        assert!(own <= 192, "{own} bytes");
+    }
+
+    #[test]
     fn an_expected_length_that_fits_the_scratch_buffer_is_read_there() {
         let mut carry = Carry::default();
         carry.keep(b"x", CARRY_BYTES_MAX);

@@ -339,7 +339,72 @@ impl WebSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::net::socket::Socket;
+
+    /// A server's end, its writer, and the peer.
+    fn pair() -> (WebSocket, Box<dyn Writer>, tokio::net::UnixStream) {
+        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+        let socket = Prefixed { prefix: Bytes::new(), socket: Socket::Unix(ours) };
+        let census = Arc::new(Census::new(1, None));
+        let (reader, writer) = split(socket, &Bytes::new(), 1000, Instant(1), &census);
+        (reader, writer, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_ping_leaves_each_thirty_seconds_and_silence_after_it_is_the_end() {
+        let (mut reader, _writer, mut peer) = pair();
+        let second = |n: u64| Instant(n * 1_000_000);
+        assert!(reader.timeout(second(29)).is_ok());
+        assert_eq!(reader.next_timeout(), Instant(1).after(PING_INTERVAL));
+        for (time, due) in [(31, true), (61, true), (62, false), (92, true)] {
+            assert!(reader.timeout(second(time)).is_ok());
+            poll_fn(|cx| reader.poll_drain(cx)).await.expect("the peer reads");
+            if due {
+                let mut ping = [0; 2];
+                peer.read_exact(&mut ping).await.expect("a ping");
+                assert_eq!(ping, [0x89, 0], "at {time} s");
+            }
+        }
+        assert!(reader.timeout(second(97)).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answers_pings_lives_on() {
+        let (mut reader, _writer, mut peer) = pair();
+        let second = |n: u64| Instant(n * 1_000_000);
+        // A pong, then one byte of data, so that there is something to wait for.
+        peer.write_all(&[0x8a, 0x80, 1, 2, 3, 4, 0x82, 0x81, 0, 0, 0, 0, b'x']).await.expect("room");
+        let mut buf = [0; 64];
+        let count = poll_fn(|cx| reader.poll_read(cx, second(60), &mut buf)).await.expect("data");
+        assert_eq!(buf.get(..count), Some(&b"x"[..]));
+        assert!(reader.timeout(second(154)).is_ok());
+        assert!(reader.timeout(second(156)).is_err());
+    }
+
+    #[tokio::test]
+    async fn bytes_count_as_written_only_when_their_whole_frame_has_left() {
+        let (_reader, mut writer, mut peer) = pair();
+        let payload = vec![b'x'; 100 * MESSAGE_BYTES_MAX];
+        let write = async {
+            let mut rest = payload.as_slice();
+            while !rest.is_empty() {
+                let count = poll_fn(|cx| writer.poll_write(cx, &[IoSlice::new(rest)])).await;
+                let count = count.expect("the peer reads");
+                assert_eq!(count, MESSAGE_BYTES_MAX);
+                rest = rest.get(count..).unwrap_or_default();
+            }
+        };
+        let read = async {
+            let mut wire = vec![0; payload.len() + 100 * deframe::SEAL_BYTES];
+            peer.read_exact(&mut wire).await.expect("all of it");
+        };
+        tokio::join!(write, read);
+    }
 
     const STOMP: [&str; 4] = ["v12.stomp", "v11.stomp", "v10.stomp", "stomp"];
 

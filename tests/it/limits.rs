@@ -100,12 +100,13 @@ fn a_thousand_idle_connections_stay_and_serve() {
     }
 }
 
-/// Prints what an idle connection costs: `cargo test --release --test it -- --ignored --nocapture what_an_idle`.
+/// Prints what an idle connection costs:
+/// `SABIR_BINARY=target/release/sabir cargo test --test it -- --ignored --nocapture what_an_idle`.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn what_an_idle_connection_costs() {
     let server = Server::start(&[]);
-    println!("idle: {} KiB", server.resident_bytes() / 1024);
+    eprintln!("idle: {} KiB", server.resident_bytes() / 1024);
     // What the first connections bring up is not their cost.
     let mut clients: Vec<Client> = (0..1000).map(|_| Client::connect(tcp(server.stomp))).collect();
     std::thread::sleep(std::time::Duration::from_secs(4));
@@ -113,8 +114,8 @@ fn what_an_idle_connection_costs() {
     clients.extend((0..9000).map(|_| Client::connect(tcp(server.stomp))));
     std::thread::sleep(std::time::Duration::from_secs(4));
     let after = server.resident_bytes();
-    println!("10,000 connections: {} KiB, {} bytes each", after / 1024, after.saturating_sub(before) / 9000);
+    eprintln!("10,000 connections: {} KiB, {} bytes each", after / 1024, after.saturating_sub(before) / 9000);
     drop(clients);
     std::thread::sleep(std::time::Duration::from_secs(6));
-    println!("after they left: {} KiB", server.resident_bytes() / 1024);
+    eprintln!("after they left: {} KiB", server.resident_bytes() / 1024);
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod client;
+mod destinations;
 mod http;
 mod lifecycle;
 mod limits;

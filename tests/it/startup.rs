@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 
-use crate::client::{Client, unix};
+use crate::client::{Client, send, tcp, unix};
 use crate::server::{Server, fail_to_start};
 
 /// Asserts that it does not start and that exactly one line says why, with these words.
@@ -63,6 +63,38 @@ fn a_directory_that_cannot_be_made_is_named() {
     let (status, said) = fail_to_start(dir.path(), &[]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("/data"), "{said}");
+}
+
+#[test]
+fn a_damaged_log_is_refused_with_the_file_and_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    for n in 0..50 {
+        client.write(&send("/queue/kept", "persistent:true\nreceipt:r\n", format!("number {n}").as_bytes()));
+        assert_eq!(client.frame().command, "RECEIPT");
+    }
+    server.stop();
+    // One byte of an early message, as a failing disk would leave it.
+    let mut damaged = 0;
+    let mut paths = vec![dir.path().join("data")];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(8).position(|window| window == b"number 3") {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "the message is in some file");
+    let (status, said) = fail_to_start(dir.path(), &[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("damaged") && said.contains("quarantine"), "{said}");
+    assert!(said.contains("/data/"), "{said}");
 }
 
 #[test]

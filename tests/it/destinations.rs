@@ -1,0 +1,90 @@
+//! What only a whole server shows of destinations: names apart, names that come back, promises that are told.
+
+use std::io::{Read, Write};
+
+use crate::client::{Client, Frame, send, tcp};
+use crate::server::Server;
+
+/// A client in a virtual host.
+fn client_in(server: &Server, host: &str) -> Client {
+    let mut client = Client::new(tcp(server.stomp));
+    client.write(format!("CONNECT\naccept-version:1.2\nhost:{host}\n\n\0").as_bytes());
+    assert_eq!(client.frame().command, "CONNECTED");
+    client
+}
+
+fn keep(client: &mut Client, destination: &str, body: &str) -> Frame {
+    client.write(&send(destination, "persistent:true\nreceipt:r\n", body.as_bytes()));
+    let frame = client.frame();
+    assert_eq!(frame.command, "RECEIPT", "{}", frame.text());
+    frame
+}
+
+fn take(client: &mut Client, destination: &str) -> String {
+    client.subscribe(destination);
+    String::from_utf8(client.frame().body).unwrap()
+}
+
+fn metrics(server: &Server) -> String {
+    let mut stream = tcp(server.http);
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
+#[test]
+fn virtual_hosts_are_namespaces_apart_also_after_a_restart_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[("server.virtual_hosts", "shop,warehouse")]);
+    for host in ["/", "shop", "warehouse"] {
+        keep(&mut client_in(&server, host), "/queue/orders", host);
+    }
+    let page = metrics(&server);
+    for labels in ["{queue=\"queue://orders\"}", "{queue=\"queue://orders\",host=\"shop\"}"] {
+        assert!(page.contains(&format!("sabir_queue_messages_ready{labels} 1")), "{page}");
+    }
+    assert_eq!(take(&mut client_in(&server, "warehouse"), "/queue/orders"), "warehouse");
+    server.stop();
+
+    let server = Server::start_in(dir.path(), &[]);
+    assert_eq!(take(&mut client_in(&server, "shop"), "/queue/orders"), "shop");
+    // Most clients send the machine they connect to.
+    assert_eq!(take(&mut client_in(&server, "localhost"), "/queue/orders"), "/");
+    server.stop();
+}
+
+#[test]
+fn a_group_of_all_virtual_topics_comes_back_under_its_own_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    client.subscribe("/queue/Consumer.billing%2Eeu.VirtualTopic.>");
+    drop(client);
+    // Whatever has a receipt comes after what was asked before it.
+    keep(&mut Client::connect(tcp(server.stomp)), "/queue/other", "x");
+    server.stop();
+
+    let server = Server::start_in(dir.path(), &[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    keep(&mut client, "/topic/VirtualTopic.orders", "for the group");
+    assert_eq!(take(&mut client, "/queue/Consumer.billing%2Eeu.VirtualTopic.orders"), "for the group");
+    server.stop();
+}
+
+#[test]
+fn a_receipt_and_the_metrics_tell_what_a_destination_promises() {
+    for (level, told) in
+        [("fsync", None), ("interval(50)", Some("os")), ("os", Some("os")), ("memory", Some("memory"))]
+    {
+        let server = Server::start(&[("store.durability", level)]);
+        let mut client = Client::connect(tcp(server.stomp));
+        let receipt = keep(&mut client, "/queue/orders", "x");
+        assert_eq!(receipt.header("durability"), told, "{level}");
+        let row = format!("sabir_queue_info{{queue=\"queue://orders\",durability=\"{level}\"}} 1");
+        assert!(metrics(&server).contains(&row), "{row}");
+        client.write(&send("/queue/orders", "receipt:r\n", b"x"));
+        assert_eq!(client.frame().header("durability"), None, "nothing was asked for");
+        server.stop();
+    }
+}
