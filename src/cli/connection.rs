@@ -227,8 +227,10 @@ impl Connection {
     /// Connects and introduces itself.
     pub(super) fn open(args: &ServerArgs, client_id: Option<&str>) -> Result<Self, Failure> {
         let server = Server::of(args)?;
-        if client_id.is_some_and(|id| id.contains(['\n', '\r', '\0'])) {
-            return Err(Failure::Usage("a client id cannot hold a line end".to_owned()));
+        for (what, text) in [("client id", client_id), ("virtual host", Some(args.virtual_host.as_str()))] {
+            if text.is_some_and(|text| text.contains(['\n', '\r', '\0'])) {
+                return Err(Failure::Usage(format!("a {what} cannot hold a line end")));
+            }
         }
         let stream = Stream::open(&server.place, args.timeout)
             .map_err(|error| Failure::Failed(format!("{} cannot be reached: {error}", server.place)))?;
@@ -243,7 +245,7 @@ impl Connection {
             receipts: 0,
         };
         let connect = Connect {
-            host: Some("/"),
+            host: Some(&args.virtual_host),
             login: server.login.as_deref(),
             passcode: server.passcode.as_deref(),
             client_id,

@@ -87,6 +87,9 @@ struct ServerArgs {
     /// Seconds to wait for an answer of the server
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: std::time::Duration,
+    /// The virtual host to be in
+    #[arg(long, value_name = "NAME", default_value = "/")]
+    virtual_host: String,
 }
 
 /// Why a command did not do what it was asked.

@@ -25,8 +25,8 @@ pub use lists::{Composite, Permission, Policy, VirtualTopic};
 pub use load::{Loaded, Place, Problem, Sources, environment};
 pub use render::{help, markdown, sample};
 pub use types::{
-    AnonymousLocal, DeadLetter, Durability, Expired, Forward, GroupPrefix, LogFilter, LogFormat, Nack,
-    Origin, Postfix, QueueName, SlowConsumer, TopicPattern, WhenFull,
+    AnonymousLocal, DeadLetter, Durability, Expired, Forward, GroupPrefix, HostName, LogFilter, LogFormat,
+    Nack, Origin, Postfix, QueueName, SlowConsumer, TopicPattern, WhenFull,
 };
 
 use table::{Field, Table};
