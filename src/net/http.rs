@@ -20,8 +20,8 @@ use sabir_model::clock::Clock;
 
 use super::census::Permit;
 use super::detect::Protocol;
-use super::driver::Transport;
 use super::listener::start;
+use super::reader::Transport;
 use super::socket::{Peer, Prefixed};
 use super::websocket::{self, Subprotocol};
 use super::{SERVER_NAME, Shared};

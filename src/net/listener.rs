@@ -17,8 +17,9 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use super::Shared;
 use super::census::Permit;
 use super::detect::{Detected, PREFIX_BYTES_MAX, Protocol, answer_to_unknown, detect};
-use super::driver::{Driver, Transport};
+use super::driver::Driver;
 use super::http;
+use super::reader::Transport;
 use super::socket::{Peer, PlainWriter, Prefixed, Socket};
 use super::turn_away::{say, turn_away};
 

@@ -11,6 +11,7 @@ mod detect;
 mod driver;
 mod http;
 mod listener;
+mod reader;
 mod socket;
 mod timer;
 mod turn_away;
