@@ -174,7 +174,7 @@ pub(crate) struct Shared {
     pub(crate) policies: Policies,
     pub(crate) limits: BrokerLimits,
     pub(crate) counters: Counters,
-    /// Bytes of messages in memory.
+    /// Bytes of messages in memory; below zero for a moment. Read it by [`Shared::memory`].
     pub(crate) memory: AtomicU64,
     /// Tells tokens of this boot from those of others.
     pub(crate) boot: u32,
@@ -236,18 +236,17 @@ impl Shared {
 
     /// Adds what a batch changed in memory to the account.
     pub(crate) fn account(&self, work: &mut Work) {
-        let change = std::mem::take(&mut work.memory);
-        if change >= 0 {
-            self.memory.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
-        } else {
-            let _ = self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
-                Some(bytes.saturating_sub(change.unsigned_abs()))
-            });
-        }
+        // Wraps on purpose: who settles a message may come here before who sent it, and the sum must be right afterwards.
+        self.memory.fetch_add(std::mem::take(&mut work.memory).cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Bytes of messages in memory.
+    pub(crate) fn memory(&self) -> u64 {
+        u64::try_from(self.memory.load(Ordering::Relaxed).cast_signed()).unwrap_or(0)
     }
 
     pub(crate) fn check_memory(&self) -> Result<(), Refusal> {
-        if self.memory.load(Ordering::Relaxed) < self.limits.memory_bytes_max {
+        if self.memory() < self.limits.memory_bytes_max {
             return Ok(());
         }
         Err(Refusal::new(
@@ -258,7 +257,7 @@ impl Shared {
 
     /// Whether publishers should pause: memory runs low.
     pub(crate) fn memory_is_low(&self) -> bool {
-        self.memory.load(Ordering::Relaxed) > self.limits.memory_bytes_max / 5 * 4
+        self.memory() > self.limits.memory_bytes_max / 5 * 4
     }
 
     /// Tells a connection that a subscription has ended without its doing.
@@ -383,9 +382,14 @@ impl Broker {
                 let mut held = queue.lock();
                 held.core.expire(&queue, &mut work);
                 let idle = now.instant.since(held.core.last_used);
-                matches!(queue.role, Role::Plain)
+                let unused = matches!(queue.role, Role::Plain)
                     && queue.policy.gc_after.is_some_and(|after| idle >= after)
-                    && held.core.is_unused()
+                    && held.core.is_unused();
+                if unused {
+                    // Decided under the lock: nobody can send to it or consume from it any more.
+                    queue.deleted.store(true, Ordering::Release);
+                }
+                unused
             };
             if unused {
                 host.delete_queue(shared, &queue, &mut work);
@@ -466,7 +470,7 @@ impl Broker {
             unrouted: read(&counters.unrouted),
             transactions_committed: read(&counters.transactions_committed),
             transactions_aborted: read(&counters.transactions_aborted),
-            memory_bytes: shared.memory.load(Ordering::Relaxed),
+            memory_bytes: shared.memory(),
             memory_bytes_max: shared.limits.memory_bytes_max,
             topic_subscriptions: shared.hosts.iter().map(|host| host.topics.read().len() as u64).sum(),
             store: shared.store.stats(),

@@ -18,6 +18,7 @@ use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
 use sabir_model::message::{FieldsWriter, Tag};
+use sabir_model::pattern::Pattern;
 use sabir_model::session::{Egress, EgressNote, Host, Now, Settled};
 use sabir_store::{Level, Wake};
 
@@ -91,6 +92,8 @@ pub struct Connection {
     paused_at: Option<u64>,
     pub(crate) subscriptions: HashMap<SubscriptionKey, Subscription, RandomState>,
     pub(crate) to_grant: Vec<SubscriptionKey>,
+    /// Live messages wait until this batch's replies are in.
+    pub(crate) gated: bool,
     transactions: HashMap<TransactionKey, Transaction, RandomState>,
     temporaries: Vec<(Destination, Box<str>)>,
     events: VecDeque<Event>,
@@ -145,6 +148,7 @@ impl Connection {
             paused_at: None,
             subscriptions: HashMap::default(),
             to_grant: Vec::new(),
+            gated: false,
             transactions: HashMap::default(),
             temporaries: Vec::new(),
             events: VecDeque::new(),
@@ -241,8 +245,9 @@ impl Connection {
         self.work.now = now;
         self.run_acks(false);
         self.release();
-        if !replies.is_empty() || !self.to_grant.is_empty() {
-            self.outbox.append_replies(now, replies);
+        if !replies.is_empty() || std::mem::take(&mut self.gated) {
+            self.gated = false;
+            self.outbox.append_replies(now, replies, &self.shared.counters);
             self.work.enlist(&self.outbox);
         }
         self.grant();
@@ -265,14 +270,20 @@ impl Connection {
         self.outbox.set_waker(cx.waker());
         for _ in 0..4 {
             let mut due: Vec<Mark> = Vec::new();
-            let result = self.outbox.poll_flush(cx, now, &mut due);
+            let result = self.outbox.poll_flush(cx, now, &mut due, &self.shared.counters);
             take_due(&self.shared, &mut self.work, self.id, &mut due);
             let more = finish(&self.shared, &mut self.work);
             match result {
                 Poll::Ready(Ok(())) if more => {}
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if more {
+                        // What is left concerns others too and must not wait for this socket.
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         cx.waker().wake_by_ref();
@@ -498,7 +509,7 @@ impl Connection {
         if let [leg] = route.legs.as_slice()
             && leg.queues.is_empty()
             && leg.conditions.is_empty()
-            && leg.unless.is_none()
+            && leg.unless.is_empty()
         {
             fan_out(&self.shared, leg, incoming, &mut self.work);
             return Ok(None);
@@ -675,6 +686,8 @@ impl Connection {
             }
             Kind::Topic => {
                 self.host.temporary_topics.write().remove(destination);
+                // Whoever has sent there remembers the way.
+                self.host.touch(&Pattern::from(destination.clone()));
             }
         }
     }

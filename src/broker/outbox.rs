@@ -26,6 +26,9 @@ use crate::stats::Counters;
 
 /// Slices handed to one write.
 const SLICES_MAX: usize = 64;
+/// Live messages that may wait while a batch's replies are still to come. That is no slowness of the subscriber's, so its
+/// policy does not apply yet.
+const GATED_MAX: usize = 65_536;
 
 /// The way bytes leave; sits inside the outbox's lock.
 pub trait Writer: Send {
@@ -37,6 +40,19 @@ pub trait Writer: Send {
 
     /// Writes by the task that owns the connection, which is woken when it may go on.
     fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+}
+
+/// What became of a queue's delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// It is in the outbox; its bytes end at this offset of everything ever appended.
+    Sent { ends_at: u64 },
+    /// There is no room. The queue is told when there is.
+    NoRoom,
+    /// The protocol's own window is full, or the connection is closing.
+    NoCredit,
+    /// This receiver can never take it.
+    Undeliverable(&'static str),
 }
 
 /// Bounds of one outbox, in bytes and time.
@@ -79,6 +95,8 @@ struct State {
     /// Bytes ever appended and ever written.
     appended: u64,
     written: u64,
+    /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
+    largest: usize,
     marks: VecDeque<(u64, Mark)>,
     waiting: VecDeque<Waiting>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
@@ -88,6 +106,15 @@ struct State {
     progress: Instant,
     failed: Option<Refusal>,
     broken: bool,
+}
+
+impl State {
+    /// Counts what a delivery has added to the `before` bytes that waited.
+    fn count(&mut self, before: usize) {
+        let added = self.chunks.len() - before;
+        self.appended += added as u64;
+        self.largest = self.largest.max(added);
+    }
 }
 
 /// One connection's outgoing side, shared with everybody who delivers to it.
@@ -127,6 +154,7 @@ impl Outbox {
                 chunks: Chunks::new(),
                 appended: 0,
                 written: 0,
+                largest: 0,
                 marks: VecDeque::new(),
                 waiting: VecDeque::new(),
                 gated: false,
@@ -168,32 +196,34 @@ impl Outbox {
         Instant(self.last_written.load(Ordering::Relaxed))
     }
 
-    /// Encodes a delivery from a queue. On [`Admission::Sent`] the offset at which its bytes end is returned too.
-    /// Without room it answers [`Admission::NoCredit`] and remembers to let the queue know.
+    /// Encodes a delivery from a queue. Without room it remembers to let the queue know.
     pub(crate) fn deliver(
         &self,
         now: Now,
         delivery: &Delivery<'_>,
         settles: bool,
         queue: &Arc<Queue>,
-    ) -> (Admission, u64) {
+    ) -> Handed {
         let mut state = self.state.lock();
         let state = &mut *state;
         if state.chunks.len() > self.limits.bytes_soft {
             state.marks.push_back((state.appended, Mark::Resume(Arc::downgrade(queue))));
-            return (Admission::NoCredit, 0);
+            return Handed::NoRoom;
         }
-        let Some(egress) = state.egress.as_mut() else { return (Admission::NoCredit, 0) };
+        let Some(egress) = state.egress.as_mut() else { return Handed::NoCredit };
         let before = state.chunks.len();
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
-        state.appended += (state.chunks.len() - before) as u64;
-        if admission == Admission::Sent
-            && settles
-            && let Some(token) = delivery.token
-        {
-            state.marks.push_back((state.appended, Mark::Settle(token)));
+        state.count(before);
+        match admission {
+            Admission::Sent => {
+                if settles && let Some(token) = delivery.token {
+                    state.marks.push_back((state.appended, Mark::Settle(token)));
+                }
+                Handed::Sent { ends_at: state.appended }
+            }
+            Admission::NoCredit => Handed::NoCredit,
+            Admission::Undeliverable(reason) => Handed::Undeliverable(reason),
         }
-        (admission, state.appended)
     }
 
     /// Encodes a live delivery of a topic; where there is no room it waits, within the policy's bounds.
@@ -211,7 +241,9 @@ impl Outbox {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
             }
-            if state.waiting.len() >= policy.pending_max.max(1) {
+            let most =
+                if state.gated { GATED_MAX.max(policy.pending_max) } else { policy.pending_max.max(1) };
+            if state.waiting.len() >= most {
                 counters.discarded.fetch_add(1, Ordering::Relaxed);
                 match policy.slow_consumer {
                     SlowConsumer::DropNewest => return,
@@ -237,7 +269,7 @@ impl Outbox {
         let before = state.chunks.len();
         // A live subscription settles when its bytes are in the outbox; what this receiver can never take is skipped.
         let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
-        state.appended += (state.chunks.len() - before) as u64;
+        state.count(before);
         match admission {
             Admission::Sent => counters.dispatched.fetch_add(1, Ordering::Relaxed),
             Admission::NoCredit | Admission::Undeliverable(_) => {
@@ -247,14 +279,18 @@ impl Outbox {
     }
 
     /// Encodes as many waiting live deliveries as there is room for.
-    fn refill(&self, now: Now, state: &mut State) {
+    fn refill(&self, now: Now, state: &mut State, counters: &Counters) {
         if state.gated {
             return;
         }
-        let Some(egress) = state.egress.as_mut() else { return };
         while state.chunks.len() <= self.limits.bytes_soft
             && let Some(waiting) = state.waiting.pop_front()
         {
+            let Some(egress) = state.egress.as_mut() else { return };
+            if waiting.message.facts().expires.has_passed(now.wall) {
+                counters.expired.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             let delivery = Delivery {
                 message: &waiting.message,
                 subscription: waiting.subscription,
@@ -265,8 +301,14 @@ impl Outbox {
                 browsed: false,
             };
             let before = state.chunks.len();
-            let _ = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
-            state.appended += (state.chunks.len() - before) as u64;
+            let admission = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
+            state.count(before);
+            match admission {
+                Admission::Sent => counters.dispatched.fetch_add(1, Ordering::Relaxed),
+                Admission::NoCredit | Admission::Undeliverable(_) => {
+                    counters.discarded.fetch_add(1, Ordering::Relaxed)
+                }
+            };
         }
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
@@ -279,7 +321,7 @@ impl Outbox {
     }
 
     /// Appends the batch's own replies, and lets live deliveries pass again.
-    pub(crate) fn append_replies(&self, now: Now, replies: &mut Chunks) {
+    pub(crate) fn append_replies(&self, now: Now, replies: &mut Chunks, counters: &Counters) {
         let mut state = self.state.lock();
         let state = &mut *state;
         if state.egress.is_some() {
@@ -290,8 +332,13 @@ impl Outbox {
         }
         if state.gated {
             state.gated = false;
-            self.refill(now, state);
+            self.refill(now, state, counters);
         }
+    }
+
+    /// Forgets what waits for a subscription that has ended.
+    pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
+        self.state.lock().waiting.retain(|waiting| waiting.subscription != key);
     }
 
     /// Marks the end of what a queue has handed over for the moment, so that it goes on when that is written.
@@ -331,7 +378,7 @@ impl Outbox {
     }
 
     /// Writes what the socket takes at once. Marks that are due go to `due`.
-    pub(crate) fn flush(&self, now: Now, due: &mut Vec<Mark>) -> Flushed {
+    pub(crate) fn flush(&self, now: Now, due: &mut Vec<Mark>, counters: &Counters) -> Flushed {
         let mut state = self.state.lock();
         // Cleared under the lock: whoever appends after this flush enlists the outbox again.
         self.queued.store(false, Ordering::Release);
@@ -341,7 +388,7 @@ impl Outbox {
         }
         loop {
             if state.chunks.is_empty() {
-                self.refill(now, state);
+                self.refill(now, state, counters);
             }
             if state.chunks.is_empty() {
                 break;
@@ -382,6 +429,7 @@ impl Outbox {
         cx: &mut Context<'_>,
         now: Now,
         due: &mut Vec<Mark>,
+        counters: &Counters,
     ) -> Poll<io::Result<()>> {
         let mut state = self.state.lock();
         self.queued.store(false, Ordering::Release);
@@ -392,7 +440,7 @@ impl Outbox {
                 break Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             if state.chunks.is_empty() {
-                self.refill(now, state);
+                self.refill(now, state, counters);
             }
             if state.chunks.is_empty() {
                 break Poll::Ready(Ok(()));
@@ -425,6 +473,9 @@ impl Outbox {
 
     fn wrote(&self, now: Now, state: &mut State, count: usize) {
         state.chunks.consume(count);
+        if state.chunks.is_empty() {
+            state.largest = 0;
+        }
         state.written += count as u64;
         state.progress = now.instant;
         self.last_written.store(now.instant.0, Ordering::Relaxed);
@@ -453,7 +504,8 @@ impl Outbox {
         if let Some(refusal) = &state.failed {
             return Some(refusal.clone());
         }
-        if state.chunks.len() > self.limits.bytes_hard {
+        // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
+        if state.chunks.len() > self.limits.bytes_hard.saturating_add(state.largest) {
             return Some(Refusal::new(
                 Code::SlowConsumer,
                 "more bytes wait for this connection than it may hold",

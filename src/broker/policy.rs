@@ -125,6 +125,23 @@ impl Policies {
         self.entries.push((pattern, Arc::new(policy)));
     }
 
+    /// Whether some policy sends dead letters to `destination`.
+    #[must_use]
+    pub fn sends_dead_letters_to(&self, destination: &Destination) -> bool {
+        let policies = self.entries.iter().map(|(_, policy)| policy).chain([&self.default]);
+        policies.map(|policy| &policy.dead_letters).any(|dead_letters| match dead_letters {
+            DeadLetters::Shared(target) => target == destination,
+            DeadLetters::Individual { prefix, suffix } => {
+                let name = destination.dotted();
+                destination.kind() == Kind::Queue
+                    && prefix.len() + suffix.len() > 0
+                    && name.starts_with(prefix)
+                    && name.ends_with(suffix)
+            }
+            DeadLetters::Discard => false,
+        })
+    }
+
     /// What holds for `destination`.
     #[must_use]
     pub fn lookup(&self, destination: &Destination) -> Arc<Policy> {

@@ -137,10 +137,10 @@ pub(crate) fn enqueue_single(
 pub(crate) fn plan(route: &Route, incoming: &Incoming<'_>, work: &Work, planned: &mut Vec<Planned>) {
     let mut matched: SmallVec<[bool; 4]> = SmallVec::from_elem(false, route.groups);
     for leg in &route.legs {
-        if leg.unless.is_some_and(|group| matched.get(group).copied().unwrap_or(false)) {
+        if leg.unless.iter().any(|group| matched.get(*group).copied().unwrap_or(false)) {
             continue;
         }
-        if leg.queues.is_empty() && leg.live.is_empty() && leg.conditions.is_empty() && leg.group.is_none() {
+        if leg.queues.is_empty() && leg.live.is_empty() && leg.group.is_none() {
             continue;
         }
         let message = build(incoming, leg, work.now.wall);
@@ -150,6 +150,9 @@ pub(crate) fn plan(route: &Route, incoming: &Incoming<'_>, work: &Work, planned:
         }
         if let Some(matched) = leg.group.and_then(|group| matched.get_mut(group)) {
             *matched = true;
+        }
+        if leg.queues.is_empty() && leg.live.is_empty() {
+            continue;
         }
         let queues = leg
             .queues
@@ -215,7 +218,10 @@ pub(crate) fn execute(
     connection: ConnectionId,
     work: &mut Work,
 ) -> Result<Option<Promise>, Failure> {
-    shared.check_memory().map_err(Failure::Refused)?;
+    // What only settles makes room.
+    if !planned.is_empty() {
+        shared.check_memory().map_err(Failure::Refused)?;
+    }
     let mut queues: Vec<Arc<Queue>> =
         planned.iter().flat_map(|p| &p.queues).map(|(q, ..)| Arc::clone(q)).collect();
     queues.extend(settlements.iter().filter_map(|(token, _)| shared.queue(token.queue)));
@@ -316,8 +322,13 @@ pub(crate) fn execute(
         (Some(group), Some(level)) => Some(promise(group.finish(level), level)),
         _ => None,
     };
+    let yielded = std::mem::take(&mut work.yielded);
     for Held { queue, core } in &mut held {
-        core.dispatch(queue, work);
+        if yielded {
+            work.resume.push(Arc::clone(queue));
+        } else {
+            core.dispatch(queue, work);
+        }
     }
     drop(held);
     for one in planned {

@@ -4,13 +4,15 @@
 //! under its own lock (moving a dead letter to another queue) it leaves in the [`Work`] of its caller.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use sabir_model::access::Principal;
 use sabir_model::clock::{Instant, Timestamp};
-use sabir_model::delivery::{Admission, Delivery};
+use sabir_model::delivery::Delivery;
 use sabir_model::destination::Destination;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence, SubscriptionKey};
@@ -19,9 +21,10 @@ use sabir_model::pattern::Pattern;
 use sabir_model::selector::Selector;
 use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_store::Level;
+use smallvec::SmallVec;
 
 use crate::inflight::{InFlight, Slab};
-use crate::outbox::Outbox;
+use crate::outbox::{Handed, Outbox};
 use crate::policy::{Expired, Negative, Policy, SlowConsumer};
 use crate::ready::{Entry, Key, Ready};
 use crate::selection::MessageView;
@@ -30,6 +33,8 @@ use crate::work::{Dead, Work};
 
 /// Messages dispatched under one hold of a queue's lock; the rest follows after others had their turn.
 const DISPATCH_MAX: usize = 256;
+/// Messages held against selectors under one hold of the lock.
+const SCAN_MAX: usize = 16_384;
 /// Messages handed to a browser under one hold of the lock.
 const BROWSE_MAX: usize = 500;
 
@@ -55,7 +60,7 @@ pub(crate) struct Queue {
     pub(crate) policy: Arc<Policy>,
     /// Whether consumers see this queue's name as the destination.
     pub(crate) shows_own_name: bool,
-    /// Whether this is where its own dead letters would go: it has no delivery limit, and what is rejected here ends.
+    /// Whether dead letters come here: it has no delivery limit, and what is rejected here ends.
     pub(crate) holds_dead_letters: bool,
     pub(crate) core: Arc<Mutex<QueueCore>>,
     /// Earliest expiration among its messages, in wall milliseconds; `u64::MAX` if none expires.
@@ -94,13 +99,42 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Credit {
     available: AtomicI64,
-    /// The queues that share it, where there are several.
-    pub(crate) queues: Mutex<Vec<std::sync::Weak<Queue>>>,
+    /// Whether consumers on several queues share it.
+    pub(crate) shared: bool,
+    line: Mutex<Line>,
+}
+
+/// Queues that have something for a subscription whose credit is spent. They are served in turn, so that none with a
+/// backlog keeps the others waiting.
+#[derive(Debug, Default)]
+struct Line {
+    queues: VecDeque<(QueueId, Weak<Queue>)>,
+    known: HashSet<QueueId, RandomState>,
 }
 
 impl Credit {
-    pub(crate) fn new(limit: u32) -> Self {
-        Self { available: AtomicI64::new(i64::from(limit)), queues: Mutex::new(Vec::new()) }
+    pub(crate) fn new(limit: u32, shared: bool) -> Self {
+        Self { available: AtomicI64::new(i64::from(limit)), shared, line: Mutex::default() }
+    }
+
+    /// Puts a queue in line, unless it is there.
+    fn wait(&self, queue: &Arc<Queue>) {
+        let mut line = self.line.lock();
+        if line.known.insert(queue.id) {
+            line.queues.push_back((queue.id, Arc::downgrade(queue)));
+        }
+    }
+
+    /// Takes the queue out of the line whose turn it is.
+    fn next(&self) -> Option<Arc<Queue>> {
+        let mut line = self.line.lock();
+        while let Some((id, queue)) = line.queues.pop_front() {
+            line.known.remove(&id);
+            if let Some(queue) = queue.upgrade() {
+                return Some(queue);
+            }
+        }
+        None
     }
 
     fn take(&self) -> bool {
@@ -109,14 +143,30 @@ impl Credit {
             .is_ok()
     }
 
-    /// Gives one back; true if it had run out, so that other queues may be waiting.
-    fn give(&self) -> bool {
-        self.available.fetch_add(1, Ordering::AcqRel) <= 0
+    /// Gives one back. Where it had run out and others share it, the queue whose turn it is goes on.
+    fn give(&self, work: &mut Work) {
+        if self.available.fetch_add(1, Ordering::AcqRel) <= 0
+            && self.shared
+            && let Some(next) = self.next()
+        {
+            work.resume.push(next);
+            work.yielded = true;
+        }
     }
 
     fn is_spent(&self) -> bool {
         self.available.load(Ordering::Acquire) <= 0
     }
+}
+
+/// What a consumer waits for before it is offered anything again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    No,
+    /// Its outbox had no room; it will say when it has.
+    ForRoom,
+    /// The protocol's own window was full; a settlement opens it.
+    ForWindow,
 }
 
 /// One consumer of one queue.
@@ -130,8 +180,7 @@ pub(crate) struct Consumer {
     pub(crate) priority: i8,
     /// The greeting is out; deliveries may follow.
     pub(crate) granted: bool,
-    /// Its outbox had no room; it will say when it has.
-    pub(crate) waits_for_room: bool,
+    waits: Waits,
     /// Nothing at or before this place matches its selector.
     scanned: Key,
 }
@@ -153,13 +202,13 @@ impl Consumer {
             selector,
             priority,
             granted: false,
-            waits_for_room: false,
+            waits: Waits::No,
             scanned: Key::FIRST,
         }
     }
 
     fn is_available(&self) -> bool {
-        self.granted && !self.waits_for_room && !self.credit.is_spent()
+        self.granted && self.waits == Waits::No && !self.credit.is_spent()
     }
 }
 
@@ -170,6 +219,8 @@ struct Browser {
     subscription: SubscriptionKey,
     left: VecDeque<(Message, u32, bool)>,
     granted: bool,
+    /// Its outbox has had enough; it will say when it has room.
+    waits: bool,
 }
 
 /// What the lock protects.
@@ -183,7 +234,10 @@ pub(crate) struct QueueCore {
     /// Consumers in the order they are served: higher priority first, round-robin within.
     ring: Vec<u32>,
     turn: usize,
+    /// Consumers with a selector.
     selecting: usize,
+    /// Consumers whose credit other queues share.
+    sharing: usize,
     browsers: Vec<Browser>,
     expiring: BTreeSet<(Timestamp, Sequence, Key2)>,
     pub(crate) last_used: Instant,
@@ -220,6 +274,7 @@ impl QueueCore {
             ring: Vec::new(),
             turn: 0,
             selecting: 0,
+            sharing: 0,
             browsers: Vec::new(),
             expiring: BTreeSet::new(),
             last_used: now,
@@ -338,6 +393,7 @@ impl QueueCore {
     /// Adds a consumer and returns its slot.
     pub(crate) fn attach(&mut self, consumer: Consumer) -> u32 {
         self.selecting += usize::from(consumer.selector.is_some());
+        self.sharing += usize::from(consumer.credit.shared);
         let priority = consumer.priority;
         let slot = self.consumers.iter().position(Option::is_none).unwrap_or_else(|| {
             self.consumers.push(None);
@@ -374,8 +430,13 @@ impl QueueCore {
     /// Lets the consumers of a connection go on whose outbox has room again.
     pub(crate) fn room_again(&mut self, connection: ConnectionId) {
         for consumer in self.consumers.iter_mut().flatten() {
-            if consumer.outbox.connection() == connection {
-                consumer.waits_for_room = false;
+            if consumer.outbox.connection() == connection && consumer.waits == Waits::ForRoom {
+                consumer.waits = Waits::No;
+            }
+        }
+        for browser in &mut self.browsers {
+            if browser.outbox.connection() == connection {
+                browser.waits = false;
             }
         }
     }
@@ -394,12 +455,13 @@ impl QueueCore {
     ) {
         let Some(consumer) = self.consumers.get_mut(slot as usize).and_then(Option::take) else { return };
         self.selecting -= usize::from(consumer.selector.is_some());
+        self.sharing -= usize::from(consumer.credit.shared);
         if let Some(at) = self.ring.iter().position(|other| *other == slot) {
             self.ring.remove(at);
         }
         self.turn = 0;
         for held in self.in_flight.remove_consumer(slot) {
-            consumer.credit.give();
+            consumer.credit.give(work);
             let reached = held.ends_at <= written;
             if reached && consumer.settle == SettleMode::Auto {
                 // The socket took it; whoever wrote it just has not come round to settling it yet.
@@ -477,12 +539,11 @@ impl QueueCore {
         let Some(held) = self.in_flight.remove(token.slot, token.generation) else {
             return SettleResult::Unknown;
         };
-        if let Some(consumer) = self.consumer(held.consumer)
-            && consumer.credit.give()
-        {
-            let others = consumer.credit.queues.lock();
-            work.resume
-                .extend(others.iter().filter_map(std::sync::Weak::upgrade).filter(|q| q.id != queue.id));
+        if let Some(consumer) = self.consumer_mut(held.consumer) {
+            consumer.credit.give(work);
+            if consumer.waits == Waits::ForWindow {
+                consumer.waits = Waits::No;
+            }
         }
         let settlement = match (settlement, queue.policy.negative) {
             (Settlement::Negative, Negative::Redeliver) => Settlement::Failed,
@@ -520,14 +581,52 @@ impl QueueCore {
         self.pump_browsers(queue, work);
         if self.selecting > 0 {
             self.dispatch_selecting(queue, work);
-            return;
+        } else {
+            self.dispatch_in_turn(queue, work);
         }
+        if self.sharing > 0 {
+            self.share_credit(queue, work);
+        }
+    }
+
+    /// After settlements: where credit went to another queue, this one goes on after it.
+    pub(crate) fn dispatch_after_settling(&mut self, queue: &Arc<Queue>, work: &mut Work) {
+        if std::mem::take(&mut work.yielded) {
+            work.resume.push(Arc::clone(queue));
+        } else {
+            self.dispatch(queue, work);
+        }
+    }
+
+    /// Takes its place in the line for credit that other queues share, and passes on what it leaves of it.
+    fn share_credit(&self, queue: &Arc<Queue>, work: &mut Work) {
+        for consumer in self.consumers() {
+            if !consumer.credit.shared || !consumer.granted || consumer.waits != Waits::No {
+                continue;
+            }
+            let from = match &consumer.selector {
+                None => Key::FIRST,
+                Some(_) => consumer.scanned.next(),
+            };
+            if self.ready.peek_from(from).is_some() {
+                consumer.credit.wait(queue);
+            }
+            // Looked at after standing in line: credit given back before that has not seen this queue.
+            if !consumer.credit.is_spent()
+                && let Some(next) = consumer.credit.next()
+            {
+                work.resume.push(next);
+            }
+        }
+    }
+
+    fn dispatch_in_turn(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         for _ in 0..DISPATCH_MAX {
             let Some((key, _)) = self.ready.peek_from(Key::FIRST) else { return };
             if self.drop_expired(queue, key, work) {
                 continue;
             }
-            let Some(slot) = self.next_consumer(|_| true) else { return };
+            let Some(slot) = self.next_consumer(None) else { return };
             self.hand_over(queue, key, slot, work);
         }
         self.continue_later(queue, work);
@@ -545,8 +644,10 @@ impl QueueCore {
         let Some(mut from) = self.consumers().filter(|c| c.is_available()).map(|c| c.scanned).min() else {
             return;
         };
+        let mut scanned = 0;
+        let mut wanted: SmallVec<[bool; 32]> = SmallVec::new();
         while let Some((key, entry)) = self.ready.peek_from(from) {
-            from = Key { rank: key.rank, sequence: Sequence(key.sequence.0 + 1) };
+            from = key.next();
             let message = entry.message.clone();
             let redelivered = entry.redelivered;
             let attempt = entry.attempts + 1;
@@ -555,42 +656,53 @@ impl QueueCore {
             }
             let view = MessageView::new(&message, queue.shows_own_name.then_some(&queue.destination))
                 .attempt(attempt, redelivered);
-            let chosen = self.next_consumer(|consumer| match &consumer.selector {
-                None => true,
-                // What lies before its mark did not match it; a group of equal selectors could share one answer.
-                Some(selector) => key > consumer.scanned && selector.matches(&view),
-            });
-            // The marks of those who might have had it, but do not want it, move past it.
-            for consumer in self.consumers.iter_mut().flatten() {
-                if consumer.is_available() && consumer.scanned < key {
-                    let wants = consumer.selector.as_ref().is_none_or(|selector| selector.matches(&view));
-                    if !wants {
-                        consumer.scanned = key;
-                    }
-                }
+            wanted.clear();
+            for consumer in &mut self.consumers {
+                wanted.push(match consumer {
+                    Some(consumer) if consumer.is_available() => match &consumer.selector {
+                        None => true,
+                        // What lies before its mark did not match it; who might have it and does not want it moves
+                        // its mark past it.
+                        Some(_) if key <= consumer.scanned => false,
+                        Some(selector) => {
+                            let wants = selector.matches(&view);
+                            if !wants {
+                                consumer.scanned = key;
+                            }
+                            wants
+                        }
+                    },
+                    _ => false,
+                });
             }
-            if let Some(slot) = chosen {
-                self.hand_over(queue, key, slot, work);
-                handed += 1;
-                if handed >= DISPATCH_MAX {
-                    work.resume.push(Arc::clone(queue));
-                    return;
+            if let Some(slot) = self.next_consumer(Some(&wanted)) {
+                if self.hand_over(queue, key, slot, work) {
+                    handed += 1;
+                } else {
+                    // It is back in its place, and somebody else may want it.
+                    from = key;
                 }
             }
             if !self.consumers().any(Consumer::is_available) {
                 return;
             }
+            scanned += 1;
+            if handed >= DISPATCH_MAX || scanned >= SCAN_MAX {
+                work.resume.push(Arc::clone(queue));
+                return;
+            }
         }
     }
 
-    /// The next consumer in turn, of the highest priority that has one available.
-    fn next_consumer(&mut self, wants: impl Fn(&Consumer) -> bool) -> Option<u32> {
+    /// The next consumer in turn, of the highest priority that has one available; of those `wanted` marks by slot.
+    fn next_consumer(&mut self, wanted: Option<&[bool]>) -> Option<u32> {
+        let wants = |slot: u32| wanted.is_none_or(|by| by.get(slot as usize).copied().unwrap_or(false));
         let count = self.ring.len();
         let mut band: Option<i8> = None;
         // Within the band of the first available consumer the turn goes round; bands are contiguous in the ring.
         for slot in &self.ring {
             let consumer = self.consumers.get(*slot as usize)?.as_ref()?;
-            if consumer.is_available() && wants(consumer) {
+            if consumer.is_available() && wants(*slot) {
                 band = Some(consumer.priority);
                 break;
             }
@@ -600,7 +712,7 @@ impl QueueCore {
             let at = (self.turn + step) % count;
             let slot = *self.ring.get(at)?;
             let consumer = self.consumers.get(slot as usize)?.as_ref()?;
-            if consumer.priority == band && consumer.is_available() && wants(consumer) {
+            if consumer.priority == band && consumer.is_available() && wants(slot) {
                 self.turn = (at + 1) % count;
                 return Some(slot);
             }
@@ -643,16 +755,16 @@ impl QueueCore {
         queue.next_expiry.store(next, Ordering::Release);
     }
 
-    /// Takes the message at `key` out and encodes it for the consumer in `slot`.
-    fn hand_over(&mut self, queue: &Arc<Queue>, key: Key, slot: u32, work: &mut Work) {
-        let Some(entry) = self.take(key) else { return };
+    /// Takes the message at `key` out and encodes it for the consumer in `slot`. False if it is back in its place.
+    fn hand_over(&mut self, queue: &Arc<Queue>, key: Key, slot: u32, work: &mut Work) -> bool {
+        let Some(entry) = self.take(key) else { return true };
         let Some(consumer) = self.consumers.get(slot as usize).and_then(Option::as_ref) else {
             self.insert(queue, key.sequence, entry);
-            return;
+            return false;
         };
         if !consumer.credit.take() {
             self.insert(queue, key.sequence, entry);
-            return;
+            return false;
         }
         let outbox = Arc::clone(&consumer.outbox);
         let (subscription, settle) = (consumer.subscription, consumer.settle);
@@ -671,33 +783,36 @@ impl QueueCore {
             redelivered,
             browsed: false,
         };
-        let (admission, ends_at) = outbox.deliver(work.now, &delivery, settle == SettleMode::Auto, queue);
-        match admission {
-            Admission::Sent => {
+        let handed = outbox.deliver(work.now, &delivery, settle == SettleMode::Auto, queue);
+        match handed {
+            Handed::Sent { ends_at } => {
                 if let Some(held) = self.in_flight.get_mut(place, generation) {
                     held.ends_at = ends_at;
                 }
                 work.dispatched += 1;
                 work.enlist(&outbox);
+                true
             }
-            Admission::NoCredit => {
+            Handed::NoRoom | Handed::NoCredit => {
                 if let Some(held) = self.in_flight.remove(place, generation) {
                     self.insert(queue, held.sequence, held.entry);
                 }
                 if let Some(consumer) = self.consumer_mut(slot) {
-                    consumer.credit.give();
-                    consumer.waits_for_room = true;
+                    consumer.waits = if handed == Handed::NoRoom { Waits::ForRoom } else { Waits::ForWindow };
+                    consumer.credit.give(work);
                 }
                 // Its flush is what makes room, so see that there is one.
                 work.enlist(&outbox);
+                false
             }
-            Admission::Undeliverable(reason) => {
+            Handed::Undeliverable(reason) => {
                 if let Some(consumer) = self.consumer_mut(slot) {
-                    consumer.credit.give();
+                    consumer.credit.give(work);
                 }
                 if let Some(held) = self.in_flight.remove(place, generation) {
                     self.bury(queue, held.sequence, held.entry, reason, work);
                 }
+                true
             }
         }
     }
@@ -730,7 +845,8 @@ impl QueueCore {
             })
             .map(|(_, message, attempts, redelivered)| (message, attempts, redelivered))
             .collect();
-        self.browsers.push(Browser { outbox: Arc::clone(outbox), subscription, left, granted: false });
+        let outbox = Arc::clone(outbox);
+        self.browsers.push(Browser { outbox, subscription, left, granted: false, waits: false });
     }
 
     pub(crate) fn grant_browser(&mut self, connection: ConnectionId, subscription: SubscriptionKey) {
@@ -749,7 +865,7 @@ impl QueueCore {
 
     fn pump_browsers(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         for browser in &mut self.browsers {
-            if !browser.granted {
+            if !browser.granted || browser.waits {
                 continue;
             }
             let mut shown = 0;
@@ -765,9 +881,13 @@ impl QueueCore {
                     redelivered: *redelivered,
                     browsed: true,
                 };
-                let (admission, _) = browser.outbox.deliver(work.now, &delivery, false, queue);
-                if admission == Admission::NoCredit {
-                    break;
+                match browser.outbox.deliver(work.now, &delivery, false, queue) {
+                    Handed::Sent { .. } | Handed::Undeliverable(_) => {}
+                    Handed::NoRoom => {
+                        browser.waits = true;
+                        break;
+                    }
+                    Handed::NoCredit => break,
                 }
                 browser.left.pop_front();
                 shown += 1;
@@ -775,6 +895,7 @@ impl QueueCore {
             if browser.left.is_empty() {
                 browser.outbox.browsed(browser.subscription);
             } else if shown == BROWSE_MAX {
+                browser.waits = true;
                 browser.outbox.resume_when_written(queue);
             }
             work.enlist(&browser.outbox);
@@ -786,13 +907,21 @@ impl QueueCore {
     pub(crate) fn clear(&mut self, work: &mut Work) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
         work.memory -= self.bytes.cast_signed();
         self.bytes = 0;
-        self.ready = Ready::default();
-        self.in_flight = Slab::default();
+        self.ready = Ready::new(false);
+        for held in std::mem::take(&mut self.in_flight).iter() {
+            if let Some(consumer) = self.consumer(held.consumer) {
+                consumer.credit.give(work);
+            }
+        }
+        work.yielded = false;
         self.expiring.clear();
-        self.browsers.clear();
         self.ring.clear();
         self.selecting = 0;
-        self.consumers.drain(..).flatten().map(|consumer| (consumer.outbox, consumer.subscription)).collect()
+        self.sharing = 0;
+        let browsers = self.browsers.drain(..).map(|browser| (browser.outbox, browser.subscription));
+        // A subscription over several queues goes on with the others.
+        let consumers = self.consumers.drain(..).flatten().filter(|consumer| !consumer.credit.shared);
+        consumers.map(|consumer| (consumer.outbox, consumer.subscription)).chain(browsers).collect()
     }
 
     pub(crate) fn stats(&self, queue: &Queue, host: &str) -> QueueStats {

@@ -33,6 +33,11 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) const FIRST: Self = Self { rank: 0, sequence: Sequence(0) };
+
+    /// The place right behind this one.
+    pub(crate) fn next(self) -> Self {
+        Self { rank: self.rank, sequence: Sequence(self.sequence.0 + 1) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -151,7 +156,7 @@ impl Ready {
         let mut next = Some(Key::FIRST);
         std::iter::from_fn(move || {
             let (key, entry) = self.peek_from(next?)?;
-            next = Some(Key { rank: key.rank, sequence: Sequence(key.sequence.0 + 1) });
+            next = Some(key.next());
             Some((key, entry))
         })
     }

@@ -20,7 +20,7 @@ use crate::queue::{Consumer, Credit, Queue, QueueCore, Role};
 use crate::recovery::{
     COUNTER_NEXT_QUEUE, QUEUE_IDS_RESERVED, TABLE_COUNTERS, TABLE_GROUPS, TABLE_QUEUES, encode_queue,
 };
-use crate::work::Work;
+use crate::work::{Work, finish};
 use sabir_model::settlement::SettleMode;
 
 /// Shards of the generation counters by which cached routes are found stale.
@@ -73,8 +73,10 @@ impl Wildcard {
         if self.closed.load(Ordering::Acquire) || joined.iter().any(|(known, _)| known.id == queue.id) {
             return;
         }
-        self.credit.queues.lock().push(Arc::downgrade(queue));
         let mut held = queue.lock();
+        if queue.deleted.load(Ordering::Acquire) {
+            return;
+        }
         let consumer = Consumer::new(
             Arc::clone(&self.outbox),
             self.subscription,
@@ -88,6 +90,7 @@ impl Wildcard {
             held.core.grant(slot);
             work.resume.push(Arc::clone(queue));
         }
+        joined.retain(|(known, _)| !known.deleted.load(Ordering::Acquire));
         joined.push((Arc::clone(queue), slot));
     }
 }
@@ -191,7 +194,8 @@ impl VirtualHost {
 
     /// An existing queue.
     pub(crate) fn find_queue(&self, destination: &Destination) -> Option<Arc<Queue>> {
-        self.queues.read().get(destination).map(Arc::clone)
+        let queues = self.queues.read();
+        queues.get(destination).filter(|queue| !queue.deleted.load(Ordering::Acquire)).map(Arc::clone)
     }
 
     /// The queue of this name, made if it is new, for the broker's own needs.
@@ -211,7 +215,8 @@ impl VirtualHost {
         }
         let queue = {
             let mut queues = self.queues.write();
-            if let Some(queue) = queues.get(destination) {
+            // One that is being deleted makes way; who deletes it takes out of the maps only what it put there.
+            if let Some(queue) = queues.get(destination).filter(|q| !q.deleted.load(Ordering::Acquire)) {
                 return Ok(Arc::clone(queue));
             }
             let queue = self.make_queue(shared, destination.clone(), role, None)?;
@@ -273,8 +278,8 @@ impl VirtualHost {
         for wildcard in matching {
             wildcard.join(queue, &mut work);
         }
-        // Nothing is in the queue yet; its first message dispatches.
-        work.resume.clear();
+        // Somebody may have found the queue and sent to it before its consumers had joined.
+        while finish(shared, &mut work) {}
     }
 
     /// Existing queues that match a pattern, in the order of their names.
@@ -358,16 +363,9 @@ impl Shared {
         policy: Arc<crate::policy::Policy>,
         next: Sequence,
     ) -> Arc<Queue> {
-        use crate::policy::DeadLetters;
         // A queue of dead letters has no delivery limit: there is nowhere further to go.
-        let holds_dead_letters = match &policy.dead_letters {
-            DeadLetters::Shared(target) => *target == destination,
-            DeadLetters::Individual { prefix, suffix } => {
-                let name = destination.dotted();
-                prefix.len() + suffix.len() > 0 && name.starts_with(prefix) && name.ends_with(suffix)
-            }
-            DeadLetters::Discard => false,
-        };
+        let holds_dead_letters =
+            matches!(role, Role::Plain) && self.policies.sends_dead_letters_to(&destination);
         let shows_own_name = match role {
             Role::Plain => {
                 let group = self.rules.group_queue(destination.canonical());

@@ -39,10 +39,10 @@ pub(crate) struct Leg {
     pub(crate) head: Vec<u8>,
     /// All of these must match.
     pub(crate) conditions: SmallVec<[Arc<Selector>; 1]>,
-    /// If it passes its conditions, this group has a match.
+    /// If it passes its conditions, this group has a match. Such a leg delivers nothing itself.
     pub(crate) group: Option<usize>,
-    /// Only if this group has no match.
-    pub(crate) unless: Option<usize>,
+    /// Only if none of these groups has a match.
+    pub(crate) unless: SmallVec<[usize; 1]>,
     pub(crate) queues: SmallVec<[QueueTarget; 1]>,
     pub(crate) live: Vec<Arc<Live>>,
     /// The policy of the topic, for live subscribers.
@@ -118,7 +118,7 @@ pub(crate) fn resolve(
     }
     let Resolver { legs, groups, ruled, .. } = resolver;
     let single = match legs.as_slice() {
-        [leg] if leg.conditions.is_empty() && leg.unless.is_none() && leg.live.is_empty() => {
+        [leg] if leg.conditions.is_empty() && leg.unless.is_empty() && leg.live.is_empty() => {
             match leg.queues.as_slice() {
                 [target]
                     if target.selector.is_none()
@@ -145,8 +145,7 @@ pub(crate) fn resolve(
 #[derive(Clone, Default)]
 struct Place {
     conditions: SmallVec<[Arc<Selector>; 1]>,
-    group: Option<usize>,
-    unless: Option<usize>,
+    unless: SmallVec<[usize; 1]>,
 }
 
 struct Resolver<'a> {
@@ -184,7 +183,7 @@ impl Resolver<'_> {
         original: Option<&str>,
         place: Place,
     ) -> Result<(), Refusal> {
-        let (shared, rules) = (self.shared, &self.shared.rules);
+        let rules = &self.shared.rules;
         let forwarded = original.map_or_else(|| target.to_string(), str::to_owned);
         if let (Kind::Queue, false, Some(mirror)) =
             (target.kind(), target.is_temporary(), &rules.mirrored_queues)
@@ -194,37 +193,49 @@ impl Resolver<'_> {
             let topic = Destination::from_dotted(Kind::Topic, false, &name)?;
             self.expand(&topic, Some(&forwarded), place.clone())?;
         }
-        let mut own = place;
+        let mut unless = place.unless.clone();
+        let mut keeps = true;
         for rule in rules.composites.iter().filter(|rule| rule.name.matches(target.as_ref())) {
             self.ruled = true;
-            let group = self.groups;
-            self.groups += 1;
+            let group = rule.send_when_not_matched.then_some(self.groups);
+            self.groups += usize::from(rule.send_when_not_matched);
             for forward in &rule.forward_to {
-                let mut place = Place { group: Some(group), ..own.clone() };
+                let mut place = place.clone();
                 place.conditions.extend(forward.selector.clone());
+                if group.is_some() {
+                    // What the target makes of the message, being subject to rules itself, is another matter.
+                    self.legs.push(Leg { group, ..self.leg(target, original, &place) });
+                }
                 self.expand(&forward.destination, Some(&forwarded), place)?;
             }
-            if rule.send_when_not_matched {
-                own.unless = Some(group);
-            } else if rule.forward_only {
-                return Ok(());
+            match group {
+                Some(group) => unless.push(group),
+                None => keeps &= !rule.forward_only,
             }
         }
-        let mut leg = Leg {
-            head: head(target, original),
-            conditions: own.conditions,
-            group: own.group,
-            unless: own.unless,
-            queues: SmallVec::new(),
-            live: Vec::new(),
-            policy: shared.policies.lookup(target),
-        };
+        if !keeps {
+            return Ok(());
+        }
+        let mut leg = Leg { unless, ..self.leg(target, original, &place) };
         match target.kind() {
             Kind::Queue => leg.queues.push(plain(self.queue(target)?)),
             Kind::Topic => self.topic(target, &mut leg)?,
         }
         self.legs.push(leg);
         Ok(())
+    }
+
+    /// A leg that nothing receives yet.
+    fn leg(&self, target: &Destination, original: Option<&str>, place: &Place) -> Leg {
+        Leg {
+            head: head(target, original),
+            conditions: place.conditions.clone(),
+            group: None,
+            unless: place.unless.clone(),
+            queues: SmallVec::new(),
+            live: Vec::new(),
+            policy: self.shared.policies.lookup(target),
+        }
     }
 
     fn queue(&self, target: &Destination) -> Result<Arc<Queue>, Refusal> {

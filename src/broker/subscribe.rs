@@ -71,6 +71,9 @@ impl Connection {
             }
             None => None,
         };
+        // A live message published from now on must not overtake the replies of this very batch.
+        self.gated = true;
+        self.outbox.gate();
         let mut terms = Terms { request, selector, credit: None };
         let mut subscription = Subscription { key: request.key, parts: Vec::new() };
         let mut newest = None;
@@ -86,8 +89,6 @@ impl Connection {
         }
         self.subscriptions.insert(request.key, subscription);
         self.to_grant.push(request.key);
-        // Live messages published later in this very batch must not overtake its replies.
-        self.outbox.gate();
         Ok(newest)
     }
 
@@ -119,7 +120,11 @@ impl Connection {
 
     fn credit(&self, terms: &mut Terms<'_>, policy: Option<u32>, default: u32) -> Arc<Credit> {
         let limit = terms.request.credit.or(policy).unwrap_or(default).max(1);
-        Arc::clone(terms.credit.get_or_insert_with(|| Arc::new(Credit::new(limit))))
+        let shared = match terms.request.patterns {
+            [one] => one.kind() == Kind::Queue && one.as_literal().is_none(),
+            _ => true,
+        };
+        Arc::clone(terms.credit.get_or_insert_with(|| Arc::new(Credit::new(limit, shared))))
     }
 
     fn consumer(&self, terms: &Terms<'_>, credit: Arc<Credit>, selector: Option<Arc<Selector>>) -> Consumer {
@@ -160,24 +165,30 @@ impl Connection {
                     wildcard.join(&queue, &mut self.work);
                 }
             }
-            self.host.declare_group(&self.shared, pattern);
+            // The group's queues come into being as topics are used, in the name of who declared it.
+            if self.shared.authorizer.allows(&self.principal, Action::Create, Resource::Pattern(pattern)) {
+                self.host.declare_group(&self.shared, pattern);
+            }
             subscription.parts.push(Part::Wildcard(wildcard, handle));
             return Ok(());
         };
-        let queue = self.queue_to_consume(destination, terms.request)?;
-        check_owner(&queue, self.id, &self.principal)?;
+        let mut held = loop {
+            let queue = self.queue_to_consume(destination, terms.request)?;
+            check_owner(&queue, self.id, &self.principal)?;
+            let held = queue.lock();
+            // It may have been deleted since it was found; the name then stands for another queue.
+            if !queue.deleted.load(Ordering::Acquire) {
+                break held;
+            }
+        };
+        let queue = Arc::clone(&held.queue);
         if terms.request.browse {
-            let selector = terms.selector.as_deref();
-            queue.lock().core.browse(&self.outbox, terms.request.key, selector, &queue);
+            held.core.browse(&self.outbox, terms.request.key, terms.selector.as_deref(), &queue);
             subscription.parts.push(Part::Browser(queue));
             return Ok(());
         }
         let credit = self.credit(terms, queue.policy.prefetch, prefetch);
-        if terms.request.patterns.len() > 1 {
-            credit.queues.lock().push(Arc::downgrade(&queue));
-        }
-        let consumer = self.consumer(terms, credit, terms.selector.clone());
-        let slot = queue.lock().core.attach(consumer);
+        let slot = held.core.attach(self.consumer(terms, credit, terms.selector.clone()));
         subscription.parts.push(Part::Queue(queue, slot));
         Ok(())
     }
@@ -384,6 +395,7 @@ impl Connection {
                 Part::Live(handle, pattern) => {
                     self.host.topics.write().remove(handle);
                     self.host.touch(&pattern);
+                    self.outbox.forget_waiting(subscription.key);
                 }
                 Part::Window(queue, _, handle, pattern) => {
                     self.host.topics.write().remove(handle);

@@ -59,8 +59,8 @@ impl Transaction {
         items_max: usize,
     ) -> Result<(), Refusal> {
         let body = publish.body.as_slice();
-        self.bytes += publish.fields.len() + body.len();
-        if self.bytes > bytes_max {
+        let bytes = self.bytes.saturating_add(publish.fields.len() + body.len());
+        if bytes > bytes_max {
             let sentence = format!("a transaction may hold {bytes_max} bytes; this one would hold more");
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
@@ -68,6 +68,7 @@ impl Transaction {
             let sentence = format!("a transaction may hold {items_max} sends and acknowledgements");
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
+        self.bytes = bytes;
         let mut facts = publish.facts;
         facts.id = id;
         if facts.timestamp == Timestamp::default() {

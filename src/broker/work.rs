@@ -1,11 +1,14 @@
 //! What one batch leaves to be done once locks are released: dead letters, queues to go on with, outboxes to flush.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
 use sabir_model::clock::Timestamp;
 use sabir_model::command::Promise;
 use sabir_model::delivery::EncodeCache;
-use sabir_model::destination::{Destination, Kind};
+use sabir_model::destination::{Destination, DestinationRef, Kind};
 use sabir_model::headers::ValueRef;
 use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence};
 use sabir_model::message::{Body, Facts, Field, FieldsWriter, Message, Tag};
@@ -16,7 +19,7 @@ use sabir_store::Level;
 use crate::broker::Shared;
 use crate::outbox::{Mark, Outbox};
 use crate::policy::DeadLetters;
-use crate::queue::{Queue, SettleResult, count};
+use crate::queue::{Held, Queue, Role, SettleResult, count};
 use crate::ready::Entry;
 
 /// Outboxes flushed by the thread that filled them; further ones are left to their owners.
@@ -38,6 +41,8 @@ pub(crate) struct Work {
     pub(crate) dirty: Vec<Arc<Outbox>>,
     pub(crate) dead: Vec<Dead>,
     pub(crate) resume: Vec<Arc<Queue>>,
+    /// Shared credit that was given back is on its way to another queue.
+    pub(crate) yielded: bool,
     pub(crate) expired_logged: Vec<(QueueId, Sequence)>,
     pub(crate) cache: EncodeCache,
     /// Change of the bytes held in memory.
@@ -58,6 +63,7 @@ impl Work {
             dirty: Vec::new(),
             dead: Vec::new(),
             resume: Vec::new(),
+            yielded: false,
             expired_logged: Vec::new(),
             cache: EncodeCache::new(),
             memory: 0,
@@ -100,7 +106,9 @@ pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
     for _ in 0..ROUNDS_MAX {
         log_expired(shared, work);
         bury(shared, work);
-        for queue in std::mem::take(&mut work.resume) {
+        let mut resume = std::mem::take(&mut work.resume);
+        once_each(&mut resume);
+        for queue in resume {
             let mut held = queue.lock();
             held.core.dispatch(&queue, work);
         }
@@ -116,6 +124,14 @@ pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
     !work.is_done()
 }
 
+/// Keeps the first mention of each queue.
+fn once_each(queues: &mut Vec<Arc<Queue>>) {
+    if queues.len() > 1 {
+        let mut seen: HashSet<QueueId, RandomState> = HashSet::default();
+        queues.retain(|queue| seen.insert(queue.id));
+    }
+}
+
 fn flush(shared: &Shared, work: &mut Work) {
     let Work { dirty, due, settled, resume, now, .. } = work;
     for (index, outbox) in dirty.drain(..).enumerate() {
@@ -123,7 +139,7 @@ fn flush(shared: &Shared, work: &mut Work) {
             outbox.wake_owner();
             continue;
         }
-        outbox.flush(*now, due);
+        outbox.flush(*now, due, &shared.counters);
         sort_marks(shared, outbox.connection(), due, settled, resume);
     }
 }
@@ -148,9 +164,7 @@ fn sort_marks(
             Mark::Resume(queue) => {
                 if let Some(queue) = queue.upgrade() {
                     queue.core.lock().room_again(connection);
-                    if !resume.iter().any(|known| known.id == queue.id) {
-                        resume.push(queue);
-                    }
+                    resume.push(queue);
                 }
             }
         }
@@ -198,7 +212,7 @@ pub(crate) fn settle(
         }
     }
     let promise = log_settled(shared, queue.id, &mut acks, &attempts, level);
-    held.core.dispatch(queue, work);
+    held.core.dispatch_after_settling(queue, work);
     promise
 }
 
@@ -259,14 +273,15 @@ fn bury(shared: &Shared, work: &mut Work) {
             DeadLetters::Shared(destination) => Some(destination.clone()),
             DeadLetters::Individual { prefix, suffix } => {
                 let name = match &dead.queue.role {
-                    crate::queue::Role::Durable { client_id, name, .. } => format!("{client_id}.{name}"),
-                    _ => dead.queue.destination.dotted(),
+                    Role::Durable { client_id, name, .. } => format!("{client_id}.{name}"),
+                    Role::Window => sent_to(&dead.entry.message).map_or_else(String::new, |to| to.dotted()),
+                    Role::Plain | Role::Temporary(_) => dead.queue.destination.dotted(),
                 };
                 Destination::from_dotted(Kind::Queue, false, &format!("{prefix}{name}{suffix}")).ok()
             }
         };
         let target = target.filter(|_| !dead.queue.holds_dead_letters);
-        let target = target.and_then(|target| shared.host_of(&dead.queue).queue_for_broker(shared, &target));
+        let target = target.and_then(|target| living(shared, &dead.queue, &target));
         crate::stats::add(&shared.counters.dead_lettered, 1);
         let Some(target) = target else {
             if dead.entry.logged {
@@ -276,10 +291,11 @@ fn bury(shared: &Shared, work: &mut Work) {
             }
             continue;
         };
+        let Held { queue: target, core } = target;
+        let mut core = core;
         let message = dead_letter(&dead, &target.destination, work.now.wall);
         let logged = message.facts().persistent && target.logs();
-        let mut held = target.lock();
-        let sequence = held.core.take_sequence();
+        let sequence = core.take_sequence();
         if logged {
             match crate::publish::begin(shared, message.memory() as u64) {
                 Ok(mut group) => {
@@ -291,9 +307,11 @@ fn bury(shared: &Shared, work: &mut Work) {
                 }
                 Err(_) => {
                     // No room to move it: it stays where it was, and the next failure tries again.
-                    drop(held);
+                    drop(core);
                     let mut source = dead.queue.lock();
-                    source.core.enqueue(&dead.queue, dead.sequence, dead.entry, work);
+                    if !dead.queue.deleted.load(Ordering::Acquire) {
+                        source.core.enqueue(&dead.queue, dead.sequence, dead.entry, work);
+                    }
                     continue;
                 }
             }
@@ -303,9 +321,24 @@ fn bury(shared: &Shared, work: &mut Work) {
             group.finish(Level::Os);
         }
         let entry = Entry { message, attempts: 0, logged, redelivered: false };
-        held.core.enqueue(&target, sequence, entry, work);
-        held.core.dispatch(&target, work);
+        core.enqueue(&target, sequence, entry, work);
+        core.dispatch(&target, work);
     }
+}
+
+/// The queue for dead letters of another, locked, and not deleted since it was found.
+fn living(shared: &Shared, source: &Queue, target: &Destination) -> Option<Held> {
+    let host = shared.host_of(source);
+    loop {
+        let held = host.queue_for_broker(shared, target)?.lock();
+        if !held.queue.deleted.load(Ordering::Acquire) {
+            return Some(held);
+        }
+    }
+}
+
+fn sent_to(message: &Message) -> Option<Destination> {
+    message.destination().map(DestinationRef::to_owned)
 }
 
 /// The dead letter: the message, where it died, why, after how many attempts, and what was known from earlier deaths.
@@ -313,7 +346,13 @@ fn dead_letter(dead: &Dead, target: &Destination, now: Timestamp) -> Message {
     let old = &dead.entry.message;
     let mut fields = FieldsWriter::new();
     fields.destination(Tag::Destination, target);
-    fields.field(Tag::OriginalDestination, dead.queue.title().as_bytes());
+    // Where it can be sent again: a subscription's backlog has no name to send to.
+    let source = match dead.queue.role {
+        Role::Plain | Role::Temporary(_) => None,
+        Role::Durable { .. } | Role::Window => sent_to(old),
+    };
+    let source = source.map_or_else(|| dead.queue.title(), |topic| topic.to_string());
+    fields.field(Tag::OriginalDestination, source.as_bytes());
     let mut history = String::new();
     let mut earlier = (None, None);
     for field in old.fields() {
