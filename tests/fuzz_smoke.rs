@@ -2,7 +2,8 @@
 //!
 //! How long is a matter of taste, not of correctness: `SABIR_FUZZ_SECONDS` (default 60) is shared by all targets. The
 //! seeds are fixed, so a failure comes again; the input that caused it is printed.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![expect(clippy::disallowed_methods, reason = "runs for as long as it is told")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -36,9 +37,30 @@ impl Random {
 
 /// Words that mean something to some target: mutations that use them reach further than single bytes do.
 const WORDS: [&[u8]; 24] = [
-    b"\0", b"\n", b"\r\n", b":", b"\\n", b"\\c", b"\\t", b"SEND\n", b"ACK\n", b"NACK\n", b"SUBSCRIBE\n", b"BEGIN\n",
-    b"content-length:", b"-1", b"18446744073709551616", b"receipt:r\n", b"transaction:t\n", b"/temp-queue/x",
-    b" AND ", b"(", b"'", b" LIKE '%", b"\xff\xfe", b"\xf0\x9f\x98\x80",
+    b"\0",
+    b"\n",
+    b"\r\n",
+    b":",
+    b"\\n",
+    b"\\c",
+    b"\\t",
+    b"SEND\n",
+    b"ACK\n",
+    b"NACK\n",
+    b"SUBSCRIBE\n",
+    b"BEGIN\n",
+    b"content-length:",
+    b"-1",
+    b"18446744073709551616",
+    b"receipt:r\n",
+    b"transaction:t\n",
+    b"/temp-queue/x",
+    b" AND ",
+    b"(",
+    b"'",
+    b" LIKE '%",
+    b"\xff\xfe",
+    b"\xf0\x9f\x98\x80",
 ];
 
 fn mutate(seed: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {

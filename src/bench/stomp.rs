@@ -1,4 +1,5 @@
 //! `sabir bench stomp`: producers and consumers over plain sockets, a bounded number of messages in flight.
+#![expect(clippy::disallowed_methods, reason = "measures time")]
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

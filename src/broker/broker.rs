@@ -366,7 +366,7 @@ impl Broker {
         for waker in std::mem::take(&mut *shared.paused.lock()) {
             waker.wake();
         }
-        if ticks % TICKS_PER_SWEEP != 0 {
+        if !ticks.is_multiple_of(TICKS_PER_SWEEP) {
             return;
         }
         let mut work = Work::new(now);

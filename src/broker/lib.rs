@@ -6,7 +6,6 @@
 //! Lock order: maps of a virtual host → queues in ascending id → the journal's buffer → outbox → chunk pool.
 
 mod blocking;
-#[expect(clippy::module_inception, reason = "the broker is what this crate is about")]
 mod broker;
 mod connection;
 mod inflight;

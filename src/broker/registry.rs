@@ -97,6 +97,9 @@ impl Wildcard {
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
+/// Client id and name of a durable subscription.
+pub(crate) type DurableKey = (Box<str>, Box<str>);
+
 /// One virtual host.
 pub(crate) struct VirtualHost {
     pub(crate) name: Box<str>,
@@ -104,7 +107,7 @@ pub(crate) struct VirtualHost {
     /// Lasting queues by name, for patterns over them.
     pub(crate) names: RwLock<NameIndex<Arc<Queue>>>,
     pub(crate) topics: RwLock<TopicTable<Interest>>,
-    pub(crate) durables: Mutex<Map<(Box<str>, Box<str>), Durable>>,
+    pub(crate) durables: Mutex<Map<DurableKey, Durable>>,
     pub(crate) wildcards: RwLock<TopicTable<Arc<Wildcard>>>,
     /// Groups declared by wildcard subscriptions over virtual topics; they outlive the subscriptions.
     pub(crate) groups: RwLock<Vec<Pattern>>,

@@ -2,6 +2,7 @@
 //!
 //! It is coarse. The ticker moves it every 100 ms, and a connection's task moves it when it is woken, so that a busy
 //! server reads milliseconds and an idle one costs nothing. Nobody asks the machine for the time per message.
+#![expect(clippy::disallowed_methods, reason = "the clock that everything else asks")]
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -4,6 +4,10 @@
 //! [users]
 //! "alice" = "$argon2id$v=19$m=19456,t=2,p=1$…"
 //! ```
+#![expect(
+    clippy::disallowed_methods,
+    reason = "`sabir user` replaces the users file as a whole, and surely; the log has no part in it"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The disk as the store sees it: a narrow trait, and its real implementation. Nothing else in the store names
 //! `std::fs` or the machine's clock, so the whole store runs over [`crate::fault_fs::FaultFs`] too.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![expect(clippy::disallowed_methods, reason = "the one place where the log meets the disk and its time")]
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -1,4 +1,8 @@
 //! A server process of one test's own, on ports that the system chose.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "waits for a process; what it has said is kept until it is looked at"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

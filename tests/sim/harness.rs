@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sabir_broker::{Broker, BrokerLimits, BrokerOptions, Connection, ConnectionInfo, OpenError, Policies, Rules, Writer};
+use sabir_broker::{
+    Broker, BrokerLimits, BrokerOptions, Connection, ConnectionInfo, OpenError, Policies, Rules, Writer,
+};
 use sabir_model::access::{Action, Attempt, Authenticator, Authorizer, Principal, Resource};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::{Clock, ManualClock, Timestamp};
 use sabir_model::error::Refusal;
 use sabir_model::limits::Limits;
 use sabir_model::session::{Flow, Input, Now, Session};
-use sabir_stomp::client::{self, Connect, Decoder, Version};
 use sabir_stomp::StompSession;
+use sabir_stomp::client::{self, Connect, Decoder, Version};
 use sabir_store::StoreOptions;
 use sabir_store::fault_fs::FaultFs;
 
@@ -35,13 +37,13 @@ impl Authorizer for Everybody {
 }
 
 /// A broker over a simulated disk.
-pub struct World {
+pub(crate) struct World {
     broker: Broker,
     clock: Arc<ManualClock>,
 }
 
 impl World {
-    pub fn open(disk: FaultFs) -> Result<Self, OpenError> {
+    pub(crate) fn open(disk: FaultFs) -> Result<Self, OpenError> {
         let clock = Arc::new(ManualClock::starting_at(Timestamp(1_700_000_000_000)));
         let mut store = StoreOptions::new("/sim");
         store.manual = true;
@@ -62,7 +64,7 @@ impl World {
     }
 
     /// A connection that has introduced itself; `None` if the broker does not answer any more.
-    pub fn connect(&self, headers: &[(&str, &str)]) -> Option<Client> {
+    pub(crate) fn connect(&self, headers: &[(&str, &str)]) -> Option<Client> {
         let wire = Arc::new(Mutex::new(Vec::new()));
         let (session, egress) = sabir_stomp::open(Arc::new(Limits::default()), "sim", self.clock.now());
         let info =
@@ -106,13 +108,13 @@ impl Writer for Wire {
 
 /// A message a client received.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     pub body: String,
     pub ack: String,
 }
 
 /// A STOMP client and the broker's session that serves it.
-pub struct Client {
+pub(crate) struct Client {
     connection: Connection,
     session: StompSession,
     broker: Broker,
@@ -200,24 +202,24 @@ impl Client {
         None
     }
 
-    pub fn send_frame(&mut self, command: &str, headers: &[(&str, &str)]) {
+    pub(crate) fn send_frame(&mut self, command: &str, headers: &[(&str, &str)]) {
         let mut out = Vec::new();
         client::frame(&mut out, Version::V12, command, headers.iter().copied(), None);
         self.feed(&out);
     }
 
-    pub fn send(&mut self, destination: &str, body: &str, headers: &[(&str, &str)]) {
+    pub(crate) fn send(&mut self, destination: &str, body: &str, headers: &[(&str, &str)]) {
         let mut out = Vec::new();
         client::send(&mut out, Version::V12, destination, headers, body.as_bytes());
         self.feed(&out);
     }
 
-    pub fn subscribe(&mut self, destination: &str, ack: &str) {
+    pub(crate) fn subscribe(&mut self, destination: &str, ack: &str) {
         self.send_frame("SUBSCRIBE", &[("id", "0"), ("destination", destination), ("ack", ack)]);
     }
 
     /// Waits for a receipt.
-    pub fn receipt(&mut self, id: &str) -> Option<()> {
+    pub(crate) fn receipt(&mut self, id: &str) -> Option<()> {
         self.turn_until(|client| client.receipts.iter().any(|known| known == id))?;
         let at = self.receipts.iter().position(|known| known == id)?;
         self.receipts.remove(at);
@@ -225,13 +227,13 @@ impl Client {
     }
 
     /// Waits for this many messages.
-    pub fn messages(&mut self, count: usize) -> Option<Vec<Received>> {
+    pub(crate) fn messages(&mut self, count: usize) -> Option<Vec<Received>> {
         self.turn_until(|client| client.messages.len() >= count)?;
         Some(self.messages.drain(..count).collect())
     }
 
     /// All messages that come.
-    pub fn drain(&mut self) -> Vec<Received> {
+    pub(crate) fn drain(&mut self) -> Vec<Received> {
         for _ in 0..5 {
             self.broker.store().turn();
             self.pump();
@@ -240,7 +242,7 @@ impl Client {
     }
 
     /// Says DISCONNECT and closes.
-    pub fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.send_frame("DISCONNECT", &[]);
         self.connection.close(true);
     }

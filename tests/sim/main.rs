@@ -28,27 +28,36 @@ struct Knowledge {
 fn scenario(world: &World, knowledge: &mut Knowledge) -> Option<()> {
     let mut producer = world.connect(&[])?;
     let mut durable = world.connect(&[("client-id", "c")])?;
-    durable.send_frame("SUBSCRIBE", &[
-        ("id", "d"),
-        ("destination", "/topic/news"),
-        ("activemq.subscriptionName", "s"),
-        ("ack", "client-individual"),
-        ("receipt", "durable"),
-    ]);
+    durable.send_frame(
+        "SUBSCRIBE",
+        &[
+            ("id", "d"),
+            ("destination", "/topic/news"),
+            ("activemq.subscriptionName", "s"),
+            ("ack", "client-individual"),
+            ("receipt", "durable"),
+        ],
+    );
     durable.receipt("durable")?;
     let mut group = world.connect(&[])?;
-    group.send_frame("SUBSCRIBE", &[
-        ("id", "g"),
-        ("destination", "/queue/Consumer.G.VirtualTopic.news"),
-        ("ack", "client"),
-        ("receipt", "group"),
-    ]);
+    group.send_frame(
+        "SUBSCRIBE",
+        &[
+            ("id", "g"),
+            ("destination", "/queue/Consumer.G.VirtualTopic.news"),
+            ("ack", "client"),
+            ("receipt", "group"),
+        ],
+    );
     group.receipt("group")?;
 
     for round in 0..6 {
-        for (destination, name) in
-            [("/queue/work", "w"), ("/topic/news", "n"), ("/topic/VirtualTopic.news", "v"), ("/queue/work,/queue/copy", "x")]
-        {
+        for (destination, name) in [
+            ("/queue/work", "w"),
+            ("/topic/news", "n"),
+            ("/topic/VirtualTopic.news", "v"),
+            ("/queue/work,/queue/copy", "x"),
+        ] {
             let body = format!("{name}{round}");
             knowledge.sent.insert(body.clone(), false);
             producer.send(destination, &body, &[("persistent", "true"), ("receipt", &body)]);
@@ -128,12 +137,10 @@ fn check(disk: FaultFs, knowledge: &Knowledge, what: &str) {
     client.subscribe("/queue/Consumer.G.VirtualTopic.news", "auto");
     let group = drain(client, "group");
     let mut client = world.connect(&[("client-id", "c")]).unwrap();
-    client.send_frame("SUBSCRIBE", &[
-        ("id", "d"),
-        ("destination", "/topic/news"),
-        ("activemq.subscriptionName", "s"),
-        ("ack", "auto"),
-    ]);
+    client.send_frame(
+        "SUBSCRIBE",
+        &[("id", "d"), ("destination", "/topic/news"), ("activemq.subscriptionName", "s"), ("ack", "auto")],
+    );
     let durable = drain(client, "durable");
 
     let here = |key: &str, found: &[String], body: &String| {
@@ -150,7 +157,10 @@ fn check(disk: FaultFs, knowledge: &Knowledge, what: &str) {
         if *receipted {
             assert_eq!(present, places.len(), "{what}: {body} was receipted and is lost");
         } else {
-            assert!(present == 0 || present == places.len(), "{what}: {body} reached only some of its queues");
+            assert!(
+                present == 0 || present == places.len(),
+                "{what}: {body} reached only some of its queues"
+            );
         }
     }
     for (bodies, receipted) in &knowledge.transactions {
@@ -187,10 +197,15 @@ fn a_power_loss_at_any_disk_operation_breaks_no_promise() {
     scenario(&world, &mut Knowledge::default()).expect("nothing fails");
     drop(world);
     let last = disk.io_count();
-    assert!(last > first + 50, "the scenario has too few disk operations to be worth crashing: {first}..{last}");
+    assert!(
+        last > first + 50,
+        "the scenario has too few disk operations to be worth crashing: {first}..{last}"
+    );
     for io in first + 1..=last {
         for (index, survival) in
-            [Survival::None, Survival::All, Survival::Random(io), Survival::Random(io + 1_000_000)].into_iter().enumerate()
+            [Survival::None, Survival::All, Survival::Random(io), Survival::Random(io + 1_000_000)]
+                .into_iter()
+                .enumerate()
         {
             let disk = FaultFs::new();
             let world = World::open(disk.clone()).unwrap();
@@ -198,7 +213,11 @@ fn a_power_loss_at_any_disk_operation_breaks_no_promise() {
             let mut knowledge = Knowledge::default();
             let _ = scenario(&world, &mut knowledge);
             drop(world);
-            check(disk.crash(survival), &knowledge, &format!("crash at disk operation {io}, survival {index}"));
+            check(
+                disk.crash(survival),
+                &knowledge,
+                &format!("crash at disk operation {io}, survival {index}"),
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Nanoseconds per frame of the two hot paths, without any I/O: `cargo run --release -p sabir-stomp --example measure`.
+#![expect(clippy::disallowed_methods, reason = "measures time")]
 #![expect(clippy::print_stdout, reason = "a tool that prints figures")]
 
 use std::hint::black_box;

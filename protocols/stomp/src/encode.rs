@@ -6,6 +6,7 @@ use crate::frame::Version;
 
 /// By byte: whether it must not stand in a header as it is. A look at a table per byte beats vector search on the short
 /// texts that headers are.
+#[expect(clippy::indexing_slicing, reason = "computed by the compiler, which would refuse a panic")]
 const SPECIAL: [bool; 256] = {
     let mut table = [false; 256];
     let specials = *b"\\:\n\r\0";
@@ -18,6 +19,7 @@ const SPECIAL: [bool; 256] = {
 };
 
 /// Whether a text can stand in a header of every version as it is.
+#[expect(clippy::indexing_slicing, reason = "the table has an entry for every byte")]
 pub(crate) fn is_plain(text: &str) -> bool {
     !text.bytes().any(|byte| SPECIAL[usize::from(byte)])
 }

@@ -5,6 +5,8 @@
 //! speaks the other side of the protocol, for tools and tests. What each clause of the specifications became is listed
 //! in `docs/stomp.md`.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
 mod address;
 pub mod client;
 mod decode;

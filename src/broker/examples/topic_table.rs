@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p sabir-broker --example topic_table literal|mixed|names [count]`.
 //! One case per process: memory that an earlier case gave back would flatter the next one.
-
+#![expect(clippy::disallowed_methods, reason = "measures time")]
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 
