@@ -71,6 +71,16 @@ pub fn sample() -> String {
         out.push('\n');
         wrapped(&mut out, "# ", outline.doc);
         out.push_str(example);
+        out.push_str("# Its keys:\n");
+        for field in outline.fields {
+            let otherwise = match field.preset {
+                Preset::Required => "required".to_owned(),
+                Preset::Unset => "unset".to_owned(),
+                Preset::Words("") => "empty".to_owned(),
+                Preset::Words(words) => words.to_owned(),
+            };
+            wrapped(&mut out, "#   ", &format!("{} ({otherwise}): {}", field.name, field.doc()));
+        }
     }
     out
 }
