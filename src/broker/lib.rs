@@ -7,7 +7,10 @@
 
 mod blocking;
 mod broker;
+mod browse;
 mod connection;
+mod credit;
+mod dispatch;
 mod inflight;
 mod outbox;
 pub mod pattern_trie;

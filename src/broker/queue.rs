@@ -3,40 +3,29 @@
 //! Whoever makes work (a send, a settlement, a subscription, credit) dispatches before unlocking. What a queue cannot do
 //! under its own lock (moving a dead letter to another queue) it leaves in the [`Work`] of its caller.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashSet;
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use sabir_model::access::Principal;
 use sabir_model::clock::{Instant, Timestamp};
-use sabir_model::delivery::Delivery;
 use sabir_model::destination::Destination;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence, SubscriptionKey};
-use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::Selector;
 use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_store::Level;
-use smallvec::SmallVec;
 
+use crate::browse::Browser;
+use crate::credit::{Consumer, Waits};
 use crate::inflight::{InFlight, Slab};
-use crate::outbox::{Handed, Outbox};
-use crate::policy::{Expired, Negative, Policy, SlowConsumer};
+use crate::outbox::Outbox;
+use crate::policy::{Negative, Policy, SlowConsumer};
 use crate::ready::{Entry, Key, Ready};
-use crate::selection::MessageView;
 use crate::stats::{Counters, QueueStats, add};
 use crate::work::{Dead, Work};
-
-/// Messages dispatched under one hold of a queue's lock; the rest follows after others had their turn.
-const DISPATCH_MAX: usize = 256;
-/// Messages held against selectors under one hold of the lock.
-const SCAN_MAX: usize = 16_384;
-/// Messages handed to a browser under one hold of the lock.
-const BROWSE_MAX: usize = 500;
 
 /// What a queue is for.
 #[derive(Clone, Debug)]
@@ -95,155 +84,27 @@ impl Queue {
     }
 }
 
-/// Credit of one subscription, shared by its consumers on several queues.
-#[derive(Debug)]
-pub(crate) struct Credit {
-    available: AtomicI64,
-    /// Whether consumers on several queues share it.
-    pub(crate) shared: bool,
-    line: Mutex<Line>,
-}
-
-/// Queues that have something for a subscription whose credit is spent. They are served in turn, so that none with a
-/// backlog keeps the others waiting.
-#[derive(Debug, Default)]
-struct Line {
-    queues: VecDeque<(QueueId, Weak<Queue>)>,
-    known: HashSet<QueueId, RandomState>,
-}
-
-impl Credit {
-    pub(crate) fn new(limit: u32, shared: bool) -> Self {
-        Self { available: AtomicI64::new(i64::from(limit)), shared, line: Mutex::default() }
-    }
-
-    /// Puts a queue in line, unless it is there.
-    fn wait(&self, queue: &Arc<Queue>) {
-        let mut line = self.line.lock();
-        if line.known.insert(queue.id) {
-            line.queues.push_back((queue.id, Arc::downgrade(queue)));
-        }
-    }
-
-    /// Takes the queue out of the line whose turn it is.
-    fn next(&self) -> Option<Arc<Queue>> {
-        let mut line = self.line.lock();
-        while let Some((id, queue)) = line.queues.pop_front() {
-            line.known.remove(&id);
-            if let Some(queue) = queue.upgrade() {
-                return Some(queue);
-            }
-        }
-        None
-    }
-
-    fn take(&self) -> bool {
-        self.available
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| (left > 0).then_some(left - 1))
-            .is_ok()
-    }
-
-    /// Gives one back. Where it had run out and others share it, the queue whose turn it is goes on.
-    fn give(&self, work: &mut Work) {
-        if self.available.fetch_add(1, Ordering::AcqRel) <= 0
-            && self.shared
-            && let Some(next) = self.next()
-        {
-            work.resume.push(next);
-            work.yielded = true;
-        }
-    }
-
-    fn is_spent(&self) -> bool {
-        self.available.load(Ordering::Acquire) <= 0
-    }
-}
-
-/// What a consumer waits for before it is offered anything again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waits {
-    No,
-    /// Its outbox had no room; it will say when it has.
-    ForRoom,
-    /// The protocol's own window was full; a settlement opens it.
-    ForWindow,
-}
-
-/// One consumer of one queue.
-#[derive(Debug)]
-pub(crate) struct Consumer {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) subscription: SubscriptionKey,
-    pub(crate) credit: Arc<Credit>,
-    pub(crate) settle: SettleMode,
-    pub(crate) selector: Option<Arc<Selector>>,
-    pub(crate) priority: i8,
-    /// The greeting is out; deliveries may follow.
-    pub(crate) granted: bool,
-    waits: Waits,
-    /// Nothing at or before this place matches its selector.
-    scanned: Key,
-}
-
-impl Consumer {
-    pub(crate) fn new(
-        outbox: Arc<Outbox>,
-        subscription: SubscriptionKey,
-        credit: Arc<Credit>,
-        settle: SettleMode,
-        selector: Option<Arc<Selector>>,
-        priority: i8,
-    ) -> Self {
-        Self {
-            outbox,
-            subscription,
-            credit,
-            settle,
-            selector,
-            priority,
-            granted: false,
-            waits: Waits::No,
-            scanned: Key::FIRST,
-        }
-    }
-
-    fn is_available(&self) -> bool {
-        self.granted && self.waits == Waits::No && !self.credit.is_spent()
-    }
-}
-
-/// A look at a queue in progress.
-#[derive(Debug)]
-struct Browser {
-    outbox: Arc<Outbox>,
-    subscription: SubscriptionKey,
-    left: VecDeque<(Message, u32, bool)>,
-    granted: bool,
-    /// Its outbox has had enough; it will say when it has room.
-    waits: bool,
-}
-
 /// What the lock protects.
 #[derive(Debug)]
 pub(crate) struct QueueCore {
-    next: u64,
+    pub(crate) next: u64,
     pub(crate) ready: Ready,
     pub(crate) in_flight: Slab,
     pub(crate) bytes: u64,
-    consumers: Vec<Option<Consumer>>,
+    pub(crate) consumers: Vec<Option<Consumer>>,
     /// Consumers in the order they are served: higher priority first, round-robin within.
-    ring: Vec<u32>,
-    turn: usize,
+    pub(crate) ring: Vec<u32>,
+    pub(crate) turn: usize,
     /// Consumers with a selector.
-    selecting: usize,
+    pub(crate) selecting: usize,
     /// Consumers whose credit other queues share.
-    sharing: usize,
-    browsers: Vec<Browser>,
-    expiring: BTreeSet<(Timestamp, Sequence, Key2)>,
+    pub(crate) sharing: usize,
+    pub(crate) browsers: Vec<Browser>,
+    pub(crate) expiring: BTreeSet<(Timestamp, Sequence, Key2)>,
     pub(crate) last_used: Instant,
-    enqueued: u64,
-    acknowledged: u64,
-    expired: u64,
+    pub(crate) enqueued: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) expired: u64,
     pub(crate) dead_lettered: u64,
 }
 
@@ -360,7 +221,7 @@ impl QueueCore {
         self.insert(queue, sequence, entry);
     }
 
-    fn insert(&mut self, queue: &Queue, sequence: Sequence, entry: Entry) {
+    pub(crate) fn insert(&mut self, queue: &Queue, sequence: Sequence, entry: Entry) {
         let expires = entry.message.facts().expires;
         let key = self.ready.insert(sequence, entry);
         if expires != Timestamp::NEVER {
@@ -375,7 +236,7 @@ impl QueueCore {
         }
     }
 
-    fn take(&mut self, key: Key) -> Option<Entry> {
+    pub(crate) fn take(&mut self, key: Key) -> Option<Entry> {
         let entry = self.ready.take(key)?;
         let expires = entry.message.facts().expires;
         if expires != Timestamp::NEVER {
@@ -384,7 +245,7 @@ impl QueueCore {
         Some(entry)
     }
 
-    fn forget(&mut self, entry: &Entry, work: &mut Work) {
+    pub(crate) fn forget(&mut self, entry: &Entry, work: &mut Work) {
         let memory = entry.message.memory() as u64;
         self.bytes = self.bytes.saturating_sub(memory);
         work.memory -= memory.cast_signed();
@@ -412,11 +273,11 @@ impl QueueCore {
         slot
     }
 
-    fn consumer(&self, slot: u32) -> Option<&Consumer> {
+    pub(crate) fn consumer(&self, slot: u32) -> Option<&Consumer> {
         self.consumers.get(slot as usize)?.as_ref()
     }
 
-    fn consumer_mut(&mut self, slot: u32) -> Option<&mut Consumer> {
+    pub(crate) fn consumer_mut(&mut self, slot: u32) -> Option<&mut Consumer> {
         self.consumers.get_mut(slot as usize)?.as_mut()
     }
 
@@ -478,7 +339,7 @@ impl QueueCore {
     }
 
     /// Returns a delivery to its place. Gives what to log.
-    fn bring_back(
+    pub(crate) fn bring_back(
         &mut self,
         queue: &Arc<Queue>,
         held: InFlight,
@@ -506,7 +367,7 @@ impl QueueCore {
 
     /// Takes a message out of the queue for good: it goes to the dead letters once this lock is released. Until then it
     /// is in no list, and in the log it is still here.
-    fn bury(
+    pub(crate) fn bury(
         &mut self,
         queue: &Arc<Queue>,
         sequence: Sequence,
@@ -573,334 +434,6 @@ impl QueueCore {
                 SettleResult::Dead
             }
         }
-    }
-
-    /// Hands out as much as consumers may have.
-    pub(crate) fn dispatch(&mut self, queue: &Arc<Queue>, work: &mut Work) {
-        self.last_used = work.now.instant;
-        self.pump_browsers(queue, work);
-        if self.selecting > 0 {
-            self.dispatch_selecting(queue, work);
-        } else {
-            self.dispatch_in_turn(queue, work);
-        }
-        if self.sharing > 0 {
-            self.share_credit(queue, work);
-        }
-    }
-
-    /// After settlements: where credit went to another queue, this one goes on after it.
-    pub(crate) fn dispatch_after_settling(&mut self, queue: &Arc<Queue>, work: &mut Work) {
-        if std::mem::take(&mut work.yielded) {
-            work.resume.push(Arc::clone(queue));
-        } else {
-            self.dispatch(queue, work);
-        }
-    }
-
-    /// Takes its place in the line for credit that other queues share, and passes on what it leaves of it.
-    fn share_credit(&self, queue: &Arc<Queue>, work: &mut Work) {
-        for consumer in self.consumers() {
-            if !consumer.credit.shared || !consumer.granted || consumer.waits != Waits::No {
-                continue;
-            }
-            let from = match &consumer.selector {
-                None => Key::FIRST,
-                Some(_) => consumer.scanned.next(),
-            };
-            if self.ready.peek_from(from).is_some() {
-                consumer.credit.wait(queue);
-            }
-            // Looked at after standing in line: credit given back before that has not seen this queue.
-            if !consumer.credit.is_spent()
-                && let Some(next) = consumer.credit.next()
-            {
-                work.resume.push(next);
-            }
-        }
-    }
-
-    fn dispatch_in_turn(&mut self, queue: &Arc<Queue>, work: &mut Work) {
-        for _ in 0..DISPATCH_MAX {
-            let Some((key, _)) = self.ready.peek_from(Key::FIRST) else { return };
-            if self.drop_expired(queue, key, work) {
-                continue;
-            }
-            let Some(slot) = self.next_consumer(None) else { return };
-            self.hand_over(queue, key, slot, work);
-        }
-        self.continue_later(queue, work);
-    }
-
-    fn continue_later(&self, queue: &Arc<Queue>, work: &mut Work) {
-        if !self.ready.is_empty() && self.consumers().any(Consumer::is_available) {
-            work.resume.push(Arc::clone(queue));
-        }
-    }
-
-    /// With selectors: each consumer remembers up to where nothing matches it.
-    fn dispatch_selecting(&mut self, queue: &Arc<Queue>, work: &mut Work) {
-        let mut handed = 0;
-        let Some(mut from) = self.consumers().filter(|c| c.is_available()).map(|c| c.scanned).min() else {
-            return;
-        };
-        let mut scanned = 0;
-        let mut wanted: SmallVec<[bool; 32]> = SmallVec::new();
-        while let Some((key, entry)) = self.ready.peek_from(from) {
-            from = key.next();
-            let message = entry.message.clone();
-            let redelivered = entry.redelivered;
-            let attempt = entry.attempts + 1;
-            if self.drop_expired(queue, key, work) {
-                continue;
-            }
-            let view = MessageView::new(&message, queue.shows_own_name.then_some(&queue.destination))
-                .attempt(attempt, redelivered);
-            wanted.clear();
-            for consumer in &mut self.consumers {
-                wanted.push(match consumer {
-                    Some(consumer) if consumer.is_available() => match &consumer.selector {
-                        None => true,
-                        // What lies before its mark did not match it; who might have it and does not want it moves
-                        // its mark past it.
-                        Some(_) if key <= consumer.scanned => false,
-                        Some(selector) => {
-                            let wants = selector.matches(&view);
-                            if !wants {
-                                consumer.scanned = key;
-                            }
-                            wants
-                        }
-                    },
-                    _ => false,
-                });
-            }
-            if let Some(slot) = self.next_consumer(Some(&wanted)) {
-                if self.hand_over(queue, key, slot, work) {
-                    handed += 1;
-                } else {
-                    // It is back in its place, and somebody else may want it.
-                    from = key;
-                }
-            }
-            if !self.consumers().any(Consumer::is_available) {
-                return;
-            }
-            scanned += 1;
-            if handed >= DISPATCH_MAX || scanned >= SCAN_MAX {
-                work.resume.push(Arc::clone(queue));
-                return;
-            }
-        }
-    }
-
-    /// The next consumer in turn, of the highest priority that has one available; of those `wanted` marks by slot.
-    fn next_consumer(&mut self, wanted: Option<&[bool]>) -> Option<u32> {
-        let wants = |slot: u32| wanted.is_none_or(|by| by.get(slot as usize).copied().unwrap_or(false));
-        let count = self.ring.len();
-        let mut band: Option<i8> = None;
-        // Within the band of the first available consumer the turn goes round; bands are contiguous in the ring.
-        for slot in &self.ring {
-            let consumer = self.consumers.get(*slot as usize)?.as_ref()?;
-            if consumer.is_available() && wants(*slot) {
-                band = Some(consumer.priority);
-                break;
-            }
-        }
-        let band = band?;
-        for step in 0..count {
-            let at = (self.turn + step) % count;
-            let slot = *self.ring.get(at)?;
-            let consumer = self.consumers.get(slot as usize)?.as_ref()?;
-            if consumer.priority == band && consumer.is_available() && wants(slot) {
-                self.turn = (at + 1) % count;
-                return Some(slot);
-            }
-        }
-        None
-    }
-
-    /// Drops or buries the message at `key` if its time is over.
-    fn drop_expired(&mut self, queue: &Arc<Queue>, key: Key, work: &mut Work) -> bool {
-        let Some((_, entry)) = self.ready.peek_from(key) else { return false };
-        if !entry.message.facts().expires.has_passed(work.now.wall) {
-            return false;
-        }
-        let Some(entry) = self.take(key) else { return false };
-        self.expired += 1;
-        work.expired += 1;
-        match queue.policy.expired {
-            Expired::Drop => {
-                self.forget(&entry, work);
-                if entry.logged {
-                    work.expired_logged.push((queue.id, key.sequence));
-                }
-            }
-            Expired::DeadLetter => self.bury(queue, key.sequence, entry, "expired", work),
-        }
-        true
-    }
-
-    /// Removes everything that has expired, by the index.
-    pub(crate) fn expire(&mut self, queue: &Arc<Queue>, work: &mut Work) {
-        while let Some((expires, sequence, rank)) = self.expiring.first().copied() {
-            if !expires.has_passed(work.now.wall) {
-                break;
-            }
-            if !self.drop_expired(queue, Key { rank, sequence }, work) {
-                self.expiring.remove(&(expires, sequence, rank));
-            }
-        }
-        let next = self.expiring.first().map_or(u64::MAX, |(expires, ..)| expires.0);
-        queue.next_expiry.store(next, Ordering::Release);
-    }
-
-    /// Takes the message at `key` out and encodes it for the consumer in `slot`. False if it is back in its place.
-    fn hand_over(&mut self, queue: &Arc<Queue>, key: Key, slot: u32, work: &mut Work) -> bool {
-        let Some(entry) = self.take(key) else { return true };
-        let Some(consumer) = self.consumers.get(slot as usize).and_then(Option::as_ref) else {
-            self.insert(queue, key.sequence, entry);
-            return false;
-        };
-        if !consumer.credit.take() {
-            self.insert(queue, key.sequence, entry);
-            return false;
-        }
-        let outbox = Arc::clone(&consumer.outbox);
-        let (subscription, settle) = (consumer.subscription, consumer.settle);
-        let message = entry.message.clone();
-        let (attempt, redelivered) = (entry.attempts + 1, entry.redelivered);
-        let connection = outbox.connection();
-        let held = InFlight { sequence: key.sequence, entry, connection, consumer: slot, ends_at: u64::MAX };
-        let (place, generation) = self.in_flight.insert(held);
-        let token = DeliveryToken { boot: queue.boot, queue: queue.id, slot: place, generation };
-        let delivery = Delivery {
-            message: &message,
-            subscription,
-            queue: queue.shows_own_name.then_some(&queue.destination),
-            token: Some(token),
-            attempt,
-            redelivered,
-            browsed: false,
-        };
-        let handed = outbox.deliver(work.now, &delivery, settle == SettleMode::Auto, queue);
-        match handed {
-            Handed::Sent { ends_at } => {
-                if let Some(held) = self.in_flight.get_mut(place, generation) {
-                    held.ends_at = ends_at;
-                }
-                work.dispatched += 1;
-                work.enlist(&outbox);
-                true
-            }
-            Handed::NoRoom | Handed::NoCredit => {
-                if let Some(held) = self.in_flight.remove(place, generation) {
-                    self.insert(queue, held.sequence, held.entry);
-                }
-                if let Some(consumer) = self.consumer_mut(slot) {
-                    consumer.waits = if handed == Handed::NoRoom { Waits::ForRoom } else { Waits::ForWindow };
-                    consumer.credit.give(work);
-                }
-                // Its flush is what makes room, so see that there is one.
-                work.enlist(&outbox);
-                false
-            }
-            Handed::Undeliverable(reason) => {
-                if let Some(consumer) = self.consumer_mut(slot) {
-                    consumer.credit.give(work);
-                }
-                if let Some(held) = self.in_flight.remove(place, generation) {
-                    self.bury(queue, held.sequence, held.entry, reason, work);
-                }
-                true
-            }
-        }
-    }
-
-    /// Starts a look at what is here now. Returns nothing: the browser ends by itself.
-    pub(crate) fn browse(
-        &mut self,
-        outbox: &Arc<Outbox>,
-        subscription: SubscriptionKey,
-        selector: Option<&Selector>,
-        queue: &Queue,
-    ) {
-        let mut seen: Vec<(Sequence, Message, u32, bool)> = self
-            .in_flight
-            .iter()
-            .map(|held| {
-                (held.sequence, held.entry.message.clone(), held.entry.attempts, held.entry.redelivered)
-            })
-            .collect();
-        seen.extend(
-            self.ready.iter().map(|(key, e)| (key.sequence, e.message.clone(), e.attempts, e.redelivered)),
-        );
-        seen.sort_unstable_by_key(|(sequence, ..)| *sequence);
-        let own_name = queue.shows_own_name.then_some(&queue.destination);
-        let left = seen
-            .into_iter()
-            .filter(|(_, message, attempts, redelivered)| {
-                let view = MessageView::new(message, own_name).attempt(attempts + 1, *redelivered);
-                selector.is_none_or(|selector| selector.matches(&view))
-            })
-            .map(|(_, message, attempts, redelivered)| (message, attempts, redelivered))
-            .collect();
-        let outbox = Arc::clone(outbox);
-        self.browsers.push(Browser { outbox, subscription, left, granted: false, waits: false });
-    }
-
-    pub(crate) fn grant_browser(&mut self, connection: ConnectionId, subscription: SubscriptionKey) {
-        for browser in &mut self.browsers {
-            if browser.outbox.connection() == connection && browser.subscription == subscription {
-                browser.granted = true;
-            }
-        }
-    }
-
-    pub(crate) fn detach_browser(&mut self, connection: ConnectionId, subscription: SubscriptionKey) {
-        self.browsers.retain(|browser| {
-            browser.outbox.connection() != connection || browser.subscription != subscription
-        });
-    }
-
-    fn pump_browsers(&mut self, queue: &Arc<Queue>, work: &mut Work) {
-        for browser in &mut self.browsers {
-            if !browser.granted || browser.waits {
-                continue;
-            }
-            let mut shown = 0;
-            while shown < BROWSE_MAX
-                && let Some((message, attempts, redelivered)) = browser.left.front()
-            {
-                let delivery = Delivery {
-                    message,
-                    subscription: browser.subscription,
-                    queue: queue.shows_own_name.then_some(&queue.destination),
-                    token: None,
-                    attempt: attempts + 1,
-                    redelivered: *redelivered,
-                    browsed: true,
-                };
-                match browser.outbox.deliver(work.now, &delivery, false, queue) {
-                    Handed::Sent { .. } | Handed::Undeliverable(_) => {}
-                    Handed::NoRoom => {
-                        browser.waits = true;
-                        break;
-                    }
-                    Handed::NoCredit => break,
-                }
-                browser.left.pop_front();
-                shown += 1;
-            }
-            if browser.left.is_empty() {
-                browser.outbox.browsed(browser.subscription);
-            } else if shown == BROWSE_MAX {
-                browser.waits = true;
-                browser.outbox.resume_when_written(queue);
-            }
-            work.enlist(&browser.outbox);
-        }
-        self.browsers.retain(|browser| !browser.granted || !browser.left.is_empty());
     }
 
     /// Drops everything: the queue is being deleted. Returns the subscriptions that end with it.

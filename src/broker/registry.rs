@@ -14,9 +14,10 @@ use sabir_model::selector::Selector;
 use sabir_store::Level;
 
 use crate::broker::Shared;
+use crate::credit::{Consumer, Credit};
 use crate::outbox::Outbox;
 use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
-use crate::queue::{Consumer, Credit, Queue, QueueCore, Role};
+use crate::queue::{Queue, QueueCore, Role};
 use crate::recovery::{
     COUNTER_NEXT_QUEUE, QUEUE_IDS_RESERVED, TABLE_COUNTERS, TABLE_GROUPS, TABLE_QUEUES, encode_queue,
 };

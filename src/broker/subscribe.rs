@@ -15,8 +15,9 @@ use sabir_model::settlement::SettleMode;
 use sabir_store::Level;
 
 use crate::connection::Connection;
+use crate::credit::{Consumer, Credit};
 use crate::pattern_trie::Handle;
-use crate::queue::{Consumer, Credit, Queue, Role, check_owner};
+use crate::queue::{Queue, Role, check_owner};
 use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue};
 use crate::registry::{Durable, Interest, Live, Wildcard, trie_levels};
 use crate::work::{log_settled, promise};

@@ -86,6 +86,8 @@ pub(crate) struct Driver {
     reader: Reader,
     /// The session wants an event before it goes on.
     parked: bool,
+    /// The broker asked us not to read for the moment.
+    held_back: bool,
     phase: Phase,
     timer: Timer,
     _permit: Permit,
@@ -109,6 +111,7 @@ impl Driver {
             connection: Some(connection),
             reader,
             parked: false,
+            held_back: false,
             phase: Phase::Open,
             timer: Timer::new(&shared.wheel),
             _permit: permit,
@@ -117,8 +120,12 @@ impl Driver {
 
     /// Works until the socket has nothing more or the others' turn has come; tells how the connection ends, if it does.
     fn poll_open(&mut self, cx: &mut Context<'_>, now: Now) -> Poll<End> {
-        let Self { shared, session, connection, reader, parked, timer, .. } = self;
+        let Self { shared, session, connection, reader, parked, held_back, timer, .. } = self;
         let Some(connection) = connection.as_mut() else { return Poll::Ready(End::Lost) };
+        if *held_back || *parked {
+            // It was not read from, so its silence is ours: heart-beats count from now.
+            reader.last_read = now.instant;
+        }
         let mut out = Chunks::new();
         let mut reads = 0;
         let mut blocked;
@@ -146,7 +153,8 @@ impl Driver {
             }
 
             let mut progressed = false;
-            if end.is_none() && !*parked && connection.poll_readable_permit(cx).is_ready() {
+            *held_back = connection.poll_readable_permit(cx).is_pending();
+            if end.is_none() && !*parked && !*held_back {
                 let mut feed = Feed { now, session: &mut **session, host: connection, out: &mut out };
                 match reader.poll(cx, shared, &mut feed) {
                     Poll::Pending => {}

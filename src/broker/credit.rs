@@ -1,0 +1,134 @@
+//! Consumers of a queue and the credit they have: how many deliveries may be unsettled at a time.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+use sabir_model::ids::{QueueId, SubscriptionKey};
+use sabir_model::selector::Selector;
+use sabir_model::settlement::SettleMode;
+
+use crate::outbox::Outbox;
+use crate::queue::Queue;
+use crate::ready::Key;
+use crate::work::Work;
+
+/// Credit of one subscription, shared by its consumers on several queues.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    available: AtomicI64,
+    /// Whether consumers on several queues share it.
+    pub(crate) shared: bool,
+    line: Mutex<Line>,
+}
+
+/// Queues that have something for a subscription whose credit is spent. They are served in turn, so that none with a
+/// backlog keeps the others waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    queues: VecDeque<(QueueId, Weak<Queue>)>,
+    known: HashSet<QueueId, RandomState>,
+}
+
+impl Credit {
+    pub(crate) fn new(limit: u32, shared: bool) -> Self {
+        Self { available: AtomicI64::new(i64::from(limit)), shared, line: Mutex::default() }
+    }
+
+    /// Puts a queue in line, unless it is there.
+    pub(crate) fn wait(&self, queue: &Arc<Queue>) {
+        let mut line = self.line.lock();
+        if line.known.insert(queue.id) {
+            line.queues.push_back((queue.id, Arc::downgrade(queue)));
+        }
+    }
+
+    /// Takes the queue out of the line whose turn it is.
+    pub(crate) fn next(&self) -> Option<Arc<Queue>> {
+        let mut line = self.line.lock();
+        while let Some((id, queue)) = line.queues.pop_front() {
+            line.known.remove(&id);
+            if let Some(queue) = queue.upgrade() {
+                return Some(queue);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn take(&self) -> bool {
+        self.available
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| (left > 0).then_some(left - 1))
+            .is_ok()
+    }
+
+    /// Gives one back. Where it had run out and others share it, the queue whose turn it is goes on.
+    pub(crate) fn give(&self, work: &mut Work) {
+        if self.available.fetch_add(1, Ordering::AcqRel) <= 0
+            && self.shared
+            && let Some(next) = self.next()
+        {
+            work.resume.push(next);
+            work.yielded = true;
+        }
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.available.load(Ordering::Acquire) <= 0
+    }
+}
+
+/// What a consumer waits for before it is offered anything again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    No,
+    /// Its outbox had no room; it will say when it has.
+    ForRoom,
+    /// The protocol's own window was full; a settlement opens it.
+    ForWindow,
+}
+
+/// One consumer of one queue.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) subscription: SubscriptionKey,
+    pub(crate) credit: Arc<Credit>,
+    pub(crate) settle: SettleMode,
+    pub(crate) selector: Option<Arc<Selector>>,
+    pub(crate) priority: i8,
+    /// The greeting is out; deliveries may follow.
+    pub(crate) granted: bool,
+    pub(crate) waits: Waits,
+    /// Nothing at or before this place matches its selector.
+    pub(crate) scanned: Key,
+}
+
+impl Consumer {
+    pub(crate) fn new(
+        outbox: Arc<Outbox>,
+        subscription: SubscriptionKey,
+        credit: Arc<Credit>,
+        settle: SettleMode,
+        selector: Option<Arc<Selector>>,
+        priority: i8,
+    ) -> Self {
+        Self {
+            outbox,
+            subscription,
+            credit,
+            settle,
+            selector,
+            priority,
+            granted: false,
+            waits: Waits::No,
+            scanned: Key::FIRST,
+        }
+    }
+
+    pub(crate) fn is_available(&self) -> bool {
+        self.granted && self.waits == Waits::No && !self.credit.is_spent()
+    }
+}
