@@ -19,7 +19,8 @@ use sabir_model::session::{Egress, Now};
 use sabir_store::{Fs, Level, RecoveryReport, Store, StoreError, StoreOptions};
 
 use crate::blocking::Pool;
-use crate::connection::{Connection, Mailbox};
+use crate::connection::Connection;
+use crate::mailbox::Mailbox;
 use crate::outbox::{OutboxLimits, Writer};
 use crate::policy::Policies;
 use crate::queue::{Queue, Role};

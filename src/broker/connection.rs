@@ -9,104 +9,69 @@ use std::task::{Context, Poll};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use sabir_model::access::{Action, Attempt, Principal, Resource};
+use sabir_model::access::{Action, Principal, Resource};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::{Instant, Timestamp};
-use sabir_model::command::{Command, Open, Outcome, Promise, Publish, ReceiptTime, TargetKey, WireAck};
+use sabir_model::command::{Command, Outcome, Promise, Publish, ReceiptTime, TargetKey, WireAck};
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
-use sabir_model::message::{FieldsWriter, Tag};
 use sabir_model::pattern::Pattern;
-use sabir_model::session::{Egress, EgressNote, Host, Now, Settled};
+use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_store::{Level, Wake};
 
 use crate::broker::{ConnectionInfo, Shared};
+use crate::login::Opening;
+use crate::mailbox::Mailbox;
 use crate::outbox::{Mark, Outbox, Writer};
-use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, plan, stronger};
+use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, plan};
 use crate::queue::{Held, Role};
 use crate::registry::VirtualHost;
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::subscribe::Subscription;
 use crate::transaction::Transaction;
-use crate::work::{Work, finish, settle, take_due};
+use crate::work::{Work, finish, take_due};
 
 /// Sends into one queue after which its lock is released and what has come is dispatched.
 const HELD_SENDS_MAX: u32 = 64;
 /// Routes one connection keeps.
 const ROUTES_MAX: usize = 64;
-/// Events that may wait for one connection.
-const EVENTS_MAX: usize = 100_000;
-
-/// Where others leave news for a connection.
-pub(crate) struct Mailbox {
-    id: ConnectionId,
-    outbox: Arc<Outbox>,
-    events: Mutex<VecDeque<Event>>,
-    login: Mutex<Option<Result<Principal, Refusal>>>,
-    /// The log has covered what the connection waits for.
-    covered: AtomicBool,
-}
-
-impl Mailbox {
-    pub(crate) fn post(&self, event: Event) {
-        let mut events = self.events.lock();
-        if events.len() < EVENTS_MAX {
-            events.push_back(event);
-        }
-        drop(events);
-        self.outbox.wake_owner();
-    }
-}
-
-impl Wake for Mailbox {
-    fn wake(self: Arc<Self>) {
-        self.covered.store(true, Ordering::Release);
-        self.outbox.wake_owner();
-    }
-}
 
 /// One connection. Owned by the driver's task.
 pub struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) host: Arc<VirtualHost>,
     pub(crate) id: ConnectionId,
-    info: ConnectionInfo,
+    pub(crate) info: ConnectionInfo,
     pub(crate) outbox: Arc<Outbox>,
-    mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
     pub(crate) client_id: Option<Box<str>>,
-    opening: Option<Opening>,
+    pub(crate) opening: Option<Opening>,
     pub(crate) work: Work,
-    held: Option<(Held, u32)>,
-    routes: Vec<Option<(u32, Arc<Route>)>>,
+    pub(crate) held: Option<(Held, u32)>,
+    pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
     /// Encoded fields that name the sender.
-    stamp: Vec<u8>,
-    next_message: u64,
-    acks: Vec<WireAck>,
-    receipts: VecDeque<Promise>,
-    waiting_for_log: bool,
-    last_promise: Option<Promise>,
-    paused_at: Option<u64>,
+    pub(crate) stamp: Vec<u8>,
+    pub(crate) next_message: u64,
+    pub(crate) acks: Vec<WireAck>,
+    pub(crate) receipts: VecDeque<Promise>,
+    pub(crate) waiting_for_log: bool,
+    pub(crate) last_promise: Option<Promise>,
+    pub(crate) paused_at: Option<u64>,
     pub(crate) subscriptions: HashMap<SubscriptionKey, Subscription, RandomState>,
     pub(crate) to_grant: Vec<SubscriptionKey>,
     /// Live messages wait until this batch's replies are in.
     pub(crate) gated: bool,
-    transactions: HashMap<TransactionKey, Transaction, RandomState>,
-    temporaries: Vec<(Destination, Box<str>)>,
-    events: VecDeque<Event>,
+    pub(crate) transactions: HashMap<TransactionKey, Transaction, RandomState>,
+    pub(crate) temporaries: Vec<(Destination, Box<str>)>,
+    pub(crate) events: VecDeque<Event>,
     /// Counted here and added up at the end of a batch.
     published: u64,
     published_bytes: u64,
-    closed: bool,
-}
-
-/// What a login in progress has asked for.
-struct Opening {
-    client_id: Option<Box<str>>,
-    virtual_host: Option<Box<str>>,
+    pub(crate) closed: bool,
 }
 
 impl Connection {
@@ -366,75 +331,7 @@ impl Connection {
         }
     }
 
-    fn opened(&mut self, result: Result<Principal, Refusal>) -> Result<(), Refusal> {
-        let opening = self.opening.take();
-        let principal = result.inspect_err(|_| add(&self.shared.counters.logins_failed, 1))?;
-        self.shared
-            .check(&principal, Action::Connect, Resource::Server)
-            .inspect_err(|_| add(&self.shared.counters.logins_failed, 1))?;
-        if let Some(name) = opening.as_ref().and_then(|opening| opening.virtual_host.as_deref()) {
-            self.host = self.shared.host_named(name);
-        }
-        if let Some(client_id) = opening.and_then(|opening| opening.client_id) {
-            let mut known = self.host.client_ids.lock();
-            if known.contains_key(&client_id) {
-                let sentence = format!("the client id \"{client_id}\" is in use by another connection");
-                return Err(Refusal::new(Code::ClientIdInUse, sentence));
-            }
-            known.insert(client_id.clone(), self.id);
-            drop(known);
-            self.client_id = Some(client_id);
-        }
-        let mut fields = FieldsWriter::new();
-        if let Some(name) = principal.name() {
-            fields.field(Tag::UserId, name.as_bytes());
-        }
-        self.stamp = fields.as_slice().to_vec();
-        self.principal = principal;
-        tracing::debug!(
-            connection = self.id.0,
-            peer = %self.info.peer,
-            listener = self.info.listener,
-            user = %self.principal,
-            "connection opened"
-        );
-        Ok(())
-    }
-
-    fn open(&mut self, open: Open<'_>) -> Outcome {
-        let remote = self.info.remote();
-        let login: Option<Box<str>> = open.login.map(Into::into);
-        let passcode: Option<Box<[u8]>> = open.passcode.map(Into::into);
-        self.opening = Some(Opening {
-            client_id: open.client_id.filter(|id| !id.is_empty()).map(Into::into),
-            virtual_host: open.virtual_host.map(Into::into),
-        });
-        let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(&self.mailbox));
-        let check = Box::new(move || {
-            let attempt = Attempt::new(login.as_deref(), passcode.as_deref(), remote);
-            let result = shared.authenticator.authenticate(&attempt);
-            *mailbox.login.lock() = Some(result);
-            mailbox.outbox.wake_owner();
-        });
-        let accepted = match &self.shared.pool {
-            Some(pool) => pool.submit(check),
-            None => {
-                check();
-                true
-            }
-        };
-        if accepted {
-            Outcome::Later
-        } else {
-            self.opening = None;
-            Outcome::Refused(Refusal::new(
-                Code::LimitReached,
-                "too many logins wait to be checked; try again",
-            ))
-        }
-    }
-
-    fn route(&mut self, key: TargetKey, targets: &Targets) -> Result<Arc<Route>, Refusal> {
+    pub(crate) fn route(&mut self, key: TargetKey, targets: &Targets) -> Result<Arc<Route>, Refusal> {
         let slot = usize::from(key.slot);
         if let Some(Some((generation, route))) = self.routes.get(slot)
             && *generation == key.generation
@@ -529,153 +426,6 @@ impl Connection {
         MessageId { origin: u64::from(self.shared.boot) << 32 | (self.id.0 & 0xffff_ffff), number }
     }
 
-    /// Settles what the batch has acknowledged. Returns the newest promise of the log and, per refused acknowledgement,
-    /// its place in the batch.
-    fn run_acks(&mut self, receipted: bool) -> (Option<Promise>, Vec<usize>) {
-        if self.acks.is_empty() {
-            return (None, Vec::new());
-        }
-        self.release();
-        let acks = std::mem::take(&mut self.acks);
-        let mut settled: Vec<Settled> = Vec::with_capacity(acks.len());
-        let mut unknown: Vec<usize> = Vec::new();
-        self.outbox.acknowledged(&acks, &mut settled, &mut unknown);
-        let mut newest = None;
-        let mut level = Level::Os;
-        let mut rest = settled.as_slice();
-        while let Some(first) = rest.first() {
-            let transaction = acks.get(first.ack).and_then(|ack| ack.transaction);
-            let same = rest
-                .iter()
-                .take_while(|one| {
-                    one.token.queue == first.token.queue
-                        && acks.get(one.ack).and_then(|ack| ack.transaction) == transaction
-                })
-                .count();
-            let (group, later) = rest.split_at(same);
-            rest = later;
-            if let Some(transaction) = transaction {
-                self.settle_later(transaction, group, &mut unknown);
-                continue;
-            }
-            let queue = (first.token.boot == self.shared.boot)
-                .then(|| self.shared.queue(first.token.queue))
-                .flatten();
-            let Some(queue) = queue else {
-                unknown.extend(group.iter().map(|one| one.ack));
-                continue;
-            };
-            // An acknowledgement nobody waits for goes with the next sync, not with one of its own. One that covers
-            // several queues is logged ever more strongly, so that the last promise keeps them all.
-            if receipted {
-                level = stronger(level, queue.policy.durability);
-            }
-            let items = group.iter().map(|one| (one.token, one.settlement));
-            let refused = |index: usize| unknown.extend(group.get(index).map(|one| one.ack));
-            newest = settle(&self.shared, &queue, self.id, items, level, &mut self.work, refused).or(newest);
-        }
-        unknown.sort_unstable();
-        unknown.dedup();
-        self.last_promise = newest.or(self.last_promise);
-        let last = acks.len() - 1;
-        for index in &unknown {
-            if let Some(ack) = acks.get(*index)
-                && !(receipted && *index == last)
-            {
-                self.events
-                    .push_back(Event::SettleRefused { cookie: ack.cookie, refusal: unknown_delivery() });
-            }
-        }
-        let mut acks = acks;
-        acks.clear();
-        self.acks = acks;
-        (newest, if unknown.last() == Some(&last) { vec![last] } else { Vec::new() })
-    }
-
-    /// Keeps settlements for a transaction's commit.
-    fn settle_later(&mut self, key: TransactionKey, group: &[Settled], unknown: &mut Vec<usize>) {
-        let Some(first) = group.first() else { return };
-        let queue =
-            (first.token.boot == self.shared.boot).then(|| self.shared.queue(first.token.queue)).flatten();
-        let (Some(queue), Some(transaction)) = (queue, self.transactions.get_mut(&key)) else {
-            unknown.extend(group.iter().map(|one| one.ack));
-            return;
-        };
-        let core = queue.core.lock();
-        for one in group {
-            if core.knows(one.token, self.id) && !transaction.settles(one.token) {
-                transaction.settlements.push((one.token, one.settlement));
-            } else {
-                unknown.push(one.ack);
-            }
-        }
-    }
-
-    fn begin(&mut self, key: TransactionKey) -> Outcome {
-        if self.transactions.contains_key(&key) {
-            return Outcome::Refused(Refusal::new(
-                Code::DuplicateTransaction,
-                "the transaction is already open",
-            ));
-        }
-        self.transactions.insert(key, Transaction::default());
-        Outcome::Accepted(None)
-    }
-
-    fn commit(&mut self, key: TransactionKey) -> Outcome {
-        let Some(transaction) = self.transactions.remove(&key) else { return no_transaction() };
-        self.release();
-        match self.run_transaction(&transaction) {
-            Ok(promise) => {
-                add(&self.shared.counters.transactions_committed, 1);
-                self.last_promise = promise.or(self.last_promise);
-                Outcome::Accepted(promise)
-            }
-            Err(refusal) => {
-                add(&self.shared.counters.transactions_aborted, 1);
-                Outcome::Refused(refusal)
-            }
-        }
-    }
-
-    fn run_transaction(&mut self, transaction: &Transaction) -> Result<Option<Promise>, Refusal> {
-        for _ in 0..4 {
-            let mut planned = Vec::new();
-            for send in &transaction.sends {
-                let route = resolve(&self.shared, &self.host, &self.principal, &send.targets)?;
-                let incoming = send.incoming(&self.stamp, self.id);
-                plan(&route, &incoming, &self.work, &mut planned);
-            }
-            match execute(&self.shared, &planned, &transaction.settlements, self.id, &mut self.work) {
-                Ok(promise) => {
-                    add(&self.shared.counters.published, transaction.sends.len() as u64);
-                    return Ok(promise);
-                }
-                Err(Failure::Refused(refusal)) => return Err(refusal),
-                Err(Failure::Stale) => {}
-            }
-        }
-        Err(Refusal::new(
-            Code::Internal,
-            "a destination of the transaction is being deleted and created all the time",
-        ))
-    }
-
-    fn keep_for_commit(&mut self, key: TransactionKey, publish: &Publish<'_>) -> Outcome {
-        // Targets are resolved now, so that a refusal reaches the send it is about.
-        if let Err(refusal) = self.route(publish.key, publish.targets) {
-            return Outcome::Refused(refusal);
-        }
-        let id = self.next_id();
-        let now = self.work.now.wall;
-        let limits = &self.shared.limits;
-        let Some(transaction) = self.transactions.get_mut(&key) else { return no_transaction() };
-        match transaction.keep(publish, id, now, limits.transaction_bytes_max, limits.transaction_items_max) {
-            Ok(()) => Outcome::Accepted(None),
-            Err(refusal) => Outcome::Refused(refusal),
-        }
-    }
-
     fn delete_temporary(&mut self, destination: &Destination) {
         match destination.kind() {
             Kind::Queue => {
@@ -693,15 +443,15 @@ impl Connection {
     }
 }
 
-fn level_of(promise: Promise) -> Level {
+pub(crate) fn level_of(promise: Promise) -> Level {
     if promise.synced { Level::Fsync } else { Level::Os }
 }
 
-fn no_transaction() -> Outcome {
+pub(crate) fn no_transaction() -> Outcome {
     Outcome::Refused(Refusal::new(Code::UnknownTransaction, "no such open transaction on this connection"))
 }
 
-fn unknown_delivery() -> Refusal {
+pub(crate) fn unknown_delivery() -> Refusal {
     Refusal::new(Code::UnknownDelivery, "no unsettled delivery of this connection goes by that id")
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Lock order: maps of a virtual host → queues in ascending id → the journal's buffer → outbox → chunk pool.
 
+mod acknowledge;
 mod blocking;
 mod broker;
 mod browse;
@@ -12,6 +13,8 @@ mod connection;
 mod credit;
 mod dispatch;
 mod inflight;
+mod login;
+mod mailbox;
 mod outbox;
 pub mod pattern_trie;
 mod policy;

@@ -4,14 +4,17 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use sabir_model::clock::Timestamp;
-use sabir_model::command::Publish;
+use sabir_model::command::{Outcome, Promise, Publish};
 use sabir_model::destination::Targets;
 use sabir_model::error::{Code, Refusal};
-use sabir_model::ids::{ConnectionId, DeliveryToken, MessageId};
+use sabir_model::ids::{ConnectionId, DeliveryToken, MessageId, TransactionKey};
 use sabir_model::message::{Body, Facts};
 use sabir_model::settlement::Settlement;
 
-use crate::publish::Incoming;
+use crate::connection::{Connection, no_transaction};
+use crate::publish::{Failure, Incoming, execute, plan};
+use crate::route::resolve;
+use crate::stats::add;
 
 /// A send that waits for its commit.
 #[derive(Debug)]
@@ -84,5 +87,72 @@ impl Transaction {
             },
         });
         Ok(())
+    }
+}
+
+impl Connection {
+    pub(crate) fn begin(&mut self, key: TransactionKey) -> Outcome {
+        if self.transactions.contains_key(&key) {
+            return Outcome::Refused(Refusal::new(
+                Code::DuplicateTransaction,
+                "the transaction is already open",
+            ));
+        }
+        self.transactions.insert(key, Transaction::default());
+        Outcome::Accepted(None)
+    }
+
+    pub(crate) fn commit(&mut self, key: TransactionKey) -> Outcome {
+        let Some(transaction) = self.transactions.remove(&key) else { return no_transaction() };
+        self.release();
+        match self.run_transaction(&transaction) {
+            Ok(promise) => {
+                add(&self.shared.counters.transactions_committed, 1);
+                self.last_promise = promise.or(self.last_promise);
+                Outcome::Accepted(promise)
+            }
+            Err(refusal) => {
+                add(&self.shared.counters.transactions_aborted, 1);
+                Outcome::Refused(refusal)
+            }
+        }
+    }
+
+    pub(crate) fn run_transaction(&mut self, transaction: &Transaction) -> Result<Option<Promise>, Refusal> {
+        for _ in 0..4 {
+            let mut planned = Vec::new();
+            for send in &transaction.sends {
+                let route = resolve(&self.shared, &self.host, &self.principal, &send.targets)?;
+                let incoming = send.incoming(&self.stamp, self.id);
+                plan(&route, &incoming, &self.work, &mut planned);
+            }
+            match execute(&self.shared, &planned, &transaction.settlements, self.id, &mut self.work) {
+                Ok(promise) => {
+                    add(&self.shared.counters.published, transaction.sends.len() as u64);
+                    return Ok(promise);
+                }
+                Err(Failure::Refused(refusal)) => return Err(refusal),
+                Err(Failure::Stale) => {}
+            }
+        }
+        Err(Refusal::new(
+            Code::Internal,
+            "a destination of the transaction is being deleted and created all the time",
+        ))
+    }
+
+    pub(crate) fn keep_for_commit(&mut self, key: TransactionKey, publish: &Publish<'_>) -> Outcome {
+        // Targets are resolved now, so that a refusal reaches the send it is about.
+        if let Err(refusal) = self.route(publish.key, publish.targets) {
+            return Outcome::Refused(refusal);
+        }
+        let id = self.next_id();
+        let now = self.work.now.wall;
+        let limits = &self.shared.limits;
+        let Some(transaction) = self.transactions.get_mut(&key) else { return no_transaction() };
+        match transaction.keep(publish, id, now, limits.transaction_bytes_max, limits.transaction_items_max) {
+            Ok(()) => Outcome::Accepted(None),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
     }
 }
