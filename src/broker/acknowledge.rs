@@ -1,12 +1,13 @@
 //! Settling what a batch has acknowledged: the egress resolves names to tokens, the queues settle, one group per queue logs.
 
 use sabir_model::command::Promise;
+use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::TransactionKey;
 use sabir_model::session::Settled;
 use sabir_store::Level;
 
-use crate::connection::{Connection, unknown_delivery};
+use crate::connection::Connection;
 use crate::publish::stronger;
 use crate::work::settle;
 
@@ -92,4 +93,8 @@ impl Connection {
             }
         }
     }
+}
+
+pub(crate) fn unknown_delivery() -> Refusal {
+    Refusal::new(Code::UnknownDelivery, "no unsettled delivery of this connection goes by that id")
 }

@@ -21,6 +21,7 @@ use sabir_model::pattern::Pattern;
 use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_store::{Level, Wake};
 
+use crate::acknowledge::unknown_delivery;
 use crate::broker::{ConnectionInfo, Shared};
 use crate::login::Opening;
 use crate::mailbox::Mailbox;
@@ -31,7 +32,7 @@ use crate::registry::VirtualHost;
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::subscribe::Subscription;
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, no_transaction};
 use crate::work::{Work, finish, take_due};
 
 /// Sends into one queue after which its lock is released and what has come is dispatched.
@@ -445,14 +446,6 @@ impl Connection {
 
 pub(crate) fn level_of(promise: Promise) -> Level {
     if promise.synced { Level::Fsync } else { Level::Os }
-}
-
-pub(crate) fn no_transaction() -> Outcome {
-    Outcome::Refused(Refusal::new(Code::UnknownTransaction, "no such open transaction on this connection"))
-}
-
-pub(crate) fn unknown_delivery() -> Refusal {
-    Refusal::new(Code::UnknownDelivery, "no unsettled delivery of this connection goes by that id")
 }
 
 impl Host for Connection {

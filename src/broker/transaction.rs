@@ -11,7 +11,7 @@ use sabir_model::ids::{ConnectionId, DeliveryToken, MessageId, TransactionKey};
 use sabir_model::message::{Body, Facts};
 use sabir_model::settlement::Settlement;
 
-use crate::connection::{Connection, no_transaction};
+use crate::connection::Connection;
 use crate::publish::{Failure, Incoming, execute, plan};
 use crate::route::resolve;
 use crate::stats::add;
@@ -155,4 +155,8 @@ impl Connection {
             Err(refusal) => Outcome::Refused(refusal),
         }
     }
+}
+
+pub(crate) fn no_transaction() -> Outcome {
+    Outcome::Refused(Refusal::new(Code::UnknownTransaction, "no such open transaction on this connection"))
 }
