@@ -168,6 +168,10 @@ impl Journal {
         }
     }
 
+    pub(crate) fn frame_bytes_soft(&self) -> u64 {
+        self.frame_bytes_soft as u64
+    }
+
     pub(crate) fn pending_bytes(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }

@@ -191,7 +191,7 @@ impl Store {
         self.inner.shared.journal.begin_put()
     }
 
-    /// As [`Store::begin_put`], for a message of about `bytes`. Where that needs more than a segment, the
+    /// As [`Store::begin_put`], for messages of about `bytes` in all. Where that needs more than a segment, the
     /// space is taken here, on the caller's thread, so that a full disk refuses this message instead of
     /// stopping the log behind it.
     ///
@@ -199,12 +199,18 @@ impl Store {
     /// [`Full`]: persistent sends, or one of this size, are refused now.
     pub fn begin_put_sized(&self, bytes: usize) -> Result<Appender<'_>, Full> {
         let shared = &self.inner.shared;
-        // Room for what surrounds the message: frame header, op header, targets.
-        let needed = (bytes as u64).saturating_add(64 << 10);
-        if needed > shared.options.segment_bytes && !shared.journal.is_over() {
-            shared.reserve(needed).map_err(|_| Full::Disk)?;
+        let group = self.begin_put()?;
+        // Room for what surrounds the message: frame header, op header, targets, small groups in the same frame.
+        let needed =
+            (bytes as u64).saturating_add(64 << 10).saturating_add(shared.journal.frame_bytes_soft());
+        if bytes as u64 > shared.options.segment_bytes / 2 && needed > shared.options.segment_bytes {
+            // What waits to be written comes before it, perhaps into the same segment and perhaps as large as this; so
+            // there must be room for all of it. Nothing is added meanwhile, for the group holds the buffer.
+            let before = shared.journal.pending_bytes() as u64;
+            let whole = needed.saturating_add(before).saturating_add(before / 8);
+            shared.reserve(whole).map_err(|_| Full::Disk)?;
         }
-        self.begin_put()
+        Ok(group)
     }
 
     /// Starts a group of acknowledgements, counts, metadata or deletions. There is always room for these.

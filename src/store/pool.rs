@@ -235,24 +235,27 @@ impl Shared {
         grown
     }
 
-    /// Makes sure that a ready segment can hold a frame of `bytes`. Another frame may take it first; then the
-    /// committer enlarges the next one, and waits for space if there is none.
+    /// Makes sure that the next ready segment can hold `bytes`.
     pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
-        // The segment stays in its place meanwhile: numbers are used in order.
-        let first = {
-            let state = self.pool.state.lock();
-            if state.ready.iter().any(|ready| ready.capacity >= bytes) {
-                return Ok(());
+        loop {
+            // The segment stays in its place meanwhile: numbers are used in order.
+            let first = {
+                let state = self.pool.state.lock();
+                if state.ready.front().is_some_and(|ready| ready.capacity >= bytes) {
+                    return Ok(());
+                }
+                state.ready.front().cloned()
+            };
+            let Some(mut grown) = first else { return Err(io::ErrorKind::StorageFull.into()) };
+            let outcome = self.enlarge(&mut grown, bytes);
+            let mut state = self.pool.state.lock();
+            if let Some(ready) = state.ready.iter_mut().find(|ready| ready.number == grown.number) {
+                ready.capacity = grown.capacity;
+                return outcome;
             }
-            state.ready.front().cloned()
-        };
-        let Some(mut grown) = first else { return Err(io::ErrorKind::StorageFull.into()) };
-        let outcome = self.enlarge(&mut grown, bytes);
-        let mut state = self.pool.state.lock();
-        if let Some(ready) = state.ready.iter_mut().find(|ready| ready.number == grown.number) {
-            ready.capacity = grown.capacity;
+            // The committer has taken it for what waited already: now the one after it.
+            outcome?;
         }
-        outcome
     }
 
     /// The pool thread.

@@ -207,6 +207,31 @@ fn a_message_larger_than_the_disk_is_refused_and_harms_nobody() {
 }
 
 #[test]
+fn large_messages_in_flight_together_are_accepted_only_if_all_of_them_fit() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    store.turn();
+    fs.set_capacity(Some(fs.used() + 500_000));
+    let mut accepted = Vec::new();
+    for sequence in 1..=4 {
+        let big = Op::Put { targets: vec![(1, sequence)], body: vec![7; 200_000] };
+        match store.begin_put_sized(200_000) {
+            Ok(mut appender) => {
+                big.append(&mut appender);
+                accepted.push(appender.finish(Level::Fsync));
+            }
+            Err(full) => assert_eq!(full, Full::Disk),
+        }
+    }
+    assert!((1..4).contains(&accepted.len()), "{accepted:?}");
+    // Whatever was accepted can be written, and so can what comes after it.
+    let ack = append(&store, &[Op::Acknowledge { queue: 1, first: 1, count: 1 }], Level::Fsync);
+    store.turn();
+    assert!(accepted.iter().all(|position| store.watermark().covers(*position, Level::Fsync)));
+    assert!(store.watermark().covers(ack, Level::Fsync));
+}
+
+#[test]
 fn half_alive_segments_are_not_copied_around() {
     let fs = FaultFs::new();
     let (store, ..) = open(&fs, options()).unwrap();
