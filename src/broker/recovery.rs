@@ -296,3 +296,22 @@ pub(crate) fn bind(
     host.touch(pattern);
     handle
 }
+
+/// Replaces a binding by another one; nothing that is published meanwhile misses both or meets both.
+pub(crate) fn rebind(
+    host: &crate::registry::VirtualHost,
+    old: crate::pattern_trie::Handle,
+    pattern: &Pattern,
+    queue: &Arc<Queue>,
+    selector: Option<Arc<Selector>>,
+    no_local: Option<sabir_model::ids::ConnectionId>,
+) -> crate::pattern_trie::Handle {
+    let binding = Binding { queue: Arc::clone(queue), selector, no_local };
+    let handle = {
+        let mut topics = host.topics.write();
+        topics.remove(old);
+        topics.insert(&trie_levels(pattern), Interest::Bound(Arc::new(binding)))
+    };
+    host.touch(pattern);
+    handle
+}

@@ -18,7 +18,7 @@ use crate::connection::Connection;
 use crate::credit::{Consumer, Credit};
 use crate::pattern_trie::Handle;
 use crate::queue::{Queue, Role, check_owner};
-use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue};
+use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue, rebind};
 use crate::registry::{Durable, Interest, Live, Wildcard, trie_levels};
 use crate::work::{log_settled, promise};
 
@@ -325,6 +325,12 @@ impl Connection {
         };
         durable.active = Some(self.id);
         let queue = Arc::clone(&durable.queue);
+        if same {
+            // Whose messages are left out is a matter of the connection, and this is another one.
+            let no_local = terms.request.no_local.then_some(self.id);
+            let handle = &mut durable.handle;
+            *handle = rebind(&self.host, *handle, pattern, &queue, terms.selector.clone(), no_local);
+        }
         drop(durables);
         let credit = self.credit(terms, queue.policy.prefetch, self.shared.limits.prefetch.durable);
         let consumer = self.consumer(terms, credit, None);

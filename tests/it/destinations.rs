@@ -72,6 +72,37 @@ fn a_group_of_all_virtual_topics_comes_back_under_its_own_name() {
     server.stop();
 }
 
+/// Subscribes durably without hearing oneself.
+fn watch(server: &Server) -> Client {
+    let mut client = Client::new(tcp(server.stomp));
+    client.write(b"CONNECT\naccept-version:1.2\nhost:/\nclient-id:watcher\n\n\0");
+    assert_eq!(client.frame().command, "CONNECTED");
+    client.write(
+        b"SUBSCRIBE\nid:1\ndestination:/topic/talk\nactivemq.subscriptionName:all\nactivemq.noLocal:true\nreceipt:s\n\n\0",
+    );
+    assert_eq!(client.frame().command, "RECEIPT");
+    client
+}
+
+#[test]
+fn a_durable_subscription_leaves_out_what_its_present_connection_says() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let server = Server::start_in(dir.path(), &[]);
+        for _ in 0..2 {
+            let mut watcher = watch(&server);
+            keep(&mut watcher, "/topic/talk", "mine");
+            keep(&mut Client::connect(tcp(server.stomp)), "/topic/talk", "another's");
+            assert_eq!(watcher.frame().body, b"another's");
+            // Gone in good order, so that the name is free.
+            watcher.write(b"DISCONNECT\nreceipt:d\n\n\0");
+            assert_eq!(watcher.frame().command, "RECEIPT");
+            watcher.expect_end();
+        }
+        server.stop();
+    }
+}
+
 #[test]
 fn a_receipt_and_the_metrics_tell_what_a_destination_promises() {
     for (level, told) in
