@@ -299,20 +299,34 @@ impl Connection {
         }
         self.release();
         let written = self.outbox.close();
-        for (_, subscription) in self.subscriptions.drain().collect::<Vec<_>>() {
-            self.end_subscription(subscription, written, false);
-        }
+        self.end_subscriptions(written);
         self.drop_transactions();
         for (destination, _) in std::mem::take(&mut self.temporaries) {
             self.delete_temporary(&destination);
-        }
-        if let Some(client_id) = self.client_id.take() {
-            self.host.client_ids.lock().remove(&client_id);
         }
         self.shared.connections.lock().remove(&self.id);
         let mut rounds = 0;
         while finish(&self.shared, &mut self.work) && rounds < 1000 {
             rounds += 1;
+        }
+    }
+
+    /// Whoever reads the receipt of its leaving may come back at once, and must find its client id and its durable
+    /// subscriptions free. While deliveries still wait for the socket it has to be patient, for they may yet reach it.
+    fn give_up_names(&mut self) {
+        self.release();
+        finish(&self.shared, &mut self.work);
+        if self.outbox.is_idle() {
+            self.end_subscriptions(self.outbox.written());
+        }
+    }
+
+    fn end_subscriptions(&mut self, written: u64) {
+        for (_, subscription) in self.subscriptions.drain().collect::<Vec<_>>() {
+            self.end_subscription(subscription, written, false);
+        }
+        if let Some(client_id) = self.client_id.take() {
+            self.host.client_ids.lock().remove(&client_id);
         }
     }
 
@@ -518,6 +532,7 @@ impl Host for Connection {
             },
             Command::Close => {
                 self.drop_transactions();
+                self.give_up_names();
                 Outcome::Accepted(None)
             }
         }

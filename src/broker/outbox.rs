@@ -521,6 +521,12 @@ impl Outbox {
         self.state.lock().written
     }
 
+    /// Whether everything that was delivered has reached the socket.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.chunks.is_empty() && state.waiting.is_empty() && state.marks.is_empty()
+    }
+
     /// Closes: drops socket, egress and everything that waits. Returns the bytes ever written.
     pub(crate) fn close(&self) -> u64 {
         let (egress, writer, written) = {
