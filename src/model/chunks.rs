@@ -95,8 +95,8 @@ impl Chunks {
         };
         let before = tail.len();
         let result = encode(tail);
-        // An encoder appends; were it to truncate, the count below would still be that of what is there.
-        self.len = self.len - before + tail.len();
+        // In this order: `before` counts what has been taken already too, and may be more than is left.
+        self.len = self.len + tail.len() - before;
         result
     }
 
@@ -215,6 +215,15 @@ impl Drop for Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_half_taken_chunk_is_written_on() {
+        let mut chunks = Chunks::new();
+        chunks.put(b"0123456789");
+        chunks.consume(8);
+        chunks.put(b"ab");
+        assert_eq!((chunks.len(), chunks.to_vec()), (4, b"89ab".to_vec()));
+    }
 
     #[test]
     fn what_goes_in_comes_out_whatever_the_sizes() {
