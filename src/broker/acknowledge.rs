@@ -84,9 +84,9 @@ impl Connection {
             unknown.extend(group.iter().map(|one| one.ack));
             return;
         };
-        let core = queue.core.lock();
+        let held = queue.lock();
         for one in group {
-            if core.knows(one.token, self.id) && !transaction.settles(one.token) {
+            if held.core.knows(one.token, self.id) && !transaction.settles(one.token) {
                 transaction.settlements.push((one.token, one.settlement));
             } else {
                 unknown.push(one.ack);

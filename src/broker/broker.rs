@@ -20,6 +20,7 @@ use sabir_store::{Fs, Level, RecoveryReport, Store, StoreError, StoreOptions};
 
 use crate::blocking::Pool;
 use crate::connection::Connection;
+use crate::lock_order::before_maps;
 use crate::mailbox::Mailbox;
 use crate::outbox::{OutboxLimits, Writer};
 use crate::policy::Policies;
@@ -198,6 +199,7 @@ impl Shared {
     }
 
     pub(crate) fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
+        before_maps();
         self.by_id.read().get(&id).map(|(queue, _)| Arc::clone(queue))
     }
 
@@ -452,7 +454,7 @@ impl Broker {
         let mut queues: Vec<_> = queues
             .iter()
             .filter(|(queue, _)| !matches!(queue.role, Role::Window))
-            .map(|(queue, host)| queue.core.lock().stats(queue, &host.name))
+            .map(|(queue, host)| queue.lock().core.stats(queue, &host.name))
             .collect();
         queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
         BrokerStats {

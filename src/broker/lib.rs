@@ -13,6 +13,7 @@ mod connection;
 mod credit;
 mod dispatch;
 mod inflight;
+mod lock_order;
 mod login;
 mod mailbox;
 mod outbox;
@@ -28,6 +29,8 @@ mod rules;
 mod selection;
 mod stats;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod work;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
@@ -20,6 +20,7 @@ use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
 use sabir_model::message::Message;
 use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
+use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
 use crate::stats::Counters;
@@ -169,6 +170,10 @@ impl Outbox {
         }
     }
 
+    fn state(&self) -> Ranked<MutexGuard<'_, State>> {
+        Ranked::take(Rank::Outbox, || self.state.lock())
+    }
+
     pub(crate) fn connection(&self) -> ConnectionId {
         self.connection
     }
@@ -204,7 +209,7 @@ impl Outbox {
         settles: bool,
         queue: &Arc<Queue>,
     ) -> Handed {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let state = &mut *state;
         if state.chunks.len() > self.limits.bytes_soft {
             state.marks.push_back((state.appended, Mark::Resume(Arc::downgrade(queue))));
@@ -235,7 +240,7 @@ impl Outbox {
         policy: &Policy,
         counters: &Counters,
     ) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let state = &mut *state;
         if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
             if state.egress.is_none() || state.failed.is_some() {
@@ -317,12 +322,12 @@ impl Outbox {
 
     /// Holds live deliveries back until the batch's own replies are in.
     pub(crate) fn gate(&self) {
-        self.state.lock().gated = true;
+        self.state().gated = true;
     }
 
     /// Appends the batch's own replies, and lets live deliveries pass again.
     pub(crate) fn append_replies(&self, now: Now, replies: &mut Chunks, counters: &Counters) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let state = &mut *state;
         if state.egress.is_some() {
             state.appended += replies.len() as u64;
@@ -338,19 +343,19 @@ impl Outbox {
 
     /// Forgets what waits for a subscription that has ended.
     pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
-        self.state.lock().waiting.retain(|waiting| waiting.subscription != key);
+        self.state().waiting.retain(|waiting| waiting.subscription != key);
     }
 
     /// Marks the end of what a queue has handed over for the moment, so that it goes on when that is written.
     pub(crate) fn resume_when_written(&self, queue: &Arc<Queue>) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let at = state.appended;
         state.marks.push_back((at, Mark::Resume(Arc::downgrade(queue))));
     }
 
     /// Lets the egress say that a browser has seen everything.
     pub(crate) fn browsed(&self, key: SubscriptionKey) {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let state = &mut *state;
         if let Some(egress) = state.egress.as_mut() {
             let before = state.chunks.len();
@@ -366,20 +371,20 @@ impl Outbox {
         settled: &mut Vec<Settled>,
         unknown: &mut Vec<usize>,
     ) {
-        if let Some(egress) = self.state.lock().egress.as_mut() {
+        if let Some(egress) = self.state().egress.as_mut() {
             egress.acknowledged(acks, settled, unknown);
         }
     }
 
     pub(crate) fn note(&self, note: EgressNote<'_>) {
-        if let Some(egress) = self.state.lock().egress.as_mut() {
+        if let Some(egress) = self.state().egress.as_mut() {
             egress.note(note);
         }
     }
 
     /// Writes what the socket takes at once. Marks that are due go to `due`.
     pub(crate) fn flush(&self, now: Now, due: &mut Vec<Mark>, counters: &Counters) -> Flushed {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         // Cleared under the lock: whoever appends after this flush enlists the outbox again.
         self.queued.store(false, Ordering::Release);
         let state = &mut *state;
@@ -431,7 +436,7 @@ impl Outbox {
         due: &mut Vec<Mark>,
         counters: &Counters,
     ) -> Poll<io::Result<()>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         self.queued.store(false, Ordering::Release);
         let state = &mut *state;
         let was_blocked = std::mem::replace(&mut state.blocked, false);
@@ -494,13 +499,13 @@ impl Outbox {
 
     /// Asks the owner to close the connection.
     pub(crate) fn fail(&self, refusal: Refusal) {
-        self.state.lock().failed.get_or_insert(refusal);
+        self.state().failed.get_or_insert(refusal);
         self.wake_owner();
     }
 
     /// Why the connection must be closed, if it must.
     pub(crate) fn overrun(&self, now: Instant) -> Option<Refusal> {
-        let state = self.state.lock();
+        let state = self.state();
         if let Some(refusal) = &state.failed {
             return Some(refusal.clone());
         }
@@ -518,19 +523,19 @@ impl Outbox {
 
     /// Bytes ever written: a delivery that ends at or below this reached the socket.
     pub(crate) fn written(&self) -> u64 {
-        self.state.lock().written
+        self.state().written
     }
 
     /// Whether everything that was delivered has reached the socket.
     pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.state();
         state.chunks.is_empty() && state.waiting.is_empty() && state.marks.is_empty()
     }
 
     /// Closes: drops socket, egress and everything that waits. Returns the bytes ever written.
     pub(crate) fn close(&self) -> u64 {
         let (egress, writer, written) = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             state.chunks = Chunks::new();
             state.marks = VecDeque::new();
             state.waiting = VecDeque::new();

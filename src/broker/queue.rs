@@ -21,6 +21,7 @@ use sabir_store::Level;
 use crate::browse::Browser;
 use crate::credit::{Consumer, Waits};
 use crate::inflight::{InFlight, Slab};
+use crate::lock_order::{Rank, Ranked};
 use crate::outbox::Outbox;
 use crate::policy::{Negative, Policy, SlowConsumer};
 use crate::ready::{Entry, Key, Ready};
@@ -51,6 +52,7 @@ pub(crate) struct Queue {
     pub(crate) shows_own_name: bool,
     /// Whether dead letters come here: it has no delivery limit, and what is rejected here ends.
     pub(crate) holds_dead_letters: bool,
+    /// Locked by [`Queue::lock`] only, which knows the order of locks.
     pub(crate) core: Arc<Mutex<QueueCore>>,
     /// Earliest expiration among its messages, in wall milliseconds; `u64::MAX` if none expires.
     pub(crate) next_expiry: AtomicU64,
@@ -61,7 +63,7 @@ pub(crate) struct Queue {
 /// A queue whose lock is held.
 pub(crate) struct Held {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) core: ArcMutexGuard<RawMutex, QueueCore>,
+    pub(crate) core: Ranked<ArcMutexGuard<RawMutex, QueueCore>>,
 }
 
 impl Queue {
@@ -71,7 +73,8 @@ impl Queue {
     }
 
     pub(crate) fn lock(self: &Arc<Self>) -> Held {
-        Held { core: self.core.lock_arc(), queue: Arc::clone(self) }
+        let core = Ranked::take(Rank::Queue(self.id), || self.core.lock_arc());
+        Held { core, queue: Arc::clone(self) }
     }
 
     /// The name shown in metrics and logs.

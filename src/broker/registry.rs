@@ -15,6 +15,7 @@ use sabir_store::Level;
 
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
+use crate::lock_order::before_maps;
 use crate::outbox::Outbox;
 use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
 use crate::queue::{Queue, QueueCore, Role};
@@ -70,6 +71,7 @@ pub(crate) struct Wildcard {
 impl Wildcard {
     /// Becomes a consumer of `queue`.
     pub(crate) fn join(self: &Arc<Self>, queue: &Arc<Queue>, work: &mut Work) {
+        before_maps();
         let mut joined = self.joined.lock();
         if self.closed.load(Ordering::Acquire) || joined.iter().any(|(known, _)| known.id == queue.id) {
             return;
@@ -198,6 +200,7 @@ impl VirtualHost {
 
     /// An existing queue.
     pub(crate) fn find_queue(&self, destination: &Destination) -> Option<Arc<Queue>> {
+        before_maps();
         let queues = self.queues.read();
         queues.get(destination).filter(|queue| !queue.deleted.load(Ordering::Acquire)).map(Arc::clone)
     }
@@ -242,6 +245,7 @@ impl VirtualHost {
         role: Role,
         policy: Option<Arc<crate::policy::Policy>>,
     ) -> Result<Arc<Queue>, Refusal> {
+        before_maps();
         if shared.queue_count() >= shared.limits.destinations_max {
             let sentence = format!("the broker holds its most, {} queues", shared.limits.destinations_max);
             return Err(Refusal::new(Code::LimitReached, sentence));
@@ -331,6 +335,7 @@ impl VirtualHost {
 
     /// Deletes a queue: from the maps, the log and memory. Its consumers learn of it.
     pub(crate) fn delete_queue(&self, shared: &Shared, queue: &Arc<Queue>, work: &mut Work) {
+        before_maps();
         queue.deleted.store(true, Ordering::Release);
         {
             let mut queues = self.queues.write();

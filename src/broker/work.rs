@@ -163,7 +163,7 @@ fn sort_marks(
             Mark::Settle(token) => settled.push((connection, token)),
             Mark::Resume(queue) => {
                 if let Some(queue) = queue.upgrade() {
-                    queue.core.lock().room_again(connection);
+                    queue.lock().core.room_again(connection);
                     resume.push(queue);
                 }
             }

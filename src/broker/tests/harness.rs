@@ -1,0 +1,879 @@
+//! The smallest protocol there is: one line per delivery; and a client that speaks it by calling methods.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use sabir_model::access::{Action, Attempt, Authenticator, Authorizer, Credentials, Principal, Resource};
+use sabir_model::chunks::Chunks;
+use sabir_model::clock::{Clock, ManualClock, Timestamp};
+use sabir_model::command::{
+    AckName, Command, Open, Outcome, Promise, Publish, Subscribe, TargetKey, WireAck,
+};
+use sabir_model::delivery::{Admission, Delivery, EncodeCache};
+use sabir_model::destination::{Destination, Kind, Targets};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::event::Event;
+use sabir_model::headers::ValueRef;
+use sabir_model::ids::{DeliveryToken, QueueId, SubscriptionKey, TransactionKey};
+use sabir_model::message::{Body, Facts, Field, FieldsWriter};
+use sabir_model::pattern::Pattern;
+use sabir_model::session::{Egress, EgressNote, Host, Now, Settled};
+use sabir_model::settlement::{SettleMode, Settlement};
+use sabir_store::StoreOptions;
+use sabir_store::fault_fs::{FaultFs, Survival};
+
+use crate::stats::QueueStats;
+use crate::{
+    Broker, BrokerLimits, BrokerOptions, BrokerStats, Connection, ConnectionInfo, Policies, Policy, Rules,
+    Writer,
+};
+
+const FIELD: char = '\u{1f}';
+
+/// Lets everybody in under the name they give, and denies what it is told to deny.
+#[derive(Default)]
+pub(super) struct Access {
+    denied: Mutex<Vec<(Action, String)>>,
+    generation: AtomicU64,
+}
+
+impl Access {
+    pub(super) fn deny(&self, action: Action, what: &str) {
+        self.denied.lock().push((action, what.to_owned()));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Authenticator for Access {
+    fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Principal, Refusal> {
+        match attempt.credentials {
+            Credentials::Password { login: "mallory", .. } => {
+                Err(Refusal::new(Code::AuthenticationFailed, "not you"))
+            }
+            Credentials::Password { login, .. } => Ok(Principal::user(login, attempt.remote)),
+            _ => Ok(Principal::anonymous(attempt.remote)),
+        }
+    }
+}
+
+impl Authorizer for Access {
+    fn allows(&self, _: &Principal, action: Action, resource: Resource<'_>) -> bool {
+        let text = match resource {
+            Resource::Server => "server".to_owned(),
+            Resource::Destination(destination) => destination.to_string(),
+            Resource::Pattern(pattern) => pattern.to_string(),
+        };
+        !self.denied.lock().iter().any(|(denied, what)| *denied == action && *what == text)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// How a world differs from the usual.
+#[derive(Clone, Default)]
+pub(super) struct Setup {
+    pub(super) policies: Policies,
+    pub(super) rules: Rules,
+    pub(super) limits: BrokerLimits,
+    /// The log and the logins have threads of their own.
+    pub(super) threads: bool,
+}
+
+impl Setup {
+    pub(super) fn policy(mut self, pattern: &str, policy: Policy) -> Self {
+        self.policies.add(Pattern::parse_qualified(pattern, Kind::Queue).unwrap(), policy);
+        self
+    }
+
+    pub(super) fn open(self) -> World {
+        World::on(FaultFs::new(), self, Arc::new(ManualClock::starting_at(Timestamp(1_700_000_000_000))))
+    }
+}
+
+/// A broker on a disk in memory, with time that stands still.
+pub(super) struct World {
+    pub(super) broker: Broker,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) access: Arc<Access>,
+    pub(super) disk: FaultFs,
+    setup: Setup,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Setup::default().open()
+    }
+
+    fn on(disk: FaultFs, setup: Setup, clock: Arc<ManualClock>) -> Self {
+        let access = Arc::new(Access::default());
+        let mut store = StoreOptions::new("/log");
+        store.segment_bytes = 1 << 20;
+        store.manual = !setup.threads;
+        let (broker, _) = Broker::open(BrokerOptions {
+            store,
+            fs: Arc::new(disk.clone()),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            authenticator: Arc::clone(&access) as Arc<dyn Authenticator>,
+            authorizer: Arc::clone(&access) as Arc<dyn Authorizer>,
+            rules: setup.rules.clone(),
+            policies: setup.policies.clone(),
+            limits: setup.limits.clone(),
+            virtual_hosts: vec!["other".to_owned()],
+            single_threaded: !setup.threads,
+        })
+        .unwrap();
+        Self { broker, clock, access, disk, setup }
+    }
+
+    /// Stops in good order and starts again. Clients must be gone.
+    pub(super) fn restart(self) -> Self {
+        self.broker.close().unwrap();
+        let Self { broker, clock, disk, setup, .. } = self;
+        drop(broker);
+        clock.advance(Duration::from_secs(1));
+        Self::on(disk, setup, clock)
+    }
+
+    /// Loses power and starts again.
+    pub(super) fn crash(self) -> Self {
+        let Self { broker, clock, disk, setup, .. } = self;
+        let disk = disk.crash(Survival::None);
+        drop(broker);
+        clock.advance(Duration::from_secs(1));
+        Self::on(disk, setup, clock)
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client_as(&Open::default()).unwrap()
+    }
+
+    pub(super) fn named(&self, client_id: &str) -> Client {
+        self.client_as(&Open { client_id: Some(client_id), ..Open::default() }).unwrap()
+    }
+
+    pub(super) fn client_as(&self, open: &Open<'_>) -> Result<Client, Refusal> {
+        let wire = Arc::new(Mutex::new(Wire::default()));
+        let info = ConnectionInfo { remote: None, local: true, peer: "test".into(), listener: "test" };
+        let egress = Lines { wire: Arc::clone(&wire), subscriptions: BTreeMap::new() };
+        let writer = FakeWriter(Arc::clone(&wire));
+        let connection = self.broker.connect(info, Box::new(egress), Box::new(writer))?;
+        let mut client = Client {
+            connection: Some(connection),
+            clock: Arc::clone(&self.clock),
+            broker: self.broker.clone(),
+            wire,
+            batching: false,
+            replies: Chunks::new(),
+            addresses: Vec::new(),
+            next_key: 1,
+            next_transaction: 1,
+            text: String::new(),
+            events: Vec::new(),
+        };
+        let outcome = client.host().ask(Command::Open(*open));
+        assert_eq!(outcome, Outcome::Later);
+        client.end_batch();
+        loop {
+            client.pump();
+            match client.events.pop() {
+                Some(Event::Opened) => return Ok(client),
+                Some(Event::OpenRefused(refusal)) => return Err(refusal),
+                Some(other) => panic!("{other:?}"),
+                // With threads the answer takes a moment.
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { instant: self.clock.now(), wall: self.clock.wall() }
+    }
+
+    /// Lets time pass, with the ticks that belong to it.
+    pub(super) fn pass(&self, span: Duration) {
+        for _ in 0..span.as_millis().div_ceil(100).min(1000) {
+            self.clock.advance(Duration::from_millis(100).min(span));
+            self.broker.tick(self.now());
+        }
+    }
+
+    pub(super) fn stats(&self) -> BrokerStats {
+        self.broker.stats()
+    }
+
+    pub(super) fn queue(&self, name: &str) -> Option<QueueStats> {
+        self.stats().queues.into_iter().find(|queue| queue.name == name && queue.host == "/")
+    }
+
+    /// Messages that a queue holds, delivered ones included.
+    pub(super) fn depth(&self, name: &str) -> u64 {
+        self.queue(name).map_or(0, |queue| queue.ready + queue.unsettled)
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.stats().memory_bytes
+    }
+
+    /// The bodies that a queue holds, by browsing.
+    pub(super) fn browse(&self, queue: &str) -> Vec<String> {
+        let mut client = self.client();
+        client.subscribe(queue).browse().ok();
+        client.bodies()
+    }
+}
+
+/// The other end of a connection.
+#[derive(Default)]
+pub(super) struct Wire {
+    bytes: Vec<u8>,
+    /// Bytes the socket takes before it is full; no limit if absent.
+    room: Option<usize>,
+    waker: Option<Waker>,
+    /// The protocol's own window, if it has one.
+    pub(super) window: Option<usize>,
+    unsettled: usize,
+}
+
+struct FakeWriter(Arc<Mutex<Wire>>);
+
+impl Writer for FakeWriter {
+    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut wire = self.0.lock();
+        let mut left = wire.room.unwrap_or(usize::MAX);
+        let mut taken = 0;
+        for slice in slices {
+            let now = slice.len().min(left);
+            wire.bytes.extend_from_slice(&slice[..now]);
+            taken += now;
+            left -= now;
+        }
+        wire.room = wire.room.map(|_| left);
+        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.try_write(slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.0.lock().waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            other => Poll::Ready(other),
+        }
+    }
+}
+
+/// Encodes each delivery as one line.
+struct Lines {
+    wire: Arc<Mutex<Wire>>,
+    subscriptions: BTreeMap<SubscriptionKey, (SettleMode, VecDeque<DeliveryToken>)>,
+}
+
+impl Egress for Lines {
+    fn deliver(
+        &mut self,
+        now: Timestamp,
+        delivery: &Delivery<'_>,
+        cache: Option<&mut EncodeCache>,
+        out: &mut Chunks,
+    ) -> Admission {
+        let Some((settle, window)) = self.subscriptions.get_mut(&delivery.subscription) else {
+            return Admission::NoCredit;
+        };
+        if delivery.message.body().starts_with(b"undeliverable") {
+            return Admission::Undeliverable("too large for the receiver");
+        }
+        assert!(
+            !delivery.message.facts().expires.has_passed(now) || delivery.browsed,
+            "expired, yet delivered"
+        );
+        let mut wire = self.wire.lock();
+        if wire.window.is_some_and(|most| wire.unsettled >= most) {
+            return Admission::NoCredit;
+        }
+        wire.unsettled += 1;
+        if let (SettleMode::Cumulative, Some(token)) = (&*settle, delivery.token) {
+            window.push_back(token);
+        }
+        out.put(format!("MSG{FIELD}{}{FIELD}", delivery.subscription.0).as_bytes());
+        let encode = |out: &mut Vec<u8>| {
+            let token = delivery.token.map_or_else(String::new, |token| {
+                format!("{}.{}.{}.{}", token.boot, token.queue.0, token.slot, token.generation)
+            });
+            let message = delivery.message;
+            let mut properties = String::new();
+            for field in message.fields() {
+                if let Field::Property(name, value) = field {
+                    let value = match value {
+                        ValueRef::Str(text) => text.to_owned(),
+                        ValueRef::I32(number) => number.to_string(),
+                        ValueRef::I64(number) => number.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    properties.push_str(&format!("{name}={value};"));
+                }
+            }
+            let fields = [
+                delivery.destination().map_or_else(String::new, |to| to.to_string()),
+                String::from_utf8_lossy(message.body()).into_owned(),
+                token,
+                delivery.attempt.to_string(),
+                delivery.redelivered.to_string(),
+                delivery.original_destination().unwrap_or_default(),
+                message.facts().persistent.to_string(),
+                message.facts().expires.0.to_string(),
+                properties,
+                message.fields().find_text(sabir_model::message::Tag::UserId).unwrap_or_default().to_owned(),
+            ];
+            out.extend_from_slice(fields.join(&FIELD.to_string()).as_bytes());
+            out.push(b'\n');
+        };
+        match cache {
+            Some(cache) => out.put(cache.get_or_encode(1, encode)),
+            None => {
+                let mut line = Vec::new();
+                encode(&mut line);
+                out.put(&line);
+            }
+        }
+        Admission::Sent
+    }
+
+    fn acknowledged(&mut self, acks: &[WireAck], settled: &mut Vec<Settled>, unknown: &mut Vec<usize>) {
+        for (index, ack) in acks.iter().enumerate() {
+            let AckName::Token(token) = ack.name else {
+                unknown.push(index);
+                continue;
+            };
+            let settlement = ack.settlement;
+            let before = settled.len();
+            let window = ack.subscription.and_then(|key| self.subscriptions.get_mut(&key));
+            match window {
+                Some((SettleMode::Cumulative, window)) if window.contains(&token) => {
+                    while let Some(earlier) = window.pop_front() {
+                        settled.push(Settled { token: earlier, settlement, ack: index });
+                        if earlier == token {
+                            break;
+                        }
+                    }
+                }
+                _ => settled.push(Settled { token, settlement, ack: index }),
+            }
+            let mut wire = self.wire.lock();
+            wire.unsettled = wire.unsettled.saturating_sub(settled.len() - before);
+        }
+    }
+
+    fn browsed(&mut self, key: SubscriptionKey, out: &mut Chunks) {
+        out.put(format!("END{FIELD}{}\n", key.0).as_bytes());
+    }
+
+    fn note(&mut self, note: EgressNote<'_>) {
+        match note {
+            EgressNote::Attach { key, settle, .. } => {
+                self.subscriptions.insert(key, (settle, VecDeque::new()));
+            }
+            EgressNote::Detach(key) => {
+                self.subscriptions.remove(&key);
+            }
+            EgressNote::Dialect(_) | EgressNote::TransactionEnded { .. } | EgressNote::Temporary { .. } => {}
+        }
+    }
+}
+
+/// A delivery as the client got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Got {
+    pub(super) subscription: u32,
+    pub(super) destination: String,
+    pub(super) body: String,
+    pub(super) token: Option<DeliveryToken>,
+    pub(super) attempt: u32,
+    pub(super) redelivered: bool,
+    pub(super) original: String,
+    pub(super) persistent: bool,
+    pub(super) expires: u64,
+    pub(super) properties: BTreeMap<String, String>,
+    pub(super) user: String,
+}
+
+/// One line of what a client has received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// The answer to a subscription.
+    Reply(u32),
+    Message(Box<Got>),
+    /// A browser has seen everything.
+    End(u32),
+}
+
+impl Line {
+    fn parse(line: &str) -> Self {
+        let fields: Vec<&str> = line.split(FIELD).collect();
+        match fields.as_slice() {
+            ["SUB", key] => Self::Reply(key.parse().unwrap()),
+            ["END", key] => Self::End(key.parse().unwrap()),
+            [
+                "MSG",
+                key,
+                destination,
+                body,
+                token,
+                attempt,
+                redelivered,
+                original,
+                persistent,
+                expires,
+                properties,
+                user,
+            ] => {
+                let numbers: Vec<u64> = token.split('.').filter_map(|part| part.parse().ok()).collect();
+                let token = match numbers.as_slice() {
+                    &[boot, queue, slot, generation] => Some(DeliveryToken {
+                        boot: u32::try_from(boot).unwrap(),
+                        queue: QueueId(queue),
+                        slot: u32::try_from(slot).unwrap(),
+                        generation: u32::try_from(generation).unwrap(),
+                    }),
+                    _ => None,
+                };
+                Self::Message(Box::new(Got {
+                    subscription: key.parse().unwrap(),
+                    destination: (*destination).to_owned(),
+                    body: (*body).to_owned(),
+                    token,
+                    attempt: attempt.parse().unwrap(),
+                    redelivered: redelivered.parse().unwrap(),
+                    original: (*original).to_owned(),
+                    persistent: persistent.parse().unwrap(),
+                    expires: expires.parse().unwrap(),
+                    properties: properties
+                        .split(';')
+                        .filter_map(|pair| pair.split_once('='))
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .collect(),
+                    user: (*user).to_owned(),
+                }))
+            }
+            other => panic!("not a line: {other:?}"),
+        }
+    }
+}
+
+/// One client and its connection.
+pub(super) struct Client {
+    connection: Option<Connection>,
+    clock: Arc<ManualClock>,
+    broker: Broker,
+    pub(super) wire: Arc<Mutex<Wire>>,
+    batching: bool,
+    replies: Chunks,
+    addresses: Vec<String>,
+    next_key: u32,
+    next_transaction: u32,
+    text: String,
+    pub(super) events: Vec<Event>,
+}
+
+impl Client {
+    pub(super) fn host(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("it is not closed")
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: self.clock.now(), wall: self.clock.wall() }
+    }
+
+    /// Runs everything in `what` as one batch.
+    pub(super) fn batch<R>(&mut self, what: impl FnOnce(&mut Self) -> R) -> R {
+        self.batching = true;
+        let result = what(self);
+        self.batching = false;
+        self.end_batch();
+        result
+    }
+
+    pub(super) fn end_batch(&mut self) {
+        if self.batching {
+            return;
+        }
+        let now = self.now();
+        let connection = self.connection.as_mut().expect("it is not closed");
+        connection.end_batch(now, &mut self.replies);
+        self.pump();
+    }
+
+    /// What a driver does when it is woken.
+    pub(super) fn pump(&mut self) {
+        let Some(connection) = self.connection.as_mut() else { return };
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(event) = connection.poll_event(&mut cx) {
+            self.events.push(event);
+        }
+        let _ = connection.poll_flush(&mut cx);
+    }
+
+    pub(super) fn try_flush(&mut self) -> Poll<io::Result<()>> {
+        self.host().poll_flush(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Lets the log catch up, and takes the receipts that are due.
+    pub(super) fn synced(&mut self) {
+        self.broker.store().sync();
+        self.pump();
+    }
+
+    /// The socket takes this many bytes more, and then none.
+    pub(super) fn block_after(&self, bytes: usize) {
+        self.wire.lock().room = Some(bytes);
+    }
+
+    /// The socket takes everything again.
+    pub(super) fn unblock(&mut self) {
+        self.wire.lock().room = None;
+        self.pump();
+    }
+
+    /// What has come since the last look.
+    pub(super) fn lines(&mut self) -> Vec<Line> {
+        self.pump();
+        let bytes = std::mem::take(&mut self.wire.lock().bytes);
+        self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        let Some(end) = self.text.rfind('\n') else { return Vec::new() };
+        let rest = self.text.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.text, rest);
+        whole.lines().map(Line::parse).collect()
+    }
+
+    /// The deliveries that have come since the last look.
+    pub(super) fn drain(&mut self) -> Vec<Got> {
+        let lines = self.lines().into_iter();
+        lines.filter_map(|line| if let Line::Message(got) = line { Some(*got) } else { None }).collect()
+    }
+
+    pub(super) fn bodies(&mut self) -> Vec<String> {
+        self.drain().into_iter().map(|got| got.body).collect()
+    }
+
+    /// The one delivery that has come.
+    pub(super) fn one(&mut self) -> Got {
+        let mut all = self.drain();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    pub(super) fn send<'a>(&'a mut self, to: &'a str, body: &'a str) -> Send<'a> {
+        Send {
+            client: self,
+            to,
+            body,
+            facts: Facts { priority: 4, ..Facts::default() },
+            fields: FieldsWriter::new(),
+            transaction: None,
+        }
+    }
+
+    pub(super) fn send_all(&mut self, to: &str, bodies: &[&str]) {
+        for body in bodies {
+            self.send(to, body).ok();
+        }
+    }
+
+    pub(super) fn subscribe<'a>(&'a mut self, to: &'a str) -> Subscription<'a> {
+        Subscription {
+            client: self,
+            to,
+            settle: SettleMode::Individual,
+            credit: None,
+            selector: None,
+            durable: None,
+            browse: false,
+            no_local: false,
+            priority: 0,
+            must_exist: false,
+        }
+    }
+
+    pub(super) fn ask(&mut self, command: Command<'_>) -> Outcome {
+        let outcome = self.host().ask(command);
+        self.end_batch();
+        outcome
+    }
+
+    pub(super) fn unsubscribe(&mut self, key: u32) {
+        assert!(matches!(self.try_unsubscribe(key, false), Outcome::Accepted(_)));
+    }
+
+    pub(super) fn try_unsubscribe(&mut self, key: u32, forget_durable: bool) -> Outcome {
+        let outcome = self.host().ask(Command::Unsubscribe { key: SubscriptionKey(key), forget_durable });
+        self.host().note(EgressNote::Detach(SubscriptionKey(key)));
+        self.end_batch();
+        outcome
+    }
+
+    pub(super) fn wire_ack(got: &Got, settlement: Settlement, transaction: Option<u32>) -> WireAck {
+        WireAck {
+            subscription: Some(SubscriptionKey(got.subscription)),
+            name: AckName::Token(got.token.expect("it is to be settled")),
+            settlement,
+            transaction: transaction.map(TransactionKey),
+            cookie: 77,
+        }
+    }
+
+    pub(super) fn settle(&mut self, got: &Got, settlement: Settlement) {
+        self.host().settle(Self::wire_ack(got, settlement, None));
+        self.end_batch();
+    }
+
+    pub(super) fn ack(&mut self, got: &Got) {
+        self.settle(got, Settlement::Accepted);
+    }
+
+    pub(super) fn ack_all(&mut self, all: &[Got]) {
+        self.batch(|client| all.iter().for_each(|got| client.ack(got)));
+    }
+
+    pub(super) fn ack_in(&mut self, transaction: u32, got: &Got) {
+        self.host().settle(Self::wire_ack(got, Settlement::Accepted, Some(transaction)));
+        self.end_batch();
+    }
+
+    pub(super) fn ack_now(&mut self, got: &Got) -> Outcome {
+        let outcome = self.host().settle_now(Self::wire_ack(got, Settlement::Accepted, None));
+        self.end_batch();
+        outcome
+    }
+
+    /// Whether the last settlement was refused.
+    pub(super) fn settle_refused(&mut self) -> bool {
+        self.pump();
+        matches!(self.events.pop(), Some(Event::SettleRefused { cookie: 77, .. }))
+    }
+
+    pub(super) fn begin(&mut self) -> u32 {
+        let key = self.next_transaction;
+        self.next_transaction += 1;
+        assert_eq!(self.ask(Command::Begin(TransactionKey(key))), Outcome::Accepted(None));
+        key
+    }
+
+    pub(super) fn commit(&mut self, key: u32) -> Outcome {
+        self.ask(Command::Commit(TransactionKey(key)))
+    }
+
+    pub(super) fn abort(&mut self, key: u32) {
+        assert_eq!(self.ask(Command::Abort(TransactionKey(key))), Outcome::Accepted(None));
+    }
+
+    pub(super) fn temporary(&mut self, kind: Kind, label: &str) -> String {
+        self.host().temporary(kind, label).unwrap().to_string()
+    }
+
+    /// Leaves in good order.
+    pub(super) fn close(mut self) {
+        self.connection.take().expect("it is not closed").close(true);
+    }
+
+    /// Vanishes.
+    pub(super) fn vanish(mut self) {
+        self.connection.take().expect("it is not closed").close(false);
+    }
+
+    fn key(&mut self, address: &str) -> TargetKey {
+        let slot = self.addresses.iter().position(|known| known == address).unwrap_or_else(|| {
+            self.addresses.push(address.to_owned());
+            self.addresses.len() - 1
+        });
+        TargetKey { slot: u16::try_from(slot).unwrap(), generation: 1 }
+    }
+}
+
+/// A send in the making.
+pub(super) struct Send<'a> {
+    client: &'a mut Client,
+    to: &'a str,
+    body: &'a str,
+    facts: Facts,
+    fields: FieldsWriter,
+    transaction: Option<u32>,
+}
+
+impl Send<'_> {
+    pub(super) fn persistent(mut self) -> Self {
+        self.facts.persistent = true;
+        self
+    }
+
+    pub(super) fn ttl(mut self, ms: u64) -> Self {
+        self.facts.expires = Timestamp(self.client.clock.wall().0 + ms);
+        self
+    }
+
+    pub(super) fn priority(mut self, priority: u8) -> Self {
+        self.facts.priority = priority;
+        self
+    }
+
+    pub(super) fn property(mut self, name: &str, value: &str) -> Self {
+        self.fields.text_property(name, value);
+        self
+    }
+
+    pub(super) fn in_transaction(mut self, key: u32) -> Self {
+        self.transaction = Some(key);
+        self
+    }
+
+    pub(super) fn outcome(self) -> Outcome {
+        let Self { client, to, body, facts, fields, transaction } = self;
+        let targets: Targets =
+            to.split(',').map(|one| Destination::parse_qualified(one, Kind::Queue).unwrap()).collect();
+        let key = client.key(to);
+        let outcome = client.host().publish(Publish {
+            targets: &targets,
+            key,
+            facts,
+            fields: fields.as_slice(),
+            body: Body::Borrowed(body.as_bytes()),
+            transaction: transaction.map(TransactionKey),
+        });
+        client.end_batch();
+        outcome
+    }
+
+    pub(super) fn ok(self) {
+        match self.outcome() {
+            Outcome::Accepted(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn promise(self) -> Option<Promise> {
+        match self.outcome() {
+            Outcome::Accepted(promise) => promise,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn refused(self) -> Code {
+        refusal(self.outcome())
+    }
+}
+
+/// The code of a refusal.
+pub(super) fn refusal(outcome: Outcome) -> Code {
+    match outcome {
+        Outcome::Refused(refusal) => refusal.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A subscription in the making.
+pub(super) struct Subscription<'a> {
+    client: &'a mut Client,
+    to: &'a str,
+    settle: SettleMode,
+    credit: Option<u32>,
+    selector: Option<&'a str>,
+    durable: Option<&'a str>,
+    browse: bool,
+    no_local: bool,
+    priority: i8,
+    must_exist: bool,
+}
+
+impl<'a> Subscription<'a> {
+    pub(super) fn auto(mut self) -> Self {
+        self.settle = SettleMode::Auto;
+        self
+    }
+
+    pub(super) fn cumulative(mut self) -> Self {
+        self.settle = SettleMode::Cumulative;
+        self
+    }
+
+    pub(super) fn credit(mut self, credit: u32) -> Self {
+        self.credit = Some(credit);
+        self
+    }
+
+    pub(super) fn selector(mut self, selector: &'a str) -> Self {
+        self.selector = Some(selector);
+        self
+    }
+
+    pub(super) fn durable(mut self, name: &'a str) -> Self {
+        self.durable = Some(name);
+        self
+    }
+
+    pub(super) fn browse(mut self) -> Self {
+        self.browse = true;
+        self
+    }
+
+    pub(super) fn no_local(mut self) -> Self {
+        self.no_local = true;
+        self
+    }
+
+    pub(super) fn priority(mut self, priority: i8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    pub(super) fn must_exist(mut self) -> Self {
+        self.must_exist = true;
+        self
+    }
+
+    pub(super) fn outcome(self) -> (u32, Outcome) {
+        let client = self.client;
+        let key = client.next_key;
+        client.next_key += 1;
+        let patterns: Vec<Pattern> =
+            self.to.split(',').map(|one| Pattern::parse_qualified(one, Kind::Queue).unwrap()).collect();
+        let command = Command::Subscribe(Subscribe {
+            key: SubscriptionKey(key),
+            patterns: &patterns,
+            settle: self.settle,
+            credit: self.credit,
+            selector: self.selector,
+            selector_converts_text: false,
+            durable: self.durable,
+            browse: self.browse,
+            no_local: self.no_local,
+            priority: self.priority,
+            must_exist: self.must_exist,
+        });
+        let outcome = client.host().ask(command);
+        if matches!(outcome, Outcome::Accepted(_)) {
+            let note =
+                EgressNote::Attach { key: SubscriptionKey(key), label: b"", settle: self.settle, options: 0 };
+            client.host().note(note);
+            client.replies.put(format!("SUB{FIELD}{key}\n").as_bytes());
+        }
+        client.end_batch();
+        (key, outcome)
+    }
+
+    /// The key of the subscription.
+    pub(super) fn ok(self) -> u32 {
+        match self.outcome() {
+            (key, Outcome::Accepted(_)) => key,
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn refused(self) -> Code {
+        refusal(self.outcome().1)
+    }
+}
