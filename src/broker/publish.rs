@@ -323,7 +323,16 @@ pub(crate) fn execute(
         _ => None,
     };
     let yielded = std::mem::take(&mut work.yielded);
-    for Held { queue, core } in &mut held {
+    // In the order written, not in that of the locks: one consumer may take from several of the targets.
+    let mut served = vec![false; held.len()];
+    let written = puts.iter().flat_map(|(_, places)| places.iter().copied());
+    for place in written.chain(0..held.len()) {
+        let (Some(Held { queue, core }), Some(served)) = (held.get_mut(place), served.get_mut(place)) else {
+            continue;
+        };
+        if std::mem::replace(served, true) {
+            continue;
+        }
         if yielded {
             work.resume.push(Arc::clone(queue));
         } else {

@@ -119,3 +119,16 @@ fn a_receipt_and_the_metrics_tell_what_a_destination_promises() {
         server.stop();
     }
 }
+
+#[test]
+fn a_consumer_of_several_targets_gets_them_in_the_order_they_were_written() {
+    let server = Server::start(&[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    // Made in another order than they are sent to.
+    client.subscribe("/queue/b,/queue/c,/queue/a");
+    client.write(&send("/queue/a,/queue/b,/queue/c", "", b"x"));
+    let seen: Vec<String> =
+        (0..3).map(|_| client.frame().header("destination").unwrap().to_owned()).collect();
+    assert_eq!(seen, ["/queue/a", "/queue/b", "/queue/c"]);
+    server.stop();
+}
