@@ -686,6 +686,11 @@ impl Client {
         self.connection.take().expect("it is not closed").close(false);
     }
 
+    /// Leaves or vanishes; what had reached the wire can still be read.
+    pub(super) fn leave(&mut self, clean: bool) {
+        self.connection.take().expect("it is not closed").close(clean);
+    }
+
     fn key(&mut self, address: &str) -> TargetKey {
         let slot = self.addresses.iter().position(|known| known == address).unwrap_or_else(|| {
             self.addresses.push(address.to_owned());
