@@ -17,7 +17,6 @@ use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
-use sabir_model::pattern::Pattern;
 use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_store::{Level, Wake};
 
@@ -284,60 +283,6 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Leaves in good order, or (`clean` false) as one whose peer has vanished.
-    pub fn close(mut self, clean: bool) {
-        self.shut(clean);
-    }
-
-    fn shut(&mut self, clean: bool) {
-        if std::mem::replace(&mut self.closed, true) {
-            return;
-        }
-        self.work.now = self.shared.now();
-        if clean {
-            self.run_acks(false);
-        }
-        self.release();
-        let written = self.outbox.close();
-        self.end_subscriptions(written);
-        self.drop_transactions();
-        for (destination, _) in std::mem::take(&mut self.temporaries) {
-            self.delete_temporary(&destination);
-        }
-        self.shared.connections.lock().remove(&self.id);
-        let mut rounds = 0;
-        while finish(&self.shared, &mut self.work) && rounds < 1000 {
-            rounds += 1;
-        }
-    }
-
-    /// Whoever reads the receipt of its leaving may come back at once, and must find its client id and its durable
-    /// subscriptions free. While deliveries still wait for the socket it has to be patient, for they may yet reach it.
-    fn give_up_names(&mut self) {
-        self.release();
-        finish(&self.shared, &mut self.work);
-        if self.outbox.is_idle() {
-            self.end_subscriptions(self.outbox.written());
-        }
-    }
-
-    fn end_subscriptions(&mut self, written: u64) {
-        for (_, subscription) in self.subscriptions.drain().collect::<Vec<_>>() {
-            self.end_subscription(subscription, written, false);
-        }
-        if let Some(client_id) = self.client_id.take() {
-            self.host.client_ids.lock().remove(&client_id);
-        }
-    }
-
-    fn drop_transactions(&mut self) {
-        let open = self.transactions.len() as u64;
-        if open > 0 {
-            add(&self.shared.counters.transactions_aborted, open);
-            self.transactions.clear();
-        }
-    }
-
     /// Releases the queue held since the last send, dispatching what came.
     pub(crate) fn release(&mut self) {
         if let Some((mut held, _)) = self.held.take() {
@@ -439,22 +384,6 @@ impl Connection {
         let number = self.next_message;
         self.next_message += 1;
         MessageId { origin: u64::from(self.shared.boot) << 32 | (self.id.0 & 0xffff_ffff), number }
-    }
-
-    fn delete_temporary(&mut self, destination: &Destination) {
-        match destination.kind() {
-            Kind::Queue => {
-                if let Some(queue) = self.host.find_queue(destination) {
-                    let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
-                    host.delete_queue(&shared, &queue, &mut self.work);
-                }
-            }
-            Kind::Topic => {
-                self.host.temporary_topics.write().remove(destination);
-                // Whoever has sent there remembers the way.
-                self.host.touch(&Pattern::from(destination.clone()));
-            }
-        }
     }
 }
 
@@ -595,12 +524,6 @@ impl Host for Connection {
             Some(client_id) => client_id.to_string(),
             None => format!("ID:{:x}-{:x}", self.shared.boot, self.id.0),
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.shut(false);
     }
 }
 

@@ -13,6 +13,7 @@ mod connection;
 mod credit;
 mod dispatch;
 mod inflight;
+mod leaving;
 mod lock_order;
 mod login;
 mod mailbox;
