@@ -1,7 +1,7 @@
 //! The composition root: joins configuration, security, broker and net, and carries the process from start to stop.
 //!
 //! Whatever keeps the server from starting is one sentence on standard error and a non-zero status. What the parts do is
-//! their own affair; what the keys mean for them is said in [`broker_options`] and [`net_options`].
+//! their own affair; what the keys mean for them is said in `broker_options` and `net_options`.
 
 use std::fmt;
 use std::io;

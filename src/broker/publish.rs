@@ -128,7 +128,7 @@ pub(crate) fn enqueue_single(
         message = build(incoming, leg, work.now.wall);
         sequence = core.take_sequence();
     }
-    let entry = Entry { message, attempts: 0, logged, redelivered: false };
+    let entry = Entry::new(message, logged);
     core.enqueue(queue, sequence, entry, work);
     Ok(kept)
 }
@@ -287,7 +287,7 @@ pub(crate) fn execute(
             if logged {
                 numbered.push((queue.id, sequence));
             }
-            let entry = Entry { message: one.message.clone(), attempts: 0, logged, redelivered: false };
+            let entry = Entry::new(one.message.clone(), logged);
             core.enqueue(queue, sequence, entry, work);
         }
         if let (Some(group), false) = (&mut group, numbered.is_empty()) {

@@ -24,7 +24,7 @@ use crate::inflight::{InFlight, Slab};
 use crate::lock_order::{Rank, Ranked};
 use crate::outbox::Outbox;
 use crate::policy::{Negative, Policy, SlowConsumer};
-use crate::ready::{Entry, Key, Ready};
+use crate::ready::{Entry, Failed, Key, Ready};
 use crate::stats::{Counters, QueueStats, add};
 use crate::work::{Dead, Work};
 
@@ -335,32 +335,32 @@ impl QueueCore {
                 settled.extend(held.entry.logged.then_some(held.sequence));
                 continue;
             }
-            if let Some(logged) = self.bring_back(queue, held, reached, "delivery limit reached", work) {
+            if let Some(logged) =
+                self.bring_back(queue, held, reached.then_some("left without settling it"), work)
+            {
                 attempts.push(logged);
             }
         }
     }
 
-    /// Returns a delivery to its place. Gives what to log.
+    /// Returns a delivery to its place, counted as a failed attempt if `failed` says how. Gives what to log.
     pub(crate) fn bring_back(
         &mut self,
         queue: &Arc<Queue>,
         held: InFlight,
-        counted: bool,
-        reason: &'static str,
+        failed: Option<&'static str>,
         work: &mut Work,
     ) -> Option<(Sequence, u32)> {
-        let InFlight { sequence, mut entry, .. } = held;
-        if !counted {
+        let InFlight { sequence, mut entry, connection, .. } = held;
+        let Some(how) = failed else {
             self.insert(queue, sequence, entry);
             return None;
-        }
-        entry.attempts += 1;
-        entry.redelivered = true;
+        };
+        entry.failed(Failed { at: work.now.wall, connection, how });
         work.redelivered += 1;
         let limit = if queue.holds_dead_letters { 0 } else { queue.policy.delivery_limit };
         if limit > 0 && entry.attempts >= limit {
-            self.bury(queue, sequence, entry, reason, work);
+            self.bury(queue, sequence, entry, "delivery limit reached", work);
             return None;
         }
         let logged = entry.logged.then_some((sequence, entry.attempts));
@@ -422,17 +422,17 @@ impl QueueCore {
                 SettleResult::Done(held.entry.logged.then_some(held.sequence))
             }
             Settlement::Released => {
-                self.bring_back(queue, held, false, "", work);
+                self.bring_back(queue, held, None, work);
                 SettleResult::Returned(None)
             }
             Settlement::Failed | Settlement::Negative => {
                 let dead = work.dead.len();
-                let logged = self.bring_back(queue, held, true, "delivery limit reached", work);
+                let logged = self.bring_back(queue, held, Some("negative acknowledgement"), work);
                 if work.dead.len() > dead { SettleResult::Dead } else { SettleResult::Returned(logged) }
             }
             Settlement::Rejected => {
-                let InFlight { sequence, mut entry, .. } = held;
-                entry.attempts += 1;
+                let InFlight { sequence, mut entry, connection, .. } = held;
+                entry.failed(Failed { at: work.now.wall, connection, how: "rejected" });
                 self.bury(queue, sequence, entry, "rejected by the consumer", work);
                 SettleResult::Dead
             }

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sabir_model::ids::Sequence;
+use sabir_model::clock::Timestamp;
+use sabir_model::ids::{ConnectionId, Sequence};
 use sabir_model::message::{Message, PRIORITY_MAX};
 
 /// Missing numbers (settled before a restart, say) that the run bridges with holes.
@@ -22,6 +23,42 @@ pub(crate) struct Entry {
     pub(crate) logged: bool,
     /// Whether some attempt may have reached a consumer.
     pub(crate) redelivered: bool,
+    /// The attempts of this boot that failed; a pointer, for most messages have none.
+    pub(crate) history: Option<Box<History>>,
+}
+
+/// Attempts that failed, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History(pub(crate) Vec<Failed>);
+
+/// Failed attempts remembered of one message; of more, the newest.
+const HISTORY_MAX: usize = 16;
+
+/// One attempt that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) at: Timestamp,
+    pub(crate) connection: ConnectionId,
+    /// What the consumer did.
+    pub(crate) how: &'static str,
+}
+
+impl Entry {
+    /// A message that nobody has tried yet.
+    pub(crate) fn new(message: Message, logged: bool) -> Self {
+        Self { message, attempts: 0, logged, redelivered: false, history: None }
+    }
+
+    /// Counts an attempt that failed.
+    pub(crate) fn failed(&mut self, failed: Failed) {
+        self.attempts += 1;
+        self.redelivered = true;
+        let History(history) = &mut **self.history.get_or_insert_default();
+        if history.len() >= HISTORY_MAX {
+            history.remove(0);
+        }
+        history.push(failed);
+    }
 }
 
 /// The place of a message in the order of its queue: rank (0 goes first), then sequence.
@@ -170,7 +207,7 @@ mod tests {
 
     fn entry(priority: u8) -> Entry {
         let message = Message::new(Facts { priority, ..Facts::default() }, &[], Body::Borrowed(b""));
-        Entry { message, attempts: 0, logged: false, redelivered: false }
+        Entry::new(message, false)
     }
 
     fn drain(ready: &mut Ready) -> Vec<u64> {

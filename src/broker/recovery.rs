@@ -253,7 +253,7 @@ impl Recovered {
                 let attempts = self.attempts.get(&(id, sequence)).copied().unwrap_or(0);
                 // After a crash nobody knows what was delivered and not settled: every message may be a redelivery.
                 let redelivered = attempts > 0 || !self.clean;
-                let entry = Entry { message, attempts, logged: true, redelivered };
+                let entry = Entry { message, attempts, logged: true, redelivered, history: None };
                 held.core.recover(&queue, sequence, entry, &shared.memory);
                 report.messages += 1;
             }

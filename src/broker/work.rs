@@ -20,7 +20,7 @@ use crate::broker::Shared;
 use crate::outbox::{Mark, Outbox};
 use crate::policy::DeadLetters;
 use crate::queue::{Held, Queue, Role, SettleResult, count};
-use crate::ready::Entry;
+use crate::ready::{Entry, Failed, History};
 
 /// Outboxes flushed by the thread that filled them; further ones are left to their owners.
 const INLINE_FLUSHES_MAX: usize = 64;
@@ -320,7 +320,7 @@ fn bury(shared: &Shared, work: &mut Work) {
             group.acknowledge(dead.queue.id, dead.sequence, 1);
             group.finish(Level::Os);
         }
-        let entry = Entry { message, attempts: 0, logged, redelivered: false };
+        let entry = Entry::new(message, logged);
         core.enqueue(&target, sequence, entry, work);
         core.dispatch(&target, work);
     }
@@ -362,7 +362,7 @@ fn dead_letter(dead: &Dead, target: &Destination, now: Timestamp) -> Message {
             Field::Property("dlqDeliveryFailureCause", ValueRef::Str(cause)) => earlier.0 = Some(cause),
             Field::Property("dlqSource", ValueRef::Str(source)) => earlier.1 = Some(source),
             Field::Property("dlqHistory", ValueRef::Str(text)) => history = text.to_owned(),
-            Field::Property("dlqAttempts" | "dlqTime" | "originalExpiration", _) => {}
+            Field::Property("dlqAttempts" | "dlqAttemptHistory" | "dlqTime" | "originalExpiration", _) => {}
             Field::Property(name, value) => fields.property(name, &value),
         }
     }
@@ -376,6 +376,11 @@ fn dead_letter(dead: &Dead, target: &Destination, now: Timestamp) -> Message {
     fields.text_property("dlqDeliveryFailureCause", dead.reason);
     fields.text_property("dlqSource", &dead.queue.title());
     fields.property("dlqAttempts", &ValueRef::I32(i32::try_from(dead.entry.attempts).unwrap_or(i32::MAX)));
+    if let Some(History(history)) = dead.entry.history.as_deref() {
+        let line = |one: &Failed| format!("{} connection {}: {}", one.at.0, one.connection.0, one.how);
+        let lines: Vec<String> = history.iter().map(line).collect();
+        fields.text_property("dlqAttemptHistory", &lines.join(" | "));
+    }
     fields.property("dlqTime", &ValueRef::I64(now.0.cast_signed()));
     let facts = *old.facts();
     if facts.expires != Timestamp::NEVER {

@@ -47,7 +47,7 @@ table! {
         slow_consumer: SlowConsumer = "drop-oldest";
         /// Messages that may wait for one such subscriber before that happens.
         pending_max: usize [count(1, 100_000_000)] = "1000";
-        /// Unacknowledged messages for a consumer that does not say; unset, it is as in [destinations].
+        /// Unacknowledged messages for a consumer that does not say; unset, it is as in `destinations`.
         prefetch: Option<u32> [count(1, 1_000_000)] = unset;
         /// Time after which an empty queue or topic that nobody uses is deleted; 0 is never.
         gc_after_ms: u64 [ms(0, YEARS_MS)] = "0";

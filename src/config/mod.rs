@@ -1,7 +1,7 @@
 //! Configuration: one typed value that the server reads, from defaults, a TOML file, the environment and the command
 //! line, in rising order.
 //!
-//! [`keys`](mod@keys) and [`lists`](mod@lists) are the tables; everything else is made from them: `load` reads, `check`
+//! `keys` and `lists` are the tables; everything else is made from them: `load` reads, `check`
 //! finds what single values cannot show, `render` prints. Nothing here opens anything but the file it is given, and no
 //! key holds a secret: passwords live, hashed, in the users file.
 

@@ -1,5 +1,5 @@
-//! Sockets: listeners accept, [`detect`] tells protocols apart, the driver runs any protocol over any transport, and
-//! [`http`] serves the few HTTP paths there are.
+//! Sockets: listeners accept, `detect` tells protocols apart, the driver runs any protocol over any transport, and
+//! `http` serves the few HTTP paths there are.
 //!
 //! What travels inside is the business of the protocol crates and of the broker; which addresses and limits hold is
 //! decided by [`crate::server`]. Here alone are sockets, and here alone the machine's clock is read.

@@ -210,6 +210,8 @@ fn at_the_delivery_limit_a_message_becomes_a_dead_letter_that_tells_its_story() 
     assert_eq!(property("dlqDeliveryFailureCause"), "delivery limit reached");
     assert_eq!(property("dlqSource"), "queue://q");
     assert_eq!(property("dlqAttempts"), "2");
+    let history = property("dlqAttemptHistory");
+    assert_eq!(history.matches("negative acknowledgement").count(), 2, "{history}");
     assert_eq!(property("originalExpiration"), got.expires.to_string());
     // Sent back and dead again: the story goes on.
     consumer
