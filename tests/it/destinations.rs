@@ -89,15 +89,14 @@ fn a_durable_subscription_leaves_out_what_its_present_connection_says() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..2 {
         let server = Server::start_in(dir.path(), &[]);
-        for _ in 0..2 {
+        for _ in 0..20 {
             let mut watcher = watch(&server);
             keep(&mut watcher, "/topic/talk", "mine");
             keep(&mut Client::connect(tcp(server.stomp)), "/topic/talk", "another's");
             assert_eq!(watcher.frame().body, b"another's");
-            // Gone in good order, so that the name is free.
+            // Whoever has the receipt of its leaving may come back at once: its names are free.
             watcher.write(b"DISCONNECT\nreceipt:d\n\n\0");
             assert_eq!(watcher.frame().command, "RECEIPT");
-            watcher.expect_end();
         }
         server.stop();
     }
