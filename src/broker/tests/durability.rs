@@ -168,6 +168,18 @@ fn a_dead_letter_is_in_one_place_after_a_crash() {
 }
 
 #[test]
+fn what_has_expired_is_gone_from_the_log_too() {
+    let world = World::new();
+    let mut client = world.client();
+    client.send("queue://q", "1").persistent().ttl(500).ok();
+    client.send("queue://q", "2").persistent().ttl(500).ok();
+    world.pass(std::time::Duration::from_secs(2));
+    client.synced();
+    client.close();
+    assert_eq!(world.crash().depth("queue://q"), 0);
+}
+
+#[test]
 fn a_queue_that_logs_nothing_forgets_and_promises_nothing() {
     let policy = Policy { durability: Level::Memory, ..Policy::default() };
     let world = Setup::default().policy("queue://m", policy).open();

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -174,6 +174,7 @@ impl World {
             addresses: Vec::new(),
             next_key: 1,
             next_transaction: 1,
+            woken: Arc::default(),
             text: String::new(),
             events: Vec::new(),
         };
@@ -466,6 +467,16 @@ impl Line {
     }
 }
 
+/// Whether a driver would be called.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// One client and its connection.
 pub(super) struct Client {
     connection: Option<Connection>,
@@ -477,6 +488,7 @@ pub(super) struct Client {
     addresses: Vec<String>,
     next_key: u32,
     next_transaction: u32,
+    woken: Arc<Woken>,
     text: String,
     pub(super) events: Vec<Event>,
 }
@@ -512,11 +524,23 @@ impl Client {
     /// What a driver does when it is woken.
     pub(super) fn pump(&mut self) {
         let Some(connection) = self.connection.as_mut() else { return };
-        let mut cx = Context::from_waker(Waker::noop());
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let mut cx = Context::from_waker(&waker);
         while let Poll::Ready(event) = connection.poll_event(&mut cx) {
             self.events.push(event);
         }
         let _ = connection.poll_flush(&mut cx);
+    }
+
+    /// Runs the driver for as long as it is woken.
+    pub(super) fn run(&mut self) {
+        for _ in 0..10_000 {
+            if !self.woken.0.swap(false, Ordering::AcqRel) {
+                return;
+            }
+            self.pump();
+        }
+        panic!("woken for ever");
     }
 
     pub(super) fn try_flush(&mut self) -> Poll<io::Result<()>> {

@@ -61,6 +61,21 @@ fn no_queue_of_a_wildcard_consumer_starves() {
 }
 
 #[test]
+fn credit_that_a_queue_cannot_use_goes_on_to_the_next() {
+    let world = World::new();
+    let (mut producer, mut all, mut other) = (world.client(), world.client(), world.client());
+    all.subscribe("queue://w.*").credit(1).ok();
+    for queue in ["w.1", "w.2", "w.3"] {
+        producer.send(&format!("queue://{queue}"), queue).ok();
+    }
+    let got = all.one();
+    other.subscribe("queue://w.2").ok();
+    assert_eq!(other.bodies(), ["w.2"], "the next in line has nothing left");
+    all.ack(&got);
+    assert_eq!(all.bodies(), ["w.3"]);
+}
+
+#[test]
 fn a_wildcard_consumer_outlives_the_queues_it_reads() {
     let world = World::new();
     let (mut producer, mut consumer) = (world.client(), world.client());

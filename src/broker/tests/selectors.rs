@@ -48,6 +48,25 @@ fn what_comes_back_is_offered_to_selecting_consumers_again() {
 }
 
 #[test]
+fn what_comes_back_before_the_place_a_consumer_has_looked_at_is_offered_to_it() {
+    let world = World::new();
+    let mut client = world.client();
+    client.subscribe("queue://q").selector("colour = 'red'").ok();
+    coloured(&mut client, "queue://q", &["red", "green"]);
+    let got = client.one();
+    client.settle(&got, sabir_model::settlement::Settlement::Failed);
+    assert_eq!(client.bodies(), ["0red"]);
+    // An answer may change with the attempt.
+    let (mut fresh, mut again) = (world.client(), world.client());
+    fresh.subscribe("queue://r").selector("JMSRedelivered = FALSE").ok();
+    again.subscribe("queue://r").selector("JMSXDeliveryCount = 2").priority(1).ok();
+    coloured(&mut client, "queue://r", &["red", "green"]);
+    let got = fresh.drain();
+    fresh.settle(&got[0], sabir_model::settlement::Settlement::Failed);
+    assert_eq!(again.bodies(), ["0red"]);
+}
+
+#[test]
 fn a_selecting_consumer_without_room_leaves_the_message_to_the_next() {
     let mut setup = super::harness::Setup::default();
     setup.limits.outbox.bytes_soft = 50;

@@ -340,3 +340,64 @@ fn no_dispatch_is_lost_however_credit_and_room_come_back() {
     assert_eq!((left.load(Ordering::Acquire), world.memory()), (0, 0));
     world.broker.close().unwrap();
 }
+
+#[test]
+fn a_queue_may_be_given_up_at_any_moment_without_losing_what_is_sent_to_it() {
+    const EACH: usize = 4000;
+    let policy = Policy { gc_after: Some(Duration::ZERO), ..Policy::default() };
+    let world = Setup { threads: true, ..Setup::default() }.policy("queue://s.*", policy).open();
+    let ledger = Ledger::default();
+    let (producing, done) = (AtomicUsize::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                world.broker.tick(world.now());
+            }
+        });
+        for name in 0..2 {
+            let (mut producer, ledger, producing) = (world.client(), ledger.clone(), &producing);
+            scope.spawn(move || {
+                let mut dice = Dice(name + 7);
+                for number in 0..EACH {
+                    let queue = format!("queue://s.{}", dice.throw(6));
+                    let body = format!("{name}-{number}");
+                    // A name that is deleted as often as it is made may be refused in the end.
+                    if let Outcome::Accepted(_) = producer.send(&queue, &body).outcome() {
+                        ledger.sent(&queue, &body);
+                    }
+                }
+                producing.fetch_sub(1, Ordering::AcqRel);
+                producer.close();
+            });
+        }
+        let consumers: Vec<_> = (0..2u64)
+            .map(|name| {
+                let (mut consumer, ledger, producing) = (world.client(), ledger.clone(), &producing);
+                scope.spawn(move || {
+                    let mut dice = Dice(name + 70);
+                    let mut turn = 0;
+                    // When nothing more is sent, each queue is looked at once again.
+                    while producing.load(Ordering::Acquire) > 0 || turn < 6 {
+                        turn = if producing.load(Ordering::Acquire) > 0 { 0 } else { turn + 1 };
+                        let wild = name == 1 && turn == 0 && dice.throw(2) == 0;
+                        let at = if turn > 0 { turn - 1 } else { dice.throw(6) };
+                        let to = if wild { "queue://s.*".to_owned() } else { format!("queue://s.{at}") };
+                        let key = consumer.subscribe(&to).auto().ok();
+                        for _ in 0..dice.throw(20) {
+                            consumer.drain().iter().for_each(|got| ledger.settled(got));
+                        }
+                        consumer.unsubscribe(key);
+                        consumer.drain().iter().for_each(|got| ledger.settled(got));
+                    }
+                    consumer.close();
+                })
+            })
+            .collect();
+        let failed: Vec<_> = consumers.into_iter().filter_map(|thread| thread.join().err()).collect();
+        done.store(true, Ordering::Release);
+        failed.into_iter().for_each(|failure| std::panic::resume_unwind(failure));
+    });
+    ledger.check();
+    assert_eq!(world.memory(), 0);
+    world.broker.close().unwrap();
+}
