@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 use sabir_model::destination::{Destination, Kind, LEVEL_SEPARATOR, dotted};
 use sabir_model::error::{Code, Refusal};
@@ -62,8 +62,7 @@ pub(crate) struct Wildcard {
     pub(crate) settle: SettleMode,
     pub(crate) selector: Option<Arc<Selector>>,
     pub(crate) priority: i8,
-    /// Queues joined, with the consumer's slot in each.
-    pub(crate) joined: Mutex<Vec<(Arc<Queue>, u32)>>,
+    pub(crate) joined: Mutex<Joined>,
     pub(crate) granted: AtomicBool,
     pub(crate) closed: AtomicBool,
 }
@@ -73,7 +72,7 @@ impl Wildcard {
     pub(crate) fn join(self: &Arc<Self>, queue: &Arc<Queue>, work: &mut Work) {
         before_maps();
         let mut joined = self.joined.lock();
-        if self.closed.load(Ordering::Acquire) || joined.iter().any(|(known, _)| known.id == queue.id) {
+        if self.closed.load(Ordering::Acquire) || joined.known.contains(&queue.id) {
             return;
         }
         let mut held = queue.lock();
@@ -93,8 +92,35 @@ impl Wildcard {
             held.core.grant(slot);
             work.resume.push(Arc::clone(queue));
         }
-        joined.retain(|(known, _)| !known.deleted.load(Ordering::Acquire));
-        joined.push((Arc::clone(queue), slot));
+        joined.push(queue, slot);
+    }
+}
+
+/// The queues that a wildcard has joined, in the order in which it did, with the consumer's slot in each.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    pub(crate) queues: Vec<(Arc<Queue>, u32)>,
+    known: HashSet<QueueId, RandomState>,
+    /// At this length deleted queues are looked for: seldom enough that a hundred thousand queues cost what a hundred
+    /// thousand do, and often enough that at most half are dead.
+    prune_at: usize,
+}
+
+impl Joined {
+    fn push(&mut self, queue: &Arc<Queue>, slot: u32) {
+        if self.queues.len() >= self.prune_at {
+            let known = &mut self.known;
+            self.queues.retain(|(queue, _)| {
+                let deleted = queue.deleted.load(Ordering::Acquire);
+                if deleted {
+                    known.remove(&queue.id);
+                }
+                !deleted
+            });
+            self.prune_at = (self.queues.len() * 2).max(64);
+        }
+        self.known.insert(queue.id);
+        self.queues.push((Arc::clone(queue), slot));
     }
 }
 

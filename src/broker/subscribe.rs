@@ -355,7 +355,7 @@ impl Connection {
                     Part::Wildcard(wildcard, _) => {
                         let joined = wildcard.joined.lock();
                         wildcard.granted.store(true, Ordering::Release);
-                        for (queue, slot) in &*joined {
+                        for (queue, slot) in &joined.queues {
                             queue.lock().core.grant(*slot);
                             self.work.resume.push(Arc::clone(queue));
                         }
@@ -395,7 +395,7 @@ impl Connection {
                     self.host.wildcards.write().remove(handle);
                     wildcard.closed.store(true, Ordering::Release);
                     let joined = std::mem::take(&mut *wildcard.joined.lock());
-                    for (queue, slot) in joined {
+                    for (queue, slot) in joined.queues {
                         self.leave(&queue, slot, written);
                     }
                 }
