@@ -242,6 +242,13 @@ impl Outbox {
     ) {
         let mut state = self.state();
         let state = &mut *state;
+        if state.chunks.len() > self.limits.bytes_soft && !(state.gated || state.blocked || state.broken) {
+            // The publisher's batch is not over, but only what the socket refuses makes a subscriber slow.
+            self.write_some(now, state, counters);
+            if state.blocked || state.broken {
+                self.wake_owner();
+            }
+        }
         if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
@@ -391,6 +398,17 @@ impl Outbox {
         if state.blocked {
             return Flushed::Blocked;
         }
+        self.write_some(now, state, counters);
+        Self::due(state, due);
+        if state.blocked || state.broken {
+            self.wake_owner();
+            return Flushed::Blocked;
+        }
+        Flushed::Empty
+    }
+
+    /// Writes until everything is out or the socket takes no more.
+    fn write_some(&self, now: Now, state: &mut State, counters: &Counters) {
         loop {
             if state.chunks.is_empty() {
                 self.refill(now, state, counters);
@@ -420,12 +438,6 @@ impl Outbox {
                 }
             }
         }
-        Self::due(state, due);
-        if state.blocked || state.broken {
-            self.wake_owner();
-            return Flushed::Blocked;
-        }
-        Flushed::Empty
     }
 
     /// Writes as the owner, registering for the socket's readiness.

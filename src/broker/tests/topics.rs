@@ -183,6 +183,23 @@ fn a_slow_subscriber_loses_what_its_topics_policy_says() {
 }
 
 #[test]
+fn a_batch_larger_than_what_may_wait_makes_nobody_slow_who_reads() {
+    let policy = Policy { pending_max: 2, ..Policy::default() };
+    let mut setup = Setup::default().policy("topic://t", policy);
+    setup.limits.outbox.bytes_soft = 10;
+    let world = setup.open();
+    let (mut producer, mut client) = (world.client(), world.client());
+    client.subscribe("topic://t").auto().ok();
+    producer.batch(|producer| {
+        for _ in 0..1000 {
+            producer.send("topic://t", "one of many").ok();
+        }
+    });
+    assert_eq!(client.bodies().len(), 1000);
+    assert_eq!(world.stats().discarded, 0);
+}
+
+#[test]
 fn a_slow_subscriber_is_disconnected_where_the_policy_says_so() {
     let (_world, _producer, mut client) = slow(SlowConsumer::Disconnect);
     assert_eq!(client.host().overrun().unwrap().code, Code::SlowConsumer);
