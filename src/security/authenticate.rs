@@ -188,15 +188,17 @@ impl Gatekeeper {
         let now = self.clock.now();
         let stored = users.get(login);
         let proof = self.proof(login, passcode);
-        if stored.is_some() && self.remembers(login, &proof, edition, now) {
-            return Ok(Principal::user(login, remote));
-        }
         if let Err(wait) = self.attempts.take(remote, now) {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             return Err(Refusal::new(
                 Code::TooManyAttempts,
                 format!("too many failed attempts from this address; try again in {seconds} s"),
             ));
+        }
+        // Behind the limit, or a guess would be answered for as long as the right password is remembered.
+        if stored.is_some() && self.remembers(login, &proof, edition, now) {
+            self.attempts.give_back(remote, now);
+            return Ok(Principal::user(login, remote));
         }
         let Some(permit) = self.permits.acquire() else {
             self.attempts.give_back(remote, now);
@@ -427,7 +429,12 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(gate.login("alice", "guess", "10.0.0.1"), "authentication-failed");
         }
-        assert_eq!(gate.login("alice", "secret", "10.0.0.1"), "alice", "remembered, so not counted");
+        assert_eq!(
+            gate.login("alice", "secret", "10.0.0.1"),
+            "too-many-attempts",
+            "remembered, but a guesser must not learn it"
+        );
+        assert_eq!(gate.login("alice", "secret", "10.0.0.2"), "alice");
         gate.clock.advance(REMEMBERED);
         for _ in 0..3 {
             assert_eq!(gate.login("alice", "guess", "10.0.0.1"), "authentication-failed");
