@@ -129,12 +129,15 @@ pub struct RecoverySummary {
 
 impl fmt::Display for RecoverySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Restored { queues, messages, durable_subscriptions, unreadable } = self.restored;
+        let Restored { queues, messages, durable_subscriptions, nameless, unreadable } = self.restored;
         write!(f, "{}", self.log)?;
         write!(
             f,
             "\nrestored {messages} messages in {queues} queues ({durable_subscriptions} durable subscriptions)"
         )?;
+        if nameless > 0 {
+            write!(f, "; the names of {nameless} queues are lost, see queue://recovered.*")?;
+        }
         if unreadable > 0 {
             write!(f, "; {unreadable} entries could not be read by this version")?;
         }

@@ -15,7 +15,7 @@ use sabir_model::message::{Body, Facts, Message};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::{Options, Selector};
 use sabir_model::varint;
-use sabir_store::{PutMeta, Recover};
+use sabir_store::{Level, PutMeta, Recover};
 
 use crate::broker::Shared;
 use crate::queue::{Queue, Role};
@@ -186,7 +186,9 @@ pub struct Restored {
     pub messages: u64,
     /// Durable subscriptions.
     pub durable_subscriptions: u64,
-    /// Entries that this version cannot read, or whose queue is gone.
+    /// Queues whose names were lost with a damaged part of the log.
+    pub nameless: u64,
+    /// Entries that this version cannot read.
     pub unreadable: u64,
 }
 
@@ -200,8 +202,11 @@ impl Recovered {
     /// Fills an empty broker. Nobody is connected yet.
     pub(crate) fn restore(mut self, shared: &Shared) -> Restored {
         let mut report = Restored { unreadable: self.unreadable, ..Restored::default() };
-        // The first id of a fresh block, so that taking it reserves the block.
-        shared.next_queue.fetch_max(self.next_queue, std::sync::atomic::Ordering::AcqRel);
+        // The first id of a fresh block, so that taking it reserves the block; and never one that the log knows, whatever
+        // was lost of it.
+        let known = self.next.keys().map(|id| id.0).max().unwrap_or(0);
+        let fresh = self.next_queue.max(known.next_multiple_of(QUEUE_IDS_RESERVED) + 1);
+        shared.next_queue.fetch_max(fresh, std::sync::atomic::Ordering::AcqRel);
         for (id, definition) in std::mem::take(&mut self.queues) {
             match self.restore_queue(shared, id, definition, &mut report) {
                 Some(()) => report.queues += 1,
@@ -214,8 +219,30 @@ impl Recovered {
                 Err(_) => report.unreadable += 1,
             }
         }
-        report.unreadable += self.messages.values().map(|orphans| orphans.len() as u64).sum::<u64>();
+        self.restore_nameless(shared, &mut report);
         report
+    }
+
+    /// Puts messages whose queue's name was lost where they can be seen: in queues of their own, named by number.
+    fn restore_nameless(&mut self, shared: &Shared, report: &mut Restored) {
+        let mut nameless: Vec<QueueId> = self.messages.keys().copied().collect();
+        nameless.sort_unstable();
+        for id in nameless {
+            let mut name = format!("recovered.{}", id.0);
+            while shared.host_named("/").find_queue(&Destination::queue(&name)).is_some() {
+                name.push_str(".again");
+            }
+            let host = "/".to_owned();
+            let definition = Definition { host, destination: Destination::queue(&name), durable: None };
+            let Some(()) = self.restore_queue(shared, id, definition, report) else { continue };
+            report.queues += 1;
+            report.nameless += 1;
+            if let Some(queue) = shared.host_named("/").find_queue(&Destination::queue(&name)) {
+                let mut group = shared.store.begin();
+                group.set(TABLE_QUEUES, &id.0.to_le_bytes(), &encode_queue("/", &queue));
+                group.finish(Level::Os);
+            }
+        }
     }
 
     fn restore_queue(

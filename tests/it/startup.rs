@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use crate::client::{Client, send, tcp, unix};
 use crate::server::{Server, fail_to_start};
@@ -65,6 +66,25 @@ fn a_directory_that_cannot_be_made_is_named() {
     assert!(said.contains("/data"), "{said}");
 }
 
+/// Changes one byte wherever the directory's files hold `text`, as a failing disk would.
+fn damage(dir: &Path, text: &[u8]) {
+    let mut damaged = 0;
+    let mut paths = vec![dir.join("data")];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(text.len()).position(|window| window == text) {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "the message is in some file");
+}
+
 #[test]
 fn a_damaged_log_is_refused_with_the_file_and_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -75,26 +95,41 @@ fn a_damaged_log_is_refused_with_the_file_and_the_way_out() {
         assert_eq!(client.frame().command, "RECEIPT");
     }
     server.stop();
-    // One byte of an early message, as a failing disk would leave it.
-    let mut damaged = 0;
-    let mut paths = vec![dir.path().join("data")];
-    while let Some(path) = paths.pop() {
-        if path.is_dir() {
-            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            continue;
-        }
-        let mut bytes = fs::read(&path).unwrap();
-        if let Some(at) = bytes.windows(8).position(|window| window == b"number 3") {
-            bytes[at] ^= 1;
-            fs::write(&path, bytes).unwrap();
-            damaged += 1;
-        }
-    }
-    assert!(damaged > 0, "the message is in some file");
+    damage(dir.path(), b"number 3");
     let (status, said) = fail_to_start(dir.path(), &[]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("damaged") && said.contains("quarantine"), "{said}");
     assert!(said.contains("/data/"), "{said}");
+}
+
+#[test]
+fn what_quarantine_leaves_of_a_queue_without_a_name_is_in_a_queue_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    // The queue's name is written with its first message.
+    for body in ["the first", "the second", "the third"] {
+        client.write(&send("/queue/kept", "persistent:true\nreceipt:r\n", body.as_bytes()));
+        assert_eq!(client.frame().command, "RECEIPT");
+    }
+    server.stop();
+    damage(dir.path(), b"the first");
+    let server = Server::start_in(dir.path(), &[("store.quarantine", "true")]);
+    let mut client = Client::connect(tcp(server.stomp));
+    // A new queue gets neither the number nor the messages of the nameless one.
+    client.write(&send("/queue/new", "persistent:true\nreceipt:r\n", b"other"));
+    assert_eq!(client.frame().command, "RECEIPT");
+    server.stop();
+    let server = Server::start_in(dir.path(), &[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    for (queue, bodies) in
+        [("/queue/recovered.1", &["the second", "the third"][..]), ("/queue/new", &["other"])]
+    {
+        client.subscribe(queue);
+        for body in bodies {
+            assert_eq!(client.frame().body, body.as_bytes(), "{queue}");
+        }
+    }
 }
 
 #[test]
