@@ -85,6 +85,24 @@ fn a_subscriber_that_does_not_read_is_cut_off_and_the_others_get_everything() {
 }
 
 #[test]
+fn a_message_larger_than_what_may_wait_reaches_everybody_who_reads() {
+    let server =
+        Server::start(&[("limits.outbox_bytes_soft", "64 KiB"), ("limits.outbox_bytes_hard", "256 KiB")]);
+    let mut sender = Client::connect(tcp(server.stomp));
+    let mut reader = Client::connect(tcp(server.stomp));
+    for destination in ["/queue/large", "/topic/large"] {
+        reader.subscribe(destination);
+        // More than the sockets' own buffers hold, so that the rest waits in the outbox.
+        for n in 0..2u8 {
+            sender.send(destination, &vec![n; 12 << 20]);
+        }
+        for n in 0..2u8 {
+            assert!(reader.frame().body == vec![n; 12 << 20], "message {n} from {destination}");
+        }
+    }
+}
+
+#[test]
 fn a_thousand_idle_connections_stay_and_serve() {
     let server = Server::start(&[]);
     let mut clients: Vec<Client> = (0..1000).map(|_| Client::connect(tcp(server.stomp))).collect();
