@@ -26,7 +26,7 @@ use crate::login::Opening;
 use crate::mailbox::Mailbox;
 use crate::outbox::{Mark, Outbox, Writer};
 use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, plan};
-use crate::queue::{Held, Role};
+use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
 use crate::route::{Route, resolve};
 use crate::stats::add;
@@ -71,6 +71,8 @@ pub struct Connection {
     /// Counted here and added up at the end of a batch.
     published: u64,
     published_bytes: u64,
+    /// Queues whose deliveries are still on the way to the socket although their subscriptions have ended.
+    pub(crate) left: Vec<Arc<Queue>>,
     pub(crate) closed: bool,
 }
 
@@ -119,6 +121,7 @@ impl Connection {
             events: VecDeque::new(),
             published: 0,
             published_bytes: 0,
+            left: Vec::new(),
             closed: false,
             shared,
         }

@@ -4,6 +4,9 @@ use sabir_model::ids::{ConnectionId, Sequence};
 
 use crate::ready::Entry;
 
+/// In place of a consumer that has gone while its delivery was still on the way to the socket.
+const NOBODY: u32 = u32::MAX;
+
 /// One unsettled delivery.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlight {
@@ -75,17 +78,39 @@ impl Slab {
 
     /// Takes out all deliveries of one consumer, in the order of their sequence numbers.
     pub(crate) fn remove_consumer(&mut self, consumer: u32) -> Vec<InFlight> {
+        self.remove_where(|held| held.consumer == consumer)
+    }
+
+    fn remove_where(&mut self, mine: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
         let mine: Vec<(u32, u32)> = self
             .slots
             .iter()
             .enumerate()
-            .filter(|(_, slot)| slot.held.as_ref().is_some_and(|held| held.consumer == consumer))
+            .filter(|(_, slot)| slot.held.as_ref().is_some_and(&mine))
             .map(|(index, slot)| (u32::try_from(index).unwrap_or(u32::MAX), slot.generation))
             .collect();
         let mut taken: Vec<InFlight> =
             mine.into_iter().filter_map(|(slot, generation)| self.remove(slot, generation)).collect();
         taken.sort_unstable_by_key(|held| held.sequence);
         taken
+    }
+
+    /// Leaves those of a consumer's deliveries where they are that the socket has not taken yet; it will. True if there
+    /// are any.
+    pub(crate) fn disown(&mut self, consumer: u32, written: u64) -> bool {
+        let mut any = false;
+        for held in self.slots.iter_mut().filter_map(|slot| slot.held.as_mut()) {
+            if held.consumer == consumer && held.ends_at > written {
+                held.consumer = NOBODY;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Takes out what consumers of a connection have left to its socket, in the order of their sequence numbers.
+    pub(crate) fn remove_disowned(&mut self, connection: ConnectionId) -> Vec<InFlight> {
+        self.remove_where(|held| held.consumer == NOBODY && held.connection == connection)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &InFlight> {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::pattern::Pattern;
+use sabir_store::Level;
 
 use crate::connection::Connection;
 use crate::stats::add;
-use crate::work::finish;
+use crate::work::{finish, log_settled};
 
 impl Connection {
     /// Leaves in good order, or (`clean` false) as one whose peer has vanished.
@@ -26,6 +27,7 @@ impl Connection {
         self.release();
         let written = self.outbox.close();
         self.end_subscriptions(written);
+        self.reclaim(written);
         self.drop_transactions();
         for (destination, _) in std::mem::take(&mut self.temporaries) {
             self.delete_temporary(&destination);
@@ -34,6 +36,17 @@ impl Connection {
         let mut rounds = 0;
         while finish(&self.shared, &mut self.work) && rounds < 1000 {
             rounds += 1;
+        }
+    }
+
+    /// Takes back what subscriptions that ended earlier had left to the socket.
+    fn reclaim(&mut self, written: u64) {
+        for queue in std::mem::take(&mut self.left) {
+            let mut settled = Vec::new();
+            let mut held = queue.lock();
+            held.core.reclaim(&queue, self.id, written, &mut self.work, &mut settled);
+            log_settled(&self.shared, queue.id, &mut settled, &[], Level::Os);
+            held.core.dispatch(&queue, &mut self.work);
         }
     }
 

@@ -308,16 +308,25 @@ impl QueueCore {
     /// Removes a consumer. Its unsettled deliveries return to the head: counted as attempts where their bytes had
     /// reached the socket (`written`), uncounted otherwise; automatic ones that reached it are settled. What must be
     /// logged goes to `settled` and `attempts`.
+    ///
+    /// Bytes in an outbox cannot be called back. Where the connection stays open (`closing` false) they will be written:
+    /// such deliveries count as having reached the consumer, and automatic ones stay until the socket has taken them.
+    /// True if there are any of those: they must be reclaimed when the connection ends.
     pub(crate) fn detach(
         &mut self,
         queue: &Arc<Queue>,
         slot: u32,
         written: u64,
+        closing: bool,
         work: &mut Work,
         settled: &mut Vec<Sequence>,
         attempts: &mut Vec<(Sequence, u32)>,
-    ) {
-        let Some(consumer) = self.consumers.get_mut(slot as usize).and_then(Option::take) else { return };
+    ) -> bool {
+        let Some(consumer) = self.consumers.get_mut(slot as usize).and_then(Option::take) else {
+            return false;
+        };
+        let auto = consumer.settle == SettleMode::Auto;
+        let left = !closing && auto && self.in_flight.disown(slot, written);
         self.selecting -= usize::from(consumer.selector.is_some());
         self.sharing -= usize::from(consumer.credit.shared);
         if let Some(at) = self.ring.iter().position(|other| *other == slot) {
@@ -326,20 +335,54 @@ impl QueueCore {
         self.turn = 0;
         for held in self.in_flight.remove_consumer(slot) {
             consumer.credit.give(work);
+            let reached = !closing || held.ends_at <= written;
+            self.let_go(queue, held, reached, auto, work, settled, attempts);
+        }
+        left
+    }
+
+    /// Takes back what automatic consumers of a connection that is ending have left to its socket.
+    pub(crate) fn reclaim(
+        &mut self,
+        queue: &Arc<Queue>,
+        connection: ConnectionId,
+        written: u64,
+        work: &mut Work,
+        settled: &mut Vec<Sequence>,
+    ) {
+        for held in self.in_flight.remove_disowned(connection) {
             let reached = held.ends_at <= written;
-            if reached && consumer.settle == SettleMode::Auto {
-                // The socket took it; whoever wrote it just has not come round to settling it yet.
-                self.forget(&held.entry, work);
-                self.acknowledged += 1;
-                work.acknowledged += 1;
-                settled.extend(held.entry.logged.then_some(held.sequence));
-                continue;
-            }
-            if let Some(logged) =
-                self.bring_back(queue, held, reached.then_some("left without settling it"), work)
-            {
-                attempts.push(logged);
-            }
+            // Automatic ones are settled or come back uncounted, so there is no attempt to log.
+            self.let_go(queue, held, reached, true, work, settled, &mut Vec::new());
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is to be logged is collected by the caller, of two kinds"
+    )]
+    fn let_go(
+        &mut self,
+        queue: &Arc<Queue>,
+        held: InFlight,
+        reached: bool,
+        auto: bool,
+        work: &mut Work,
+        settled: &mut Vec<Sequence>,
+        attempts: &mut Vec<(Sequence, u32)>,
+    ) {
+        if reached && auto {
+            // The socket took it; whoever wrote it just has not come round to settling it yet.
+            self.forget(&held.entry, work);
+            self.acknowledged += 1;
+            work.acknowledged += 1;
+            settled.extend(held.entry.logged.then_some(held.sequence));
+            return;
+        }
+        if let Some(logged) =
+            self.bring_back(queue, held, reached.then_some("left without settling it"), work)
+        {
+            attempts.push(logged);
         }
     }
 

@@ -375,7 +375,11 @@ impl Connection {
         let mut settled: Vec<Sequence> = Vec::new();
         let mut attempts: Vec<(Sequence, u32)> = Vec::new();
         let mut held = queue.lock();
-        held.core.detach(queue, slot, written, &mut self.work, &mut settled, &mut attempts);
+        let closing = self.closed;
+        if held.core.detach(queue, slot, written, closing, &mut self.work, &mut settled, &mut attempts) {
+            self.left.retain(|known| known.id != queue.id && !known.deleted.load(Ordering::Acquire));
+            self.left.push(Arc::clone(queue));
+        }
         log_settled(&self.shared, queue.id, &mut settled, &attempts, Level::Os);
         held.core.dispatch(queue, &mut self.work);
     }

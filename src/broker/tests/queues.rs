@@ -492,6 +492,37 @@ fn unsubscribing_returns_what_is_unsettled_and_ends_the_deliveries() {
 }
 
 #[test]
+fn what_is_on_its_way_when_a_subscription_ends_is_settled_by_the_socket_or_marked_when_it_returns() {
+    for (auto, vanishes) in [(true, false), (true, true), (false, false)] {
+        let world = World::new();
+        let (mut producer, mut client, mut other) = (world.client(), world.client(), world.client());
+        let subscription = client.subscribe("queue://q");
+        let key = if auto { subscription.auto().ok() } else { subscription.ok() };
+        client.lines();
+        client.block_after(0);
+        producer.send("queue://q", "1").persistent().ok();
+        client.unsubscribe(key);
+        other.subscribe("queue://q").ok();
+        // A new consumer in the place of the old one has nothing to do with its deliveries.
+        let early = other.drain();
+        match (auto, vanishes) {
+            (true, false) => {
+                assert!(early.is_empty(), "its bytes cannot be called back");
+                client.unblock();
+                assert_eq!(client.bodies(), ["1"]);
+                assert_eq!((world.depth("queue://q"), world.memory()), (0, 0));
+            }
+            (true, true) => {
+                assert!(early.is_empty());
+                client.vanish();
+                assert_eq!(facts(&other.drain()), [("1", 1, false)], "it never left");
+            }
+            _ => assert_eq!(facts(&early), [("1", 2, true)], "the client may see it yet"),
+        }
+    }
+}
+
+#[test]
 fn a_subscription_over_several_queues_shares_its_credit_fairly() {
     let world = World::new();
     let (mut producer, mut consumer) = (world.client(), world.client());
