@@ -98,7 +98,10 @@ impl Users {
     pub fn load(path: &Path) -> Result<Self, UsersError> {
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(&text).map_err(|problem| UsersError::new(path, problem)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            // A data directory that is a file is the store's to complain about: it names the directory.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(Self::default())
+            }
             Err(error) => Err(UsersError::new(path, format!("cannot be read: {error}"))),
         }
     }
