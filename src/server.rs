@@ -126,7 +126,11 @@ async fn serve(
     };
     tracing::info!("{SERVER_NAME} keeps its data in {}", shown_dir(config));
     for line in summary.to_string().lines() {
-        tracing::info!("{line}");
+        if summary.is_damaged() {
+            tracing::warn!("{line}");
+        } else {
+            tracing::info!("{line}");
+        }
     }
 
     let net = Net::start(broker.clone(), clock, net_options(config, connections_max), listeners);

@@ -127,6 +127,15 @@ pub struct RecoverySummary {
     pub restored: Restored,
 }
 
+impl RecoverySummary {
+    /// Whether something that should have been there was not: then an operator wants to read the rest.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        let Restored { nameless, unreadable, .. } = self.restored;
+        !self.log.damage.is_empty() || !self.log.lost.is_empty() || nameless + unreadable > 0
+    }
+}
+
 impl fmt::Display for RecoverySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Restored { queues, messages, durable_subscriptions, nameless, unreadable } = self.restored;
