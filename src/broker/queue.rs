@@ -312,6 +312,7 @@ impl QueueCore {
     /// Bytes in an outbox cannot be called back. Where the connection stays open (`closing` false) they will be written:
     /// such deliveries count as having reached the consumer, and automatic ones stay until the socket has taken them.
     /// True if there are any of those: they must be reclaimed when the connection ends.
+    #[expect(clippy::too_many_arguments, reason = "one caller; the lists are its own to log from")]
     pub(crate) fn detach(
         &mut self,
         queue: &Arc<Queue>,
