@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -131,7 +131,8 @@ impl FsFile for RealFile {
 
 impl Fs for RealFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        // Messages are their owner's affair: what is made here, nobody else on the machine can read.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {

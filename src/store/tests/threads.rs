@@ -231,3 +231,13 @@ fn the_last_handle_may_be_dropped_by_a_waker_on_the_logs_own_thread() {
     };
     assert_eq!(state.meta.len(), 2);
 }
+
+#[test]
+fn what_the_log_makes_nobody_else_on_the_machine_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    RealFs::new().create_dir_all(&data).unwrap();
+    let mode = std::fs::metadata(&data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
