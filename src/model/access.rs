@@ -1,12 +1,12 @@
 //! Who may do what, as the core and the driver see it: a principal, an action, a resource, and the two traits that
-//! decide. How users and rules are kept is the business of the implementation (`sabir-security`).
+//! decide, one of them in several steps if the client likes. How users and rules are kept is the business of the implementation (`sabir-security`).
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::destination::DestinationRef;
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 use crate::pattern::Pattern;
 
 /// What somebody wants to do.
@@ -203,6 +203,64 @@ pub trait Authenticator: Send + Sync {
     /// [`TooManyAttempts`](crate::error::Code::TooManyAttempts) after repeated failures from one address,
     /// [`LimitReached`](crate::error::Code::LimitReached) when too many attempts are being computed at once.
     fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Principal, Refusal>;
+
+    /// The mechanisms that [`begin`](Self::begin) knows, by their registered names, the best first. Empty: none.
+    fn mechanisms(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Begins an exchange in which somebody proves to be a user without showing a password. `initial` is the first
+    /// message of the client, empty if it sent none. Whatever the mechanism, the claimed name is inside its messages.
+    ///
+    /// As slow as [`authenticate`](Self::authenticate): never call it, or [`Exchange::step`], on a thread that serves
+    /// sockets.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::error::Code::Unsupported) for a mechanism that is none of
+    /// [`mechanisms`](Self::mechanisms), compared exactly, or for a feature of it that is not built; otherwise those of
+    /// [`authenticate`](Self::authenticate), [`AuthenticationFailed`](crate::error::Code::AuthenticationFailed) also
+    /// for messages that cannot be read. Whether a user exists shows in no refusal. Any of them ends the exchange.
+    fn begin(&self, mechanism: &str, initial: &[u8], remote: Remote) -> Result<Step, Refusal> {
+        let _ = (mechanism, initial, remote);
+        Err(Refusal::new(Code::Unsupported, "no authentication mechanism is offered here"))
+    }
+}
+
+/// How an exchange stands after a message of the client.
+pub enum Step {
+    /// It goes on.
+    Challenge {
+        /// What the client must be sent.
+        data: Vec<u8>,
+        /// Takes the answer to it. Dropping it gives the exchange up, which costs nothing.
+        next: Box<dyn Exchange>,
+    },
+    /// The client is who it says.
+    Done {
+        /// Who that is.
+        principal: Principal,
+        /// What the client must be sent with the good news; by it the server proves itself. May be empty.
+        data: Vec<u8>,
+    },
+}
+
+impl fmt::Debug for Step {
+    /// Names the user, never what is exchanged.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Challenge { .. } => f.write_str("Challenge { .. }"),
+            Self::Done { principal, .. } => write!(f, "Done {{ principal: {principal:?}, .. }}"),
+        }
+    }
+}
+
+/// An exchange that waits for the client's next message.
+pub trait Exchange: Send {
+    /// Takes that message. Each state answers once.
+    ///
+    /// # Errors
+    /// Those of [`Authenticator::begin`].
+    fn step(self: Box<Self>, response: &[u8]) -> Result<Step, Refusal>;
 }
 
 #[cfg(test)]
@@ -219,6 +277,19 @@ mod tests {
             Attempt::new(None, Some(b"x"), Remote::Local).credentials,
             Credentials::Password { .. }
         ));
+    }
+
+    #[test]
+    fn an_authenticator_without_mechanisms_refuses_all_of_them() {
+        struct Nobody;
+        impl Authenticator for Nobody {
+            fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Principal, Refusal> {
+                Ok(Principal::anonymous(attempt.remote))
+            }
+        }
+        assert!(Nobody.mechanisms().is_empty());
+        let refusal = Nobody.begin("PLAIN", b"", Remote::Local).expect_err("nothing is offered");
+        assert_eq!(refusal.code, Code::Unsupported);
     }
 
     #[test]
