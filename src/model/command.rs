@@ -1,5 +1,6 @@
 //! What a session asks of the broker. Everything borrows the input: a publish nobody receives allocates nothing.
 
+use crate::delivery::Guarantee;
 use crate::destination::Targets;
 use crate::error::Refusal;
 use crate::ids::{DeliveryToken, Position, SubscriptionKey, TransactionKey};
@@ -31,6 +32,9 @@ pub struct Publish<'a> {
     pub body: Body<'a>,
     /// The transaction it belongs to.
     pub transaction: Option<TransactionKey>,
+    /// The client's own number of a message that it repeats until it is told that it arrived. A repetition is accepted
+    /// and not sent again, until [`Command::Forget`] names the number; also after a restart, if the session lasts.
+    pub once: Option<u16>,
 }
 
 /// How a client names a delivery it settles.
@@ -80,6 +84,8 @@ pub struct Subscribe<'a> {
     pub browse: bool,
     /// Leave out messages this connection published (topics only).
     pub no_local: bool,
+    /// Begin with the kept last values of matching topics.
+    pub retroactive: bool,
     /// Consumers of higher priority are filled first; 0 by default.
     pub priority: i8,
     /// Refuse instead of creating a queue that does not exist.
@@ -99,6 +105,76 @@ pub struct Open<'a> {
     pub virtual_host: Option<&'a str>,
     /// Name and version of the protocol, for logs and metrics.
     pub protocol: &'static str,
+    /// A mechanism of authentication that takes several steps, with the client's first word; instead of a password.
+    pub mechanism: Option<(&'a str, &'a [u8])>,
+    /// Asks for a client session: subscriptions and a backlog that belong to the client id and may outlive the
+    /// connection. Another connection of the same client id is closed with [`crate::error::Code::TakenOver`].
+    pub session: Option<SessionTerms<'a>>,
+}
+
+/// How a client session begins and ends.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionTerms<'a> {
+    /// Forget what an earlier session of this client id has left.
+    pub clean_start: bool,
+    /// Milliseconds it outlives its connection: 0 ends with it, [`LASTS_FOREVER`] never ends by itself.
+    pub lasts_ms: u64,
+    /// Deliveries that may be unsettled at a time.
+    pub credit: u32,
+    /// Sent when the connection ends without [`Command::ClearWill`].
+    pub will: Option<&'a Will<'a>>,
+}
+
+/// A client session that ends only when it is told to.
+pub const LASTS_FOREVER: u64 = u64::MAX;
+
+/// A message sent on behalf of a client that has vanished.
+#[derive(Debug)]
+pub struct Will<'a> {
+    /// Where it goes; checked when the connection is introduced.
+    pub targets: &'a Targets,
+    /// As in [`Publish::facts`]. `expires` counts from when it is sent: milliseconds, or
+    /// [`crate::clock::Timestamp::NEVER`].
+    pub facts: Facts,
+    /// As in [`Publish::fields`].
+    pub fields: &'a [u8],
+    /// The body.
+    pub body: &'a [u8],
+    /// Milliseconds between the end of the connection and the sending, unless the session ends earlier. A client that
+    /// comes back in time prevents it.
+    pub delay_ms: u64,
+}
+
+/// A subscription of a client session. All that match a message yield one delivery; see
+/// [`crate::delivery::Grant`].
+#[derive(Debug)]
+pub struct Bind<'a> {
+    /// Topics, or one queue. Binding the same pattern (and group) again replaces the earlier terms.
+    pub pattern: &'a Pattern,
+    /// Members of one group share: each message goes to one of them.
+    pub group: Option<&'a str>,
+    /// The client's own number for it; 0 for none.
+    pub identifier: u32,
+    /// The most it grants; groups and queues grant [`Guarantee::AtLeastOnce`] at most.
+    pub guarantee: Guarantee,
+    /// Leave out what this session publishes.
+    pub no_local: bool,
+    /// Deliver the retain flag as it was published.
+    pub keep_retain: bool,
+    /// Whether kept last values of matching topics are delivered now.
+    pub replay: Replay,
+}
+
+/// When a subscription is answered with the kept last values of its topics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// Now.
+    Always,
+    /// Only if the subscription did not exist.
+    IfNew,
+    /// Not at all.
+    #[default]
+    Never,
 }
 
 /// What a session asks besides publishing and settling.
@@ -128,6 +204,25 @@ pub enum Command<'a> {
     Commit(TransactionKey),
     /// Forget a transaction; deliveries acknowledged in it stay with the client.
     Abort(TransactionKey),
+    /// The client's answer to [`crate::event::Event::Challenge`]. Answered as [`Command::Open`] is.
+    Respond(&'a [u8]),
+    /// Start or change a subscription of the client session.
+    Bind(Bind<'a>),
+    /// End a subscription of the client session; refused with [`crate::error::Code::UnknownSubscription`] if there is
+    /// none.
+    Unbind {
+        /// What it covers.
+        pattern: &'a Pattern,
+        /// Its group.
+        group: Option<&'a str>,
+    },
+    /// The client knows that the message of this number ([`Publish::once`]) has arrived; the number is free again.
+    /// Refused with [`crate::error::Code::UnknownDelivery`] if it was free.
+    Forget(u16),
+    /// From now on the client session outlives its connection by this many milliseconds.
+    SetLifetime(u64),
+    /// The will is not to be sent.
+    ClearWill,
     /// The client is leaving in good order.
     Close,
 }

@@ -1,8 +1,37 @@
 //! One attempt to hand a message to one subscription.
 
+use smallvec::SmallVec;
+
 use crate::destination::{Destination, DestinationRef};
-use crate::ids::{DeliveryToken, SubscriptionKey};
+use crate::ids::{DeliveryToken, Sequence, SubscriptionKey};
 use crate::message::{Message, Tag};
+
+/// How surely a message is to arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Guarantee {
+    /// It may be lost, and is never sent twice.
+    #[default]
+    AtMostOnce = 0,
+    /// It is sent again until it is acknowledged.
+    AtLeastOnce = 1,
+    /// It is handed over in two steps, so that a repetition is recognised.
+    ExactlyOnce = 2,
+}
+
+/// What the subscriptions of a client session that match one message grant together: such a session gets one copy,
+/// however many of its subscriptions match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The most that any of them grants.
+    pub guarantee: Guarantee,
+    /// Whether any of them wants to see the message's own retain flag.
+    pub keep_retain: bool,
+    /// The message is a topic's kept last value, sent because of a new subscription.
+    pub retained: bool,
+    /// The client's own numbers of those that have one, in the order of subscription.
+    pub identifiers: SmallVec<[u32; 2]>,
+}
 
 /// What an egress is given to encode.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +51,15 @@ pub struct Delivery<'a> {
     pub redelivered: bool,
     /// Whether this is a look at a message that stays where it is.
     pub browsed: bool,
+    /// For a client session: what its matching subscriptions grant. The delivery goes out with the lesser of this and
+    /// the message's own guarantee.
+    pub grant: Option<&'a Grant>,
+    /// Its number in the client session's own backlog, from which a name may be derived that is the same after a
+    /// restart; `None` for what comes from elsewhere.
+    pub sequence: Option<Sequence>,
+    /// What the egress noted at an earlier attempt ([`Admission::Noted`]) or an acknowledgement did
+    /// ([`crate::settlement::Settlement::Advanced`]); 0 if nothing.
+    pub progress: u32,
 }
 
 impl<'a> Delivery<'a> {
@@ -50,6 +88,15 @@ impl<'a> Delivery<'a> {
 pub enum Admission {
     /// It is in the outbox.
     Sent,
+    /// It is in the outbox, and this note is to be handed back with the next attempt, also after a restart if `kept`.
+    Noted {
+        /// The egress's own note; not 0.
+        progress: u32,
+        /// Whether it must survive a restart.
+        kept: bool,
+    },
+    /// It is in the outbox and needs no acknowledgement: settled when the socket has taken the bytes.
+    Done,
     /// The protocol's own window is full: back to the head, uncounted.
     NoCredit,
     /// This receiver can never take it (too large for it, not expressible): settled as rejected for this receiver.

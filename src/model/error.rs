@@ -71,8 +71,16 @@ codes! {
     TooManyAttempts = "too-many-attempts", Refused;
     /// The rules do not allow this user this action on this destination.
     AccessDenied = "access-denied", Refused;
+    /// The client id is empty, too long, or holds what it may not.
+    InvalidClientId = "invalid-client-id", Refused;
+    /// The mechanism of authentication is not one this broker offers, or not offered here.
+    UnsupportedMechanism = "unsupported-mechanism", Refused;
+    /// A body does not hold what its description says.
+    InvalidBody = "invalid-body", Refused;
     /// The client id is in use by another connection.
     ClientIdInUse = "client-id-in-use", Refused;
+    /// Another connection with the same client id has taken the session over.
+    TakenOver = "taken-over", Refused;
     /// The durable subscription has an active consumer.
     SubscriptionInUse = "subscription-in-use", Refused;
     /// No such subscription.

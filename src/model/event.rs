@@ -3,11 +3,23 @@
 use crate::error::Refusal;
 use crate::ids::SubscriptionKey;
 
+/// What a connection learns when it is introduced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// An earlier session of this client id goes on: its subscriptions and backlog are still there.
+    pub resumed: bool,
+    /// The last word of the mechanism of authentication, for the client to check.
+    pub data: Vec<u8>,
+}
+
 /// An answer that took time, or news.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The connection is introduced.
-    Opened,
+    Opened(Opened),
+    /// The mechanism of authentication asks the client something; answer with
+    /// [`crate::command::Command::Respond`].
+    Challenge(Vec<u8>),
     /// The connection is not let in. The session says so and asks to be closed.
     OpenRefused(Refusal),
     /// The oldest this many kept receipts may leave.

@@ -29,6 +29,20 @@ pub struct Limits {
     pub receipts_pending_max: usize,
     /// Unacknowledged deliveries granted where the client names no number.
     pub prefetch: Prefetch,
+    /// Longest client id, in bytes.
+    pub client_id_bytes_max: usize,
+    /// Most levels in a topic or a topic filter.
+    pub topic_levels_max: usize,
+    /// Unacknowledged deliveries to a client session at a time where the client names no number; also the most it gets.
+    pub session_credit_max: u32,
+    /// Unacknowledged messages taken from a client session at a time.
+    pub receive_max: u16,
+    /// Short names for topics that a client may use.
+    pub topic_aliases_max: u16,
+    /// Longest time a client session may outlive its connection, in milliseconds.
+    pub session_lasts_ms_max: u64,
+    /// How long a client session without a stated lifetime outlives its connection, in milliseconds.
+    pub session_lasts_ms_default: u64,
     /// Whether a body with a length but without a content type is taken for bytes rather than text.
     pub length_means_bytes: bool,
 }
@@ -68,6 +82,13 @@ impl Default for Limits {
             transactions_max: 1000,
             receipts_pending_max: 100_000,
             prefetch: Prefetch::default(),
+            client_id_bytes_max: 1024,
+            topic_levels_max: 128,
+            session_credit_max: 100,
+            receive_max: 1000,
+            topic_aliases_max: 64,
+            session_lasts_ms_max: u64::MAX,
+            session_lasts_ms_default: 7 * 24 * 60 * 60 * 1000,
             length_means_bytes: true,
         }
     }

@@ -11,6 +11,7 @@ use triomphe::ThinArc;
 
 use crate::chunks::REFERENCE_BYTES_MIN;
 use crate::clock::Timestamp;
+use crate::delivery::Guarantee;
 use crate::destination::{Destination, DestinationRef};
 use crate::headers::ValueRef;
 use crate::ids::MessageId;
@@ -67,6 +68,9 @@ pub struct Facts {
     pub priority: u8,
     /// Whether it must survive a restart.
     pub persistent: bool,
+    /// Whether its sender handed it over exactly once and wants it to arrive so, where the receiver's protocol can.
+    /// Only with `persistent`.
+    pub exactly_once: bool,
     /// Whether its topic should keep it as the last value.
     pub retain: bool,
     /// What the body is.
@@ -76,8 +80,21 @@ pub struct Facts {
 const FACTS_BYTES: usize = 16 + 8 + 8 + 1 + 1;
 
 impl Facts {
+    /// How surely it is to arrive.
+    #[must_use]
+    pub fn guarantee(&self) -> Guarantee {
+        match (self.persistent, self.exactly_once) {
+            (false, _) => Guarantee::AtMostOnce,
+            (true, false) => Guarantee::AtLeastOnce,
+            (true, true) => Guarantee::ExactlyOnce,
+        }
+    }
+
     fn flags(self) -> u8 {
-        self.body_kind as u8 | u8::from(self.persistent) << 3 | u8::from(self.retain) << 4
+        self.body_kind as u8
+            | u8::from(self.persistent) << 3
+            | u8::from(self.retain) << 4
+            | u8::from(self.exactly_once) << 5
     }
 
     /// The stored form.
@@ -108,6 +125,7 @@ impl Facts {
             priority: fixed[32].min(PRIORITY_MAX),
             persistent: flags & 8 != 0,
             retain: flags & 16 != 0,
+            exactly_once: flags & 32 != 0,
             body_kind: BodyKind::from_bits(flags & 7)?,
         };
         Some((facts, rest))

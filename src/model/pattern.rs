@@ -2,6 +2,7 @@
 
 use crate::destination::{Destination, DestinationRef, Kind, LEVEL_SEPARATOR, canonical_from_dotted, dotted};
 use crate::error::{Code, Refusal};
+use crate::varint;
 
 /// One level of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,80 @@ impl Pattern {
         }
         let literal = levels.iter().all(|level| matches!(level, PatternLevel::Literal(_))).then_some(whole);
         Ok(Self { kind, temporary, levels, literal })
+    }
+
+    /// A pattern over lasting destinations from its levels, for protocols with a grammar of their own: a level of text is
+    /// taken as it is, even `*` and `>`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidDestination`] for levels that make no name, and for [`PatternLevel::Rest`] anywhere but at the end.
+    pub fn from_levels(kind: Kind, levels: Vec<PatternLevel>) -> Result<Self, Refusal> {
+        let rest = levels.iter().position(|level| *level == PatternLevel::Rest);
+        if rest.is_some_and(|at| at + 1 != levels.len()) {
+            return Err(Refusal::new(
+                Code::InvalidDestination,
+                "the wildcard for all further levels must come last",
+            ));
+        }
+        let literal = levels.iter().all(|level| matches!(level, PatternLevel::Literal(_)));
+        let mut pattern = Self { kind, temporary: false, levels, literal: None };
+        let whole = Destination::from_canonical(kind, false, &pattern.canonical())?;
+        let plain = pattern.levels.iter().all(|level| match level {
+            PatternLevel::Literal(text) => !text.contains(LEVEL_SEPARATOR),
+            PatternLevel::One | PatternLevel::Rest => true,
+        });
+        if !plain {
+            return Err(Refusal::new(Code::InvalidDestination, "a level holds no NUL"));
+        }
+        pattern.literal = literal.then_some(whole);
+        Ok(pattern)
+    }
+
+    /// Appends the stored form: kind, then each level as one byte that says what it is and, for text, its length and
+    /// bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.kind == Kind::Topic) | u8::from(self.temporary) << 1);
+        for level in &self.levels {
+            match level {
+                PatternLevel::Literal(text) => {
+                    out.push(0);
+                    varint::write(out, text.len() as u64);
+                    out.extend_from_slice(text.as_bytes());
+                }
+                PatternLevel::One => out.push(1),
+                PatternLevel::Rest => out.push(2),
+            }
+        }
+    }
+
+    /// Reads the stored form, which takes all of `input`; `None` if it is not one.
+    #[must_use]
+    pub fn decode(input: &[u8]) -> Option<Self> {
+        let (&head, mut rest) = input.split_first()?;
+        let mut levels = Vec::new();
+        while let Some((&what, after)) = rest.split_first() {
+            rest = after;
+            levels.push(match what {
+                0 => {
+                    let (length, used) = varint::read(rest)?;
+                    let (text, after) = rest.get(used..)?.split_at_checked(usize::try_from(length).ok()?)?;
+                    rest = after;
+                    PatternLevel::Literal(std::str::from_utf8(text).ok()?.into())
+                }
+                1 => PatternLevel::One,
+                2 => PatternLevel::Rest,
+                _ => return None,
+            });
+        }
+        let kind = if head & 1 != 0 { Kind::Topic } else { Kind::Queue };
+        let pattern = Self::from_levels(kind, levels).ok()?;
+        let literal = match pattern.literal {
+            Some(literal) => {
+                Some(Destination::from_canonical(kind, head & 2 != 0, literal.canonical()).ok()?)
+            }
+            None => None,
+        };
+        Some(Self { temporary: head & 2 != 0, literal, ..pattern })
     }
 
     /// Parses the qualified form of configuration files (`topic://a.>`); without a prefix it takes `default`.
@@ -179,6 +254,29 @@ mod tests {
                 assert!(!pattern.matches(Destination::topic(name).as_ref()), "{pattern} {name}");
             }
         }
+    }
+
+    #[test]
+    fn levels_of_any_text_are_kept_and_stored() {
+        let text = |text: &str| PatternLevel::Literal(text.into());
+        for levels in [
+            vec![text("a"), PatternLevel::One, PatternLevel::Rest],
+            vec![text("*"), text(">"), text("")],
+            vec![text(""), text("ü")],
+            vec![PatternLevel::Rest],
+        ] {
+            let pattern = Pattern::from_levels(Kind::Topic, levels.clone()).unwrap();
+            assert_eq!(pattern.levels(), levels);
+            let mut stored = Vec::new();
+            pattern.encode(&mut stored);
+            assert_eq!(Pattern::decode(&stored), Some(pattern));
+            for cut in 0..stored.len() {
+                assert_ne!(Pattern::decode(&stored[..cut]), Pattern::decode(&stored));
+            }
+        }
+        let refusal = Pattern::from_levels(Kind::Topic, vec![PatternLevel::Rest, text("a")]).unwrap_err();
+        assert_eq!(refusal.code, Code::InvalidDestination);
+        assert!(Pattern::from_levels(Kind::Topic, vec![text("a\0b")]).is_err());
     }
 
     #[test]

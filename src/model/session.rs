@@ -176,6 +176,13 @@ pub trait Host {
 pub enum EgressNote<'a> {
     /// The dialect agreed on: the protocol's own number.
     Dialect(u32),
+    /// What the receiver takes.
+    Receiver {
+        /// Largest frame, in bytes.
+        frame_bytes_max: u32,
+        /// Most short names for topics.
+        aliases_max: u16,
+    },
     /// A subscription starts. Precedes its first delivery.
     Attach {
         /// The session's number for it.

@@ -13,6 +13,9 @@ pub enum Settlement {
     Rejected,
     /// What the destination's policy says of a negative acknowledgement: [`Self::Failed`] or [`Self::Rejected`].
     Negative,
+    /// No end yet: the first of two steps of a handover. The egress's note is kept with the delivery and handed back with
+    /// the next attempt, which goes on from there.
+    Advanced(u32),
 }
 
 /// When a delivery counts as settled.
