@@ -25,17 +25,18 @@ impl Attempts {
         Self { per_minute, empty_at: Mutex::new(HashMap::new()) }
     }
 
+    /// Whether an attempt would be heard, without counting one; if not, the time to wait until it will be.
+    pub(crate) fn hear(&self, remote: Remote, now: Instant) -> Result<(), Duration> {
+        let Some(cost) = self.cost() else { return Ok(()) };
+        level(&self.empty_at.lock(), bucket(remote), cost, now).map(drop)
+    }
+
     /// Counts an attempt; if there are too many, the time to wait until the next one will be heard.
     pub(crate) fn take(&self, remote: Remote, now: Instant) -> Result<(), Duration> {
         let Some(cost) = self.cost() else { return Ok(()) };
         let mut table = self.empty_at.lock();
         let key = bucket(remote);
-        let level = table.get(&key).copied().unwrap_or(now).max(now);
-        let full = now.after(Duration::from_secs(60)).since(Instant(0)).saturating_sub(cost);
-        let level_span = level.since(Instant(0));
-        if level_span > full {
-            return Err(level_span.saturating_sub(full));
-        }
+        let level = level(&table, key, cost, now)?;
         if table.len() >= ADDRESSES_MAX && !table.contains_key(&key) {
             make_room(&mut table, now);
         }
@@ -60,6 +61,22 @@ impl Attempts {
     fn cost(&self) -> Option<Duration> {
         Duration::from_secs(60).checked_div(self.per_minute)
     }
+}
+
+/// When the bucket will be empty; if it has no room for `cost` now, the time until it has.
+fn level(
+    table: &HashMap<Remote, Instant>,
+    key: Remote,
+    cost: Duration,
+    now: Instant,
+) -> Result<Instant, Duration> {
+    let level = table.get(&key).copied().unwrap_or(now).max(now);
+    let full = now.after(Duration::from_secs(60)).since(Instant(0)).saturating_sub(cost);
+    let level_span = level.since(Instant(0));
+    if level_span > full {
+        return Err(level_span.saturating_sub(full));
+    }
+    Ok(level)
 }
 
 /// Who shares a count. A site owns a /64 of IPv6 at least, so the lower half names nobody.

@@ -13,13 +13,15 @@ use std::time::{Duration, SystemTime};
 use blake2::Blake2bMac512;
 use blake2::digest::{FixedOutput as _, KeyInit as _, Update as _};
 use parking_lot::{Mutex, RwLock};
-use sabir_model::access::{Attempt, Authenticator, Credentials, Principal, Remote};
+use sabir_model::access::{Attempt, Authenticator, Credentials, Principal, Remote, Step};
 use sabir_model::clock::{Clock, Instant};
 use sabir_model::error::{Code, Refusal};
 
 use crate::attempts::Attempts;
+use crate::exchange::{Exchanges, too_many, wrong};
 use crate::password::{Cost, Stored};
 use crate::permits::Permits;
+use crate::scram::{self, Pretender};
 use crate::users::{Users, UsersError};
 
 /// How long a login that was found right need not be computed again.
@@ -58,7 +60,8 @@ pub struct Gatekeeper {
     options: Options,
     clock: Arc<dyn Clock>,
     directory: RwLock<Directory>,
-    attempts: Attempts,
+    attempts: Arc<Attempts>,
+    exchanges: Exchanges,
     permits: Permits,
     remembered: Mutex<Remembered>,
     nobody: Stored,
@@ -108,13 +111,16 @@ impl Gatekeeper {
         let users = Arc::new(Users::load(path)?);
         warn_if_open(path);
         let nobody = Stored::nobody(cost).map_err(|problem| UsersError::new(path, problem))?;
+        let no_random = |error| UsersError::new(path, format!("no random numbers to be had: {error}"));
         let mut key = [0; 64];
-        getrandom::fill(&mut key)
-            .map_err(|error| UsersError::new(path, format!("no random numbers to be had: {error}")))?;
+        getrandom::fill(&mut key).map_err(no_random)?;
+        let pretender = Pretender::new(cost.iterations()).map_err(no_random)?;
+        let attempts = Arc::new(Attempts::new(options.attempts_per_minute));
         Ok(Self {
+            exchanges: Exchanges::new(Arc::clone(&clock), Arc::clone(&attempts), pretender),
             clock,
             directory: RwLock::new(Directory { users, edition: 0, stamp }),
-            attempts: Attempts::new(options.attempts_per_minute),
+            attempts,
             permits: Permits::new(options.computations_max, WAITING_MAX),
             remembered: Mutex::new(Remembered { key, edition: 0, right: HashMap::new() }),
             nobody,
@@ -188,13 +194,7 @@ impl Gatekeeper {
         let now = self.clock.now();
         let stored = users.get(login);
         let proof = self.proof(login, passcode);
-        if let Err(wait) = self.attempts.take(remote, now) {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            return Err(Refusal::new(
-                Code::TooManyAttempts,
-                format!("too many failed attempts from this address; try again in {seconds} s"),
-            ));
-        }
+        self.attempts.take(remote, now).map_err(too_many)?;
         // Behind the limit, or a guess would be answered for as long as the right password is remembered.
         if stored.is_some() && self.remembers(login, &proof, edition, now) {
             self.attempts.give_back(remote, now);
@@ -217,7 +217,7 @@ impl Gatekeeper {
         drop(permit);
         if !right {
             tracing::warn!(user = ?login, %remote, "login refused");
-            return Err(Refusal::new(Code::AuthenticationFailed, "the user name or the password is wrong"));
+            return Err(wrong());
         }
         let now = self.clock.now();
         self.attempts.give_back(remote, now);
@@ -264,6 +264,22 @@ impl Authenticator for Gatekeeper {
                 "only a user name and a password are accepted here",
             )),
         }
+    }
+
+    fn mechanisms(&self) -> &'static [&'static str] {
+        &[scram::MECHANISM]
+    }
+
+    /// Needs no permit: it costs no more than a handful of hashes.
+    fn begin(&self, mechanism: &str, initial: &[u8], remote: Remote) -> Result<Step, Refusal> {
+        if mechanism != scram::MECHANISM {
+            return Err(Refusal::new(
+                Code::Unsupported,
+                format!("the only authentication mechanism here is {}", scram::MECHANISM),
+            ));
+        }
+        let users = self.users().0;
+        self.exchanges.begin(initial, remote, |name| users.verifier(name).cloned())
     }
 }
 
@@ -440,6 +456,102 @@ mod tests {
             assert_eq!(gate.login("alice", "guess", "10.0.0.1"), "authentication-failed");
         }
         assert_eq!(gate.login("alice", "secret", "10.0.0.1"), "too-many-attempts", "forgotten in the end");
+    }
+
+    impl Gate {
+        /// The whole exchange.
+        fn prove(&self, login: &str, passcode: &str, from: &str) -> String {
+            let first = format!("n,,n={login},r=nonce");
+            let outcome = self.begin(&first, from).and_then(|step| match step {
+                Step::Challenge { data, next } => {
+                    next.step(scram::answer(&first, &data, passcode).as_bytes())
+                }
+                done @ Step::Done { .. } => Ok(done),
+            });
+            match outcome {
+                Ok(Step::Done { principal, .. }) => principal.to_string(),
+                Ok(Step::Challenge { .. }) => "another challenge".to_owned(),
+                Err(refusal) => refusal.code.to_string(),
+            }
+        }
+
+        fn begin(&self, first: &str, from: &str) -> Result<Step, Refusal> {
+            let remote = Remote::Address(from.parse().unwrap());
+            self.gate.begin("SCRAM-SHA-256", first.as_bytes(), remote)
+        }
+    }
+
+    #[test]
+    fn a_password_can_be_proved_without_being_sent() {
+        let gate = Gate::new(&[("alice", "secret"), ("bob", "other")], AnonymousLocal::Yes, true);
+        assert_eq!(gate.gate.mechanisms(), ["SCRAM-SHA-256"]);
+        assert_eq!(gate.prove("alice", "secret", "10.0.0.1"), "alice");
+        assert_eq!(gate.prove("bob", "other", "10.0.0.1"), "bob");
+        for (n, (login, passcode)) in
+            [("alice", "other"), ("carol", "secret"), ("anonymous", "secret")].into_iter().enumerate()
+        {
+            assert_eq!(
+                gate.prove(login, passcode, &format!("10.0.1.{n}")),
+                "authentication-failed",
+                "{login}"
+            );
+        }
+        let nobody = Gate::new(&[], AnonymousLocal::Yes, true);
+        assert_eq!(nobody.prove("alice", "secret", "127.0.0.1"), "authentication-failed");
+    }
+
+    #[test]
+    fn what_the_mechanism_cannot_do_is_unsupported() {
+        let gate = Gate::new(&[("alice", "secret")], AnonymousLocal::Yes, true);
+        for mechanism in ["SCRAM-SHA-256-PLUS", "scram-sha-256", "PLAIN", ""] {
+            let refusal = gate.gate.begin(mechanism, b"n,,n=alice,r=x", Remote::Local).unwrap_err();
+            assert_eq!(refusal.code, Code::Unsupported, "{mechanism}");
+        }
+        for (first, code) in [
+            ("p=tls-exporter,,n=alice,r=x", Code::Unsupported),
+            ("n,,m=1,n=alice,r=x", Code::Unsupported),
+            ("", Code::AuthenticationFailed),
+        ] {
+            assert_eq!(gate.begin(first, "10.0.0.1").unwrap_err().code, code, "{first}");
+        }
+    }
+
+    #[test]
+    fn users_of_an_old_file_have_a_password_but_no_proof_of_it() {
+        let gate = Gate::new(&[("alice", "secret"), ("bob", "other")], AnonymousLocal::Yes, true);
+        let text = fs::read_to_string(&gate.path).unwrap();
+        let hash = text.split('"').find(|piece| piece.starts_with("$argon2id$")).unwrap();
+        fs::write(&gate.path, format!("[users]\nalice = \"{hash}\"\n")).unwrap();
+        assert_eq!(gate.login("alice", "secret", "10.0.0.1"), "alice");
+        assert_eq!(gate.prove("alice", "secret", "10.0.0.1"), "authentication-failed");
+        set(&gate.path, "alice", "secret");
+        assert_eq!(gate.prove("alice", "secret", "10.0.0.1"), "alice");
+    }
+
+    #[test]
+    fn wrong_proofs_and_wrong_passwords_are_counted_together() {
+        let gate = Gate::new(&[("alice", "secret")], AnonymousLocal::No, false);
+        for _ in 0..100 {
+            drop(gate.begin("n,,n=alice,r=x", "10.0.0.1").unwrap());
+            assert_eq!(
+                gate.prove("alice", "secret", "10.0.0.1"),
+                "alice",
+                "neither beginning nor success counts"
+            );
+        }
+        let waiting = gate.begin("n,,n=alice,r=x", "10.0.0.1").unwrap();
+        assert_eq!(gate.prove("alice", "guess", "10.0.0.1"), "authentication-failed");
+        assert_eq!(gate.login("alice", "guess", "10.0.0.1"), "authentication-failed");
+        assert_eq!(gate.prove("carol", "guess", "10.0.0.1"), "authentication-failed");
+        assert_eq!(gate.prove("alice", "secret", "10.0.0.1"), "too-many-attempts");
+        assert_eq!(gate.login("alice", "secret", "10.0.0.1"), "too-many-attempts");
+        let Step::Challenge { data, next } = waiting else { panic!("a challenge comes first") };
+        let last = scram::answer("n,,n=alice,r=x", &data, "secret");
+        let refusal = next.step(last.as_bytes()).unwrap_err();
+        assert_eq!(refusal.code, Code::TooManyAttempts, "begun before, proved after");
+        assert_eq!(gate.prove("alice", "secret", "10.0.0.2"), "alice");
+        gate.clock.advance(Duration::from_secs(20));
+        assert_eq!(gate.prove("alice", "secret", "10.0.0.1"), "alice");
     }
 
     #[test]

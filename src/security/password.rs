@@ -3,23 +3,35 @@
 use argon2::password_hash::phc::{PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 
+use crate::scram;
+
 /// The most memory that a stored hash may ask for, in KiB: what `permits` multiplies by.
 const MEMORY_KIB_MAX: u32 = 256 * 1024;
 const PASSES_MAX: u32 = 64;
 
-/// What a new hash costs: 19 MiB and two passes, the usual recommendation for Argon2id.
+/// What a new hash costs: 19 MiB and two passes, the usual recommendation for Argon2id. The verifier that is kept beside
+/// it has a cost of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     memory_kib: u32,
     passes: u32,
+    iterations: u32,
 }
 
 impl Cost {
-    pub(crate) const RECOMMENDED: Self =
-        Self { memory_kib: Params::DEFAULT_M_COST, passes: Params::DEFAULT_T_COST };
+    pub(crate) const RECOMMENDED: Self = Self {
+        memory_kib: Params::DEFAULT_M_COST,
+        passes: Params::DEFAULT_T_COST,
+        iterations: scram::ITERATIONS,
+    };
     /// As little as the algorithm allows: tests of everything but the cost.
     #[cfg(test)]
-    pub(crate) const TEST: Self = Self { memory_kib: 8, passes: 1 };
+    pub(crate) const TEST: Self = Self { memory_kib: 8, passes: 1, iterations: 4096 };
+
+    /// Of a verifier.
+    pub(crate) fn iterations(self) -> u32 {
+        self.iterations
+    }
 
     fn hasher(self) -> Result<Argon2<'static>, String> {
         let params = Params::new(self.memory_kib, self.passes, 1, None)
@@ -98,7 +110,8 @@ mod tests {
 
     #[test]
     fn the_recommended_cost_is_what_new_users_get() {
-        assert_eq!((Cost::RECOMMENDED.memory_kib, Cost::RECOMMENDED.passes), (19 * 1024, 2));
+        let Cost { memory_kib, passes, iterations } = Cost::RECOMMENDED;
+        assert_eq!((memory_kib, passes, iterations), (19 * 1024, 2, 15_000));
     }
 
     #[test]

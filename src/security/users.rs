@@ -1,9 +1,14 @@
-//! The users file: names and Argon2id hashes in TOML, kept by `sabir user`, replaced whole and never half.
+//! The users file: names and what is kept of their passwords in TOML, kept by `sabir user`, replaced whole and never
+//! half.
 //!
 //! ```toml
 //! [users]
-//! "alice" = "$argon2id$v=19$m=19456,t=2,p=1$…"
+//! "alice" = { argon2id = "$argon2id$v=19$m=19456,t=2,p=1$…", scram_sha_256 = "SCRAM-SHA-256$15000:…$…:…" }
+//! "bob" = "$argon2id$v=19$m=19456,t=2,p=1$…"
 //! ```
+//!
+//! Bob's form is that of older files. It is read, and written again, for who has no verifier: he can log in by sending
+//! his password only, until he gets a new one.
 #![expect(
     clippy::disallowed_methods,
     reason = "`sabir user` replaces the users file as a whole, and surely; the log has no part in it"
@@ -18,6 +23,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use crate::password::{Cost, Stored};
+use crate::scram::Verifier;
 
 const HEAD: &str =
     "# The users of Sabir, kept by `sabir user`. A running broker reads this file again when it changes.\n";
@@ -86,9 +92,16 @@ impl fmt::Display for UsersError {
 
 impl std::error::Error for UsersError {}
 
+/// What is kept of a password.
+#[derive(Clone, Debug)]
+struct User {
+    password: Stored,
+    verifier: Option<Verifier>,
+}
+
 /// Everybody who may log in.
 #[derive(Clone, Debug, Default)]
-pub struct Users(BTreeMap<UserName, Stored>);
+pub struct Users(BTreeMap<UserName, User>);
 
 impl Users {
     /// Reads the file. One that does not exist holds nobody.
@@ -141,16 +154,13 @@ impl Users {
             let (DeValue::Table(table), "users") = (value.get_ref(), key.get_ref().as_ref()) else {
                 return Err(format!("line {at}: only a table [users] belongs here, not {}", key.get_ref()));
             };
-            for (name, hash) in table {
+            for (name, kept) in table {
                 let at = line(name.span().start);
                 let name =
                     UserName::parse(name.get_ref()).map_err(|problem| format!("line {at}: {problem}"))?;
-                let DeValue::String(hash) = hash.get_ref() else {
-                    return Err(format!("line {at}: the password hash of {name} is not a string"));
-                };
-                let stored = Stored::parse(hash)
-                    .map_err(|problem| format!("line {at}: the password hash of {name} {problem}"))?;
-                users.insert(name, stored);
+                let user =
+                    User::read(&name, kept.get_ref()).map_err(|problem| format!("line {at}: {problem}"))?;
+                users.insert(name, user);
             }
         }
         Ok(Self(users))
@@ -158,9 +168,16 @@ impl Users {
 
     fn to_toml(&self) -> String {
         let mut text = format!("{HEAD}\n[users]\n");
-        for (name, stored) in &self.0 {
+        for (name, user) in &self.0 {
             let escaped = name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
-            text.push_str(&format!("\"{escaped}\" = \"{}\"\n", stored.to_phc()));
+            let hash = user.password.to_phc();
+            let kept = match &user.verifier {
+                None => format!("\"{hash}\""),
+                Some(verifier) => {
+                    format!("{{ argon2id = \"{hash}\", scram_sha_256 = \"{}\" }}", verifier.to_text())
+                }
+            };
+            text.push_str(&format!("\"{escaped}\" = {kept}\n"));
         }
         text
     }
@@ -168,7 +185,7 @@ impl Users {
     /// Adds a user.
     ///
     /// # Errors
-    /// If the name is taken or the password is empty.
+    /// If the name is taken, or the password is empty, not UTF-8, or holds control characters.
     pub fn add(&mut self, name: UserName, password: &[u8]) -> Result<(), String> {
         if self.0.contains_key(&name) {
             return Err(format!(
@@ -181,7 +198,7 @@ impl Users {
     /// Changes a password.
     ///
     /// # Errors
-    /// If there is no such user or the password is empty.
+    /// If there is no such user, or the password is empty, not UTF-8, or holds control characters.
     pub fn set_password(&mut self, name: UserName, password: &[u8]) -> Result<(), String> {
         if !self.0.contains_key(&name) {
             return Err(format!("there is no user {name}"));
@@ -193,7 +210,8 @@ impl Users {
         if password.is_empty() {
             return Err("a password cannot be empty".to_owned());
         }
-        self.0.insert(name, Stored::new(password, cost)?);
+        let verifier = Some(Verifier::new(password, cost.iterations())?);
+        self.0.insert(name, User { password: Stored::new(password, cost)?, verifier });
         Ok(())
     }
 
@@ -217,7 +235,46 @@ impl Users {
     }
 
     pub(crate) fn get(&self, login: &str) -> Option<&Stored> {
+        self.user(login).map(|user| &user.password)
+    }
+
+    /// Names are compared byte for byte, here too.
+    pub(crate) fn verifier(&self, login: &str) -> Option<&Verifier> {
+        self.user(login)?.verifier.as_ref()
+    }
+
+    fn user(&self, login: &str) -> Option<&User> {
         self.0.get(&UserName::parse(login).ok()?)
+    }
+}
+
+impl User {
+    /// Reads what stands behind a name: a hash alone, or a table with a verifier as well.
+    fn read(name: &UserName, kept: &DeValue<'_>) -> Result<Self, String> {
+        let hash = |value: &DeValue<'_>| match value {
+            DeValue::String(text) => {
+                Stored::parse(text).map_err(|problem| format!("the password hash of {name} {problem}"))
+            }
+            _ => Err(format!("the password hash of {name} is not a string")),
+        };
+        let DeValue::Table(table) = kept else {
+            return Ok(Self { password: hash(kept)?, verifier: None });
+        };
+        let (mut password, mut verifier) = (None, None);
+        for (key, value) in table {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("argon2id", value) => password = Some(hash(value)?),
+                ("scram_sha_256", DeValue::String(text)) => {
+                    let parsed = Verifier::parse(text)
+                        .map_err(|problem| format!("the scram_sha_256 of {name} {problem}"))?;
+                    verifier = Some(parsed);
+                }
+                ("scram_sha_256", _) => return Err(format!("the scram_sha_256 of {name} is not a string")),
+                (other, _) => return Err(format!("{name} has {other}, which means nothing here")),
+            }
+        }
+        let password = password.ok_or_else(|| format!("{name} has no argon2id"))?;
+        Ok(Self { password, verifier })
     }
 }
 
@@ -269,6 +326,8 @@ mod tests {
         assert!(users.get("alice").unwrap().matches(b"a"));
         assert!(users.get("b\"ob\\.x é").unwrap().matches(b"b"));
         assert!(users.get("carol").is_none());
+        assert_eq!(Users::parse(&users.to_toml()).unwrap().verifier("alice"), users.verifier("alice"));
+        assert_ne!(users.verifier("alice"), users.verifier("b\"ob\\.x é"));
         #[cfg(unix)]
         {
             let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
@@ -288,6 +347,7 @@ mod tests {
             (Users::edit(&path, |users| users.set_password(name("bob"), b"x")), "there is no user bob"),
             (Users::edit(&path, |users| users.remove(&name("bob"))), "there is no user bob"),
             (Users::edit(&path, |users| users.add(name("bob"), b"")), "a password cannot be empty"),
+            (Users::edit(&path, |users| users.add(name("bob"), b"a\0b")), "cannot hold control characters"),
         ] {
             let problem = change.unwrap_err().to_string();
             assert!(problem.contains(sentence), "{problem}");
@@ -295,6 +355,22 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), before);
         Users::edit(&path, |users| users.remove(&name("alice"))).unwrap();
         assert!(Users::load(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    fn users_of_an_old_file_are_kept_as_they_are_until_they_get_a_new_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users.toml");
+        let hash = Stored::new(b"a", Cost::TEST).unwrap().to_phc();
+        let old = format!("[users]\n\"alice\" = \"{hash}\"\n");
+        fs::write(&path, &old).unwrap();
+        Users::edit(&path, |users| users.store(name("bob"), b"b", Cost::TEST)).unwrap();
+        let users = Users::load(&path).unwrap();
+        assert!(users.get("alice").unwrap().matches(b"a"));
+        assert!(users.verifier("alice").is_none() && users.verifier("bob").is_some());
+        assert!(fs::read_to_string(&path).unwrap().contains(&format!("\"alice\" = \"{hash}\"\n")));
+        Users::edit(&path, |users| users.store(name("alice"), b"c", Cost::TEST)).unwrap();
+        assert!(Users::load(&path).unwrap().verifier("alice").is_some());
     }
 
     #[test]
@@ -314,6 +390,17 @@ mod tests {
             (
                 "[users]\n\"*\" = \"x\"\n",
                 "line 2: \"*\" and \"anonymous\" mean everybody and nobody in rules; choose another name",
+            ),
+            ("[users]\nalice = { argon2id = 1 }\n", "line 2: the password hash of alice is not a string"),
+            ("[users]\nalice = {}\n", "line 2: alice has no argon2id"),
+            ("[users]\nalice = { sha1 = \"\" }\n", "line 2: alice has sha1, which means nothing here"),
+            (
+                "[users]\nalice = { scram_sha_256 = 1 }\n",
+                "line 2: the scram_sha_256 of alice is not a string",
+            ),
+            (
+                "[users]\nalice = { scram_sha_256 = \"x\" }\n",
+                "line 2: the scram_sha_256 of alice is not of the form SCRAM-SHA-256$iterations:salt$key:key",
             ),
             ("[user]\nalice = \"x\"\n", "line 1: only a table [users] belongs here, not user"),
             ("users = 1\n", "line 1: only a table [users] belongs here, not users"),
