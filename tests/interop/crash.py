@@ -135,8 +135,10 @@ class CrashTest:
         for producer in self.producers:
             producer.join()
         self.world.running.clear()
-        for consumer in self.consumers:
-            consumer.join()
+        for actor in [*self.producers, *self.consumers]:
+            actor.join()
+        for actor in [*self.producers, *self.consumers]:
+            actor.leave()
         self.world.running.set()
 
     def drain(self, attempt):

@@ -107,12 +107,14 @@ fn what_quarantine_leaves_of_a_queue_without_a_name_is_in_a_queue_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_in(dir.path(), &[]);
     let mut client = Client::connect(tcp(server.stomp));
-    // The queue's name is written with its first message.
+    // The queue's name is written before its first message.
     for body in ["the first", "the second", "the third"] {
         client.write(&send("/queue/kept", "persistent:true\nreceipt:r\n", body.as_bytes()));
         assert_eq!(client.frame().command, "RECEIPT");
     }
     server.stop();
+    // The name may be in a frame of its own: whether the log's thread took it together with the first message is chance.
+    damage(dir.path(), b"kept");
     damage(dir.path(), b"the first");
     let server = Server::start_in(dir.path(), &[("store.quarantine", "true")]);
     let mut client = Client::connect(tcp(server.stomp));
