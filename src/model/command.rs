@@ -84,8 +84,6 @@ pub struct Subscribe<'a> {
     pub browse: bool,
     /// Leave out messages this connection published (topics only).
     pub no_local: bool,
-    /// Begin with the kept last values of matching topics.
-    pub retroactive: bool,
     /// Consumers of higher priority are filled first; 0 by default.
     pub priority: i8,
     /// Refuse instead of creating a queue that does not exist.

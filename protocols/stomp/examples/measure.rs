@@ -121,6 +121,9 @@ fn egress(what: &str, settle: SettleMode, cached: bool, properties: usize) {
         attempt: 1,
         redelivered: false,
         browsed: false,
+        grant: None,
+        sequence: None,
+        progress: 0,
     };
     let mut cache = EncodeCache::new();
     let mut out = Chunks::new();

@@ -324,6 +324,8 @@ impl Egress for StompEgress {
                 self.version = version.unwrap_or(self.version);
                 self.destination.forget();
             }
+            // STOMP knows no bound of its receiver and no short names.
+            EgressNote::Receiver { .. } => {}
             EgressNote::Attach { key, label, settle, options } => self.attach(key, label, settle, options),
             EgressNote::Detach(key) => self.detach(key),
             EgressNote::Temporary { destination, label } => {

@@ -259,6 +259,7 @@ impl Core {
             fields: self.fields.as_slice(),
             body: input.body(frame.body_start, frame.body.len()),
             transaction,
+            once: None,
         });
         let promise = accepted(outcome)?;
         let kept = match promise {

@@ -8,7 +8,7 @@ use sabir_model::command::{Command, Outcome, Promise, Publish, ReceiptTime, Wire
 use sabir_model::delivery::{Delivery, EncodeCache};
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
-use sabir_model::event::Event;
+use sabir_model::event::{Event, Opened};
 use sabir_model::ids::{DeliveryToken, MessageId, Position, QueueId, SubscriptionKey};
 use sabir_model::limits::Limits;
 use sabir_model::message::{Body, BodyKind, Facts, FieldsWriter, Message, Tag};
@@ -240,7 +240,7 @@ impl Conversation<'_> {
             if self.over || !parked {
                 return;
             }
-            let event = if self.host.greeted { self.some_receipts() } else { Event::Opened };
+            let event = if self.host.greeted { self.some_receipts() } else { Event::Opened(Opened::default()) };
             self.event(event);
             if self.over || (self.rest.is_empty() && before == 0) {
                 return;
@@ -322,6 +322,9 @@ impl Conversation<'_> {
             attempt: u32::from(pick >> 6),
             redelivered: pick & 4 == 0,
             browsed: false,
+            grant: None,
+            sequence: None,
+            progress: 0,
         };
         let mut cache = EncodeCache::new();
         let cache = (pick & 8 == 0).then_some(&mut cache);

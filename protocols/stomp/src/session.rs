@@ -196,6 +196,8 @@ impl Core {
             passcode: value("passcode").map(str::as_bytes),
             virtual_host: value("host"),
             protocol: version.protocol(),
+            mechanism: None,
+            session: None,
         };
         self.has_client_id = open.client_id.is_some();
         match host.ask(Command::Open(open)) {
@@ -260,11 +262,13 @@ impl Session for StompSession {
             return Ok(Flow::Close);
         }
         match event {
-            Event::Opened => {
+            Event::Opened(_) => {
                 if self.core.state == State::Opening {
                     self.greet(host, out);
                 }
             }
+            // Only a mechanism asks, and STOMP names none.
+            Event::Challenge(_) => {}
             Event::OpenRefused(refusal) => {
                 put_error(out, self.core.version, &refusal, &[]);
                 self.core.state = State::Closed;

@@ -102,6 +102,9 @@ fn a_large_body_leaves_by_reference_also_to_many() {
                 attempt: 1,
                 redelivered: false,
                 browsed: false,
+                grant: None,
+                sequence: None,
+                progress: 0,
             };
             let mut cache = EncodeCache::new();
             let mut out = Chunks::new();

@@ -22,7 +22,7 @@ use sabir_model::command::{Outcome, Promise};
 use sabir_model::delivery::{Delivery, EncodeCache};
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::Refusal;
-use sabir_model::event::Event;
+use sabir_model::event::{Event, Opened};
 use sabir_model::headers::{Value, ValueRef};
 use sabir_model::ids::{MessageId, SubscriptionKey};
 use sabir_model::limits::Limits;
@@ -180,6 +180,9 @@ fn deliver(connection: &mut Connection, text: &str) -> String {
         attempt,
         redelivered,
         browsed,
+        grant: None,
+        sequence: None,
+        progress: 0,
     };
     let wall = connection.now().wall;
     let mut cache = EncodeCache::new();
@@ -222,7 +225,7 @@ fn limits(lines: &[&str]) -> Limits {
 fn event_of(text: &str) -> Event {
     let words: Vec<&str> = text.split(' ').collect();
     match *words.as_slice() {
-        ["opened"] => Event::Opened,
+        ["opened"] => Event::Opened(Opened::default()),
         ["open-refused", why] => Event::OpenRefused(refusal(why)),
         ["receipts", count] => Event::Receipts(count.parse().expect("a number")),
         ["ended", key, why] => Event::SubscriptionEnded {

@@ -121,6 +121,12 @@ impl Host for RecordingHost {
     fn ask(&mut self, command: Command<'_>) -> Outcome {
         self.flush_acks();
         let line = match command {
+            Command::Respond(_)
+            | Command::Bind(_)
+            | Command::Unbind { .. }
+            | Command::Forget(_)
+            | Command::SetLifetime(_)
+            | Command::ClearWill => panic!("STOMP has no client sessions: {command:?}"),
             Command::Open(open) => {
                 let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
                 format!(
