@@ -231,3 +231,101 @@ pub fn check_name(topic: &str, bounds: Bounds) -> Result<(), FilterError> {
 pub fn name_levels(topic: &str) -> impl DoubleEndedIterator<Item = &str> + Clone {
     topic.split('/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_match_whole_levels_mqtt5_4_7_1() {
+        for (filter, topic, expected) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/ranking", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("sport/#", "sport", true),
+            ("sport/#", "sports", false),
+            ("#", "a/b/c", true),
+            ("#", "/", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("+/tennis/#", "sport/tennis", true),
+            ("a//b", "a//b", true),
+            ("a/+/b", "a//b", true),
+            ("A", "a", false),
+            ("a", "a/", false),
+            ("a/", "a", false),
+            (" a", "a", false),
+            ("$share/g/a/#", "a", true),
+            ("$share/g/a", "$share/g/a", false),
+            ("$shared/g", "$shared/g", true),
+        ] {
+            assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn wildcards_at_the_beginning_do_not_find_the_servers_own_topics_mqtt5_4_7_2_1() {
+        for (filter, topic, expected) in [
+            ("#", "$SYS/uptime", false),
+            ("+/uptime", "$SYS/uptime", false),
+            ("$SYS/#", "$SYS/uptime", true),
+            ("$SYS/+", "$SYS/uptime", true),
+            ("$share/g/#", "$SYS/uptime", false),
+            ("$share/g/$SYS/#", "$SYS/uptime", true),
+            ("a/#", "a/$b", true),
+        ] {
+            assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_mqtt5_4_7_1_1() {
+        for (text, expected) in [
+            ("", FilterError::Empty),
+            ("sport/tennis#", FilterError::MultiLevelMisplaced),
+            ("sport/tennis/#/ranking", FilterError::MultiLevelMisplaced),
+            ("##", FilterError::MultiLevelMisplaced),
+            ("#/", FilterError::MultiLevelMisplaced),
+            ("sport+", FilterError::SingleLevelMisplaced),
+            ("a/+b/c", FilterError::SingleLevelMisplaced),
+            ("++", FilterError::SingleLevelMisplaced),
+            ("a\0", FilterError::Nul),
+            ("$share/", FilterError::ShareIncomplete),
+            ("$share/g", FilterError::ShareIncomplete),
+            ("$share/g/", FilterError::ShareIncomplete),
+            ("$share//a", FilterError::ShareIncomplete),
+            ("$share/g+/a", FilterError::ShareNameInvalid),
+            ("$share/#/a", FilterError::ShareNameInvalid),
+            ("a/b/c/d", FilterError::TooDeep),
+            ("abcdefghijklmnopqrstuvwxyz", FilterError::TooLong),
+        ] {
+            let bounds = Bounds { bytes_max: 25, levels_max: 3 };
+            assert_eq!(Filter::parse(text, bounds), Err(expected), "{text}");
+        }
+        for text in ["/", "a/b/c", "$share/g/a/b/c", "$share", "$SYS", "+/+/#", "//"] {
+            assert!(Filter::parse(text, Bounds { bytes_max: 25, levels_max: 3 }).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_topic_name_is_refused_mqtt5_4_7_3_1() {
+        let bounds = Bounds { bytes_max: 9, levels_max: 3 };
+        for (text, expected) in [
+            ("", Err(FilterError::Empty)),
+            ("a/+", Err(FilterError::WildcardInName)),
+            ("a#", Err(FilterError::WildcardInName)),
+            ("a\0", Err(FilterError::Nul)),
+            ("a/b/c/d", Err(FilterError::TooDeep)),
+            ("0123456789", Err(FilterError::TooLong)),
+            ("a/b/c", Ok(())),
+            ("/", Ok(())),
+        ] {
+            assert_eq!(check_name(text, bounds), expected, "{text}");
+        }
+    }
+}

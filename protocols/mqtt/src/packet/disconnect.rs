@@ -4,9 +4,7 @@ use crate::error::DecodeError;
 use crate::packet::ack::reason;
 use crate::packet::properties::{Block, Diagnostics, id};
 use crate::packet::read::Reader;
-use crate::packet::write::{
-    self, Body, Sink, block_bytes, encodes, put_binary, put_block, put_text, put_u32,
-};
+use crate::packet::write::{self, Body, Sink, encodes, put_binary, put_block, put_text, put_u32};
 use crate::packet::{Frame, Kind};
 use crate::reason::Reason;
 use crate::version::Version;
@@ -77,7 +75,7 @@ impl Body for Disconnect<'_> {
         if !version.has_properties() {
             return;
         }
-        let plain = block_bytes(self) == 0;
+        let plain = write::is_empty(self);
         if self.reason != Reason::Success || !plain {
             sink.u8(self.reason.code());
         }
@@ -155,7 +153,7 @@ impl Body for Auth<'_> {
             sink.refuse("there is no AUTH before version 5");
             return;
         }
-        if self.reason == Reason::Success && block_bytes(self) == 0 {
+        if self.reason == Reason::Success && write::is_empty(self) {
             return;
         }
         if self.method.is_none() {

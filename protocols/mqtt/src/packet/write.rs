@@ -114,19 +114,28 @@ pub(crate) trait Block {
 /// Writes properties and their length.
 #[inline]
 pub(crate) fn put_block<S: Sink>(sink: &mut S, block: &impl Block) {
-    let bytes = block_bytes(block);
+    let Counter { bytes, refused } = count(block);
+    if let Some(what) = refused {
+        sink.refuse(what);
+    }
     sink.varint(u32::try_from(bytes).unwrap_or(u32::MAX));
     if bytes > 0 {
         block.block(sink);
     }
 }
 
-/// Bytes of properties, without their length.
+/// Whether there are no properties to write.
 #[inline]
-pub(crate) fn block_bytes(block: &impl Block) -> usize {
+pub(crate) fn is_empty(block: &impl Block) -> bool {
+    let Counter { bytes, refused } = count(block);
+    bytes == 0 && refused.is_none()
+}
+
+#[inline]
+fn count(block: &impl Block) -> Counter {
     let mut counter = Counter::default();
     block.block(&mut counter);
-    counter.bytes
+    counter
 }
 
 /// Bytes of a packet's body and of all of it.
