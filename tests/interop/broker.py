@@ -1,5 +1,6 @@
 """A broker process of our own: started on free ports, asked to stop, or killed."""
 
+import functools
 import os
 import socket
 import subprocess
@@ -13,6 +14,16 @@ START_SECONDS = 60
 def binary():
     """The broker to test: SABIR_BIN, else the release build."""
     return os.environ.get("SABIR_BIN") or str(ROOT / "target" / "release" / "sabir")
+
+
+@functools.cache
+def knows(key):
+    """True when this build of the broker has the configuration key: older builds are tested as well."""
+    try:
+        asked = subprocess.run([binary(), "serve", "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except OSError:
+        return False  # whoever starts it will say so
+    return f"  {key}=" in asked.stdout
 
 
 def free_ports(count):
@@ -40,8 +51,8 @@ class Broker:
     """One data directory and the processes that serve it, one after the other."""
 
     def __init__(self, data_dir, log_path):
-        # The last one is for web pages of a test: the broker lets them connect.
-        self.stomp_port, self.http_port, self.any_port, self.page_port = free_ports(4)
+        # Web pages of a test come from the page port: the broker lets them connect.
+        self.stomp_port, self.http_port, self.any_port, self.page_port, self.mqtt_port = free_ports(5)
         self.data_dir = str(data_dir)
         self.log_path = Path(log_path)
         self.process = None
@@ -54,6 +65,8 @@ class Broker:
             "listeners.any": f"127.0.0.1:{self.any_port}",
             "http.allowed_origins": f"http://127.0.0.1:{self.page_port}",
         }
+        if knows("listeners.mqtt"):
+            settings["listeners.mqtt"] = f"127.0.0.1:{self.mqtt_port}"
         command = [binary(), "serve", "--data-dir", self.data_dir]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]

@@ -62,7 +62,11 @@ fi
 } >"$room/tour.sh"
 
 mapfile -t ports < <(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$root/tests/interop python3 -c \
-    'import broker; print(*broker.free_ports(3), sep="\n")')
+    'import broker; print(*broker.free_ports(4), sep="\n")')
+mqtt=()
+if "$binary" serve --help | grep 'listeners\.mqtt=' >/dev/null; then
+    mqtt=("MQTT_PORT=${ports[3]}" "SABIR__LISTENERS__MQTT=127.0.0.1:${ports[3]}")
+fi
 cd "$room/checkout"
 status=0
 env PATH="$room/bin:$venv/bin:$PATH" \
@@ -71,6 +75,7 @@ env PATH="$room/bin:$venv/bin:$PATH" \
     SABIR__LISTENERS__STOMP="127.0.0.1:${ports[0]}" \
     SABIR__LISTENERS__HTTP="127.0.0.1:${ports[1]}" \
     SABIR__LISTENERS__ANY="127.0.0.1:${ports[2]}" \
+    ${mqtt[@]+"${mqtt[@]}"} \
     setsid timeout --foreground --kill-after=5 "$limit" bash "$room/tour.sh" </dev/null &
 shell=$!
 wait "$shell" || status=$?

@@ -2,9 +2,10 @@
 """with_broker.py LOG COMMAND...: runs a command against a fresh broker.
 
 The broker has a data directory of its own and free ports, told to the command as
-STOMP_PORT and HTTP_PORT; web pages served from PAGE_PORT may connect to it. Ends with the command's status; a broker that dies, or
-does not stop cleanly when asked, is a failure too, and so is a command that takes
-more than INTEROP_LIMIT seconds (900).
+STOMP_PORT, MQTT_PORT and HTTP_PORT; web pages served from PAGE_PORT may connect to
+it. Ends with the command's status; a broker that dies, or does not stop cleanly when
+asked, is a failure too, and so is a command that takes more than INTEROP_LIMIT
+seconds (900).
 """
 
 import os
@@ -45,6 +46,8 @@ def main():
             **os.environ,
             "STOMP_HOST": "127.0.0.1",
             "STOMP_PORT": str(broker.stomp_port),
+            "MQTT_HOST": "127.0.0.1",
+            "MQTT_PORT": str(broker.mqtt_port),
             "HTTP_PORT": str(broker.http_port),
             "PAGE_PORT": str(broker.page_port),
         }
