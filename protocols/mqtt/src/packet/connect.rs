@@ -247,15 +247,16 @@ impl<'a> Will<'a> {
             will.properties.user = block.user();
         }
         // [5: 3.1.3-11] [3: 3.1.3-10]
-        will.topic = body.text()?;
-        if will.topic.is_empty() {
+        let (topic, is_plain) = body.name()?;
+        if topic.is_empty() {
             // [5: 4.7.3-1] [3: 4.7.3-1]
             return Err(DecodeError::topic("the topic name of the will is empty"));
         }
-        if memchr::memchr2(b'+', b'#', will.topic.as_bytes()).is_some() {
+        if !is_plain {
             // [5: 4.7.0-1] [3: 4.7.1-1]
             return Err(DecodeError::topic("the topic name of the will holds a wildcard"));
         }
+        will.topic = topic;
         will.payload = body.binary()?;
         Ok(will)
     }

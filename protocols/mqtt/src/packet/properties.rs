@@ -358,8 +358,11 @@ impl<'a> SubscriptionIds<'a> {
 
     #[inline]
     pub(crate) fn put<S: Sink>(&self, sink: &mut S) {
-        for id in self.iter() {
-            put_subscription_id(sink, Some(id));
+        put_subscription_id(sink, self.first);
+        if !self.others.is_empty() || !self.raw.is_empty() {
+            self.iter()
+                .skip(self.first.into_iter().count())
+                .for_each(|id| put_subscription_id(sink, Some(id)));
         }
     }
 }

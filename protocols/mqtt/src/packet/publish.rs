@@ -42,9 +42,9 @@ impl<'a> Publish<'a> {
         let Some(qos) = Qos::from_level((frame.flags >> 1) & 3) else {
             return Err(DecodeError::malformed("PUBLISH asks for QoS 3"));
         };
-        let topic = body.text()?;
+        let (topic, is_plain) = body.name()?;
         // [5: 3.3.2-2] [3: 3.3.2-2]
-        if memchr::memchr2(b'+', b'#', topic.as_bytes()).is_some() {
+        if !is_plain {
             return Err(DecodeError::topic("the topic name holds a wildcard"));
         }
         // [5: 2.2.1-2, 2.2.1-4] [3: 2.3.1-1, 2.3.1-5]

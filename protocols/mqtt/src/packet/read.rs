@@ -7,6 +7,8 @@ use crate::error::DecodeError;
 pub(crate) struct Reader<'a>(&'a [u8]);
 
 const SHORT: DecodeError = DecodeError::malformed("the packet ends within a field");
+/// [5: 1.5.4-2] [3: 1.5.3-2]
+const NUL: DecodeError = DecodeError::malformed("a text holds U+0000");
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
@@ -83,15 +85,28 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
-        let bytes = self.binary()?;
-        let Ok(text) = std::str::from_utf8(bytes) else {
-            // [5: 1.5.4-1] [3: 1.5.3-1] Surrogates are not well-formed either.
-            return Err(DecodeError::malformed("a text is no well-formed UTF-8"));
-        };
-        // [5: 1.5.4-2] [3: 1.5.3-2] A byte order mark is kept: [5: 1.5.4-3] [3: 1.5.3-3].
-        if memchr::memchr(0, bytes).is_some() {
-            return Err(DecodeError::malformed("a text holds U+0000"));
+        let text = self.utf8()?;
+        if memchr::memchr(0, text.as_bytes()).is_some() {
+            return Err(NUL);
         }
         Ok(text)
+    }
+
+    /// A text that may be a topic name, and whether it holds no wildcard. Empty is left to the caller.
+    #[inline]
+    pub(crate) fn name(&mut self) -> Result<(&'a str, bool), DecodeError> {
+        let text = self.utf8()?;
+        let bytes = text.as_bytes();
+        let Some(at) = memchr::memchr3(0, b'+', b'#', bytes) else { return Ok((text, true)) };
+        let rest = bytes.get(at..).unwrap_or_default();
+        if memchr::memchr(0, rest).is_some() { Err(NUL) } else { Ok((text, false)) }
+    }
+
+    #[inline]
+    fn utf8(&mut self) -> Result<&'a str, DecodeError> {
+        // [5: 1.5.4-1] [3: 1.5.3-1] Surrogates are not well-formed either. A byte order mark is kept: [5: 1.5.4-3]
+        // [3: 1.5.3-3].
+        std::str::from_utf8(self.binary()?)
+            .map_err(|_| DecodeError::malformed("a text is no well-formed UTF-8"))
     }
 }
