@@ -132,7 +132,9 @@ impl Inflight {
             Awaits::Puback => kind == AckKind::Puback as u64,
             Awaits::Pubrec => kind == AckKind::Pubrec as u64,
             // A repeated PUBREC is answered like the first.
-            Awaits::Pubcomp => kind == AckKind::Pubcomp as u64 || matches!(settlement, Settlement::Advanced(_)),
+            Awaits::Pubcomp => {
+                kind == AckKind::Pubcomp as u64 || matches!(settlement, Settlement::Advanced(_))
+            }
         };
         if !fits {
             return None;
@@ -160,7 +162,11 @@ mod tests {
         DeliveryToken { boot: 1, queue: QueueId(1), slot, generation: 1 }
     }
 
-    fn choose(out: &mut Inflight, progress: u32, sequence: Option<u64>) -> Option<(u16, Option<(u32, bool)>)> {
+    fn choose(
+        out: &mut Inflight,
+        progress: u32,
+        sequence: Option<u64>,
+    ) -> Option<(u16, Option<(u32, bool)>)> {
         let choice = out.choose(Handover::TwoSteps, progress, sequence.map(Sequence))?;
         out.sent(choice.id, Handover::TwoSteps, token(choice.id.into()));
         Some((choice.id, choice.note))

@@ -5,20 +5,51 @@
 //! [`DecodeError`], whose [`Reason`] is what a server says before it hangs up. [`filter`] owns the grammar of topic
 //! filters; [`client`] speaks the other side of the protocol, for tools and tests.
 //!
-//! Rules that need more than one packet to judge (a first packet that is no CONNECT, aliases, identifiers in use,
-//! quotas) are left to the session.
+//! Rules that need more than one packet to judge (aliases, identifiers in use, quotas) are left to the session.
+//! [`open`] gives the two halves of one connection: a [`MqttSession`] that reads (`session` → `execute` → `translate` →
+//! the host) and a [`MqttEgress`] that writes deliveries (`egress` → `render`). What outlives a connection (subscriptions,
+//! backlogs, wills, kept messages) is the broker's.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod account;
+mod aliases;
 pub mod client;
+mod detect;
+mod egress;
 mod error;
+mod execute;
 pub mod filter;
 pub mod fuzz;
+mod inflight;
+mod lifetime;
 pub mod packet;
 mod reason;
+mod refusal;
+mod render;
+mod replies;
+mod session;
+mod targets;
+mod topic;
+mod translate;
 mod version;
+mod will;
 
+use std::sync::Arc;
+
+use sabir_model::clock::Instant;
+use sabir_model::limits::Limits;
+
+pub use crate::detect::{Detection, detects};
+pub use crate::egress::MqttEgress;
 pub use crate::error::{DecodeError, EncodeError};
 pub use crate::packet::{Frame, Kind, Packet, PacketId, Progress, Qos, decode, frame};
 pub use crate::reason::Reason;
+pub use crate::session::MqttSession;
 pub use crate::version::Version;
+
+/// The two halves of a new connection's protocol state; the time to introduce oneself runs from `now`.
+#[must_use]
+pub fn open(limits: Arc<Limits>, now: Instant) -> (MqttSession, MqttEgress) {
+    (MqttSession::new(limits, now), MqttEgress::new())
+}

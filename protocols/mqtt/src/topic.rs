@@ -90,9 +90,11 @@ pub(crate) fn put_name(out: &mut String, destination: DestinationRef<'_>) -> boo
             }
         }
     } else {
-        out.extend(name.split(LEVEL_SEPARATOR).enumerate().flat_map(|(at, level)| {
-            [if at > 0 { "/" } else { "" }, level]
-        }));
+        out.extend(
+            name.split(LEVEL_SEPARATOR)
+                .enumerate()
+                .flat_map(|(at, level)| [if at > 0 { "/" } else { "" }, level]),
+        );
     }
     let fits = out.len() - start <= NAME_BYTES_MAX;
     if !fits {
@@ -132,7 +134,11 @@ fn unescaped(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     ESCAPES.iter().fold(Cow::Borrowed(text), |text, (plain, escaped)| {
-        if text.contains(escaped) { Cow::Owned(text.replace(escaped, plain.encode_utf8(&mut [0; 4]))) } else { text }
+        if text.contains(escaped) {
+            Cow::Owned(text.replace(escaped, plain.encode_utf8(&mut [0; 4])))
+        } else {
+            text
+        }
     })
 }
 
