@@ -1,6 +1,6 @@
 //! Topic names and topic filters: their grammar, `$share`, and what matches what (4.7, 4.8.2).
 //!
-//! [`matches`] is the plain reading of the specification, for clients and tests; a broker matches by other means.
+//! [`matches()`] is the plain reading of the specification, for clients and tests; a broker matches by other means.
 
 use std::fmt;
 

@@ -358,11 +358,11 @@ impl<'a> SubscriptionIds<'a> {
 
     #[inline]
     pub(crate) fn put<S: Sink>(&self, sink: &mut S) {
-        put_subscription_id(sink, self.first);
-        if !self.others.is_empty() || !self.raw.is_empty() {
-            self.iter()
-                .skip(self.first.into_iter().count())
-                .for_each(|id| put_subscription_id(sink, Some(id)));
+        // One, several, or those of a packet that was read: never of two kinds at once.
+        if self.first.is_some() {
+            put_subscription_id(sink, self.first);
+        } else if !self.is_empty() {
+            self.iter().for_each(|id| put_subscription_id(sink, Some(id)));
         }
     }
 }
