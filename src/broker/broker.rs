@@ -10,11 +10,13 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use sabir_model::access::{Action, Authenticator, Authorizer, Principal, Remote, Resource};
-use sabir_model::clock::Clock;
+use sabir_model::clock::{Clock, Timestamp};
+use sabir_model::destination::{Destination, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
-use sabir_model::ids::{ConnectionId, QueueId, SubscriptionKey};
+use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
 use sabir_model::limits::Prefetch;
+use sabir_model::message::{Body, BodyKind, Facts};
 use sabir_model::session::{Egress, Now};
 use sabir_store::{Fs, Level, RecoveryReport, Store, StoreError, StoreOptions};
 
@@ -23,12 +25,13 @@ use crate::connection::Connection;
 use crate::lock_order::before_maps;
 use crate::mailbox::Mailbox;
 use crate::outbox::{OutboxLimits, Writer};
-use crate::policy::Policies;
+use crate::policy::{Policies, Policy, SlowConsumer};
 use crate::queue::{Queue, Role};
 use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
 use crate::rules::Rules;
 use crate::stats::{BrokerStats, Counters, read};
+use crate::will::{Sent, send_for_nobody, send_will};
 use crate::work::{Work, finish};
 
 /// Ticks between two sweeps for expired messages and unused queues: one second at the usual tick of 100 ms.
@@ -51,6 +54,18 @@ pub struct BrokerLimits {
     pub transaction_items_max: usize,
     /// Most temporary destinations of one connection.
     pub temporaries_max: usize,
+    /// Most subscriptions of one client session.
+    pub session_subscriptions_max: usize,
+    /// Most messages in the backlog of one client session.
+    pub session_messages_max: u64,
+    /// Most bytes in the backlog of one client session.
+    pub session_bytes_max: u64,
+    /// What happens beyond: the oldest or the newest is dropped, or the client is disconnected.
+    pub session_when_full: SlowConsumer,
+    /// What is promised of messages in the backlog of a client session that may outlive its connection.
+    pub session_durability: Level,
+    /// Most topics that keep a last value.
+    pub retained_max: usize,
     /// Bounds of one connection's outgoing side.
     pub outbox: OutboxLimits,
     /// Credit granted where neither client nor policy names one.
@@ -67,6 +82,12 @@ impl Default for BrokerLimits {
             transaction_bytes_max: 256 << 20,
             transaction_items_max: 1_000_000,
             temporaries_max: 10_000,
+            session_subscriptions_max: 10_000,
+            session_messages_max: 100_000,
+            session_bytes_max: 256 << 20,
+            session_when_full: SlowConsumer::DropOldest,
+            session_durability: Level::Fsync,
+            retained_max: 10_000_000,
             outbox: OutboxLimits::default(),
             prefetch: Prefetch::default(),
         }
@@ -138,11 +159,12 @@ impl RecoverySummary {
 
 impl fmt::Display for RecoverySummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Restored { queues, messages, durable_subscriptions, nameless, unreadable } = self.restored;
+        let Restored { queues, messages, durable_subscriptions, sessions, nameless, unreadable } =
+            self.restored;
         write!(f, "{}", self.log)?;
         write!(
             f,
-            "\nrestored {messages} messages in {queues} queues ({durable_subscriptions} durable subscriptions)"
+            "\nrestored {messages} messages in {queues} queues ({durable_subscriptions} durable subscriptions), {sessions} client sessions"
         )?;
         if nameless > 0 {
             write!(f, "; the names of {nameless} queues are lost, see queue://recovered.*")?;
@@ -193,6 +215,10 @@ pub(crate) struct Shared {
     /// Tells tokens of this boot from those of others.
     pub(crate) boot: u32,
     pub(crate) next_queue: AtomicU64,
+    /// Numbers the messages that no connection sends.
+    pub(crate) next_message: AtomicU64,
+    /// What holds for the backlogs of client sessions.
+    pub(crate) session_policy: Arc<Policy>,
     pub(crate) by_id: RwLock<ById>,
     hosts: Vec<Arc<VirtualHost>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Arc<Mailbox>, RandomState>>,
@@ -223,6 +249,11 @@ impl Shared {
     pub(crate) fn host_named(&self, name: &str) -> Arc<VirtualHost> {
         let found = self.hosts.iter().find(|host| &*host.name == name).or_else(|| self.hosts.first());
         Arc::clone(found.expect("there is always the default host: opened with one"))
+    }
+
+    /// All virtual hosts.
+    pub(crate) fn hosts(&self) -> &[Arc<VirtualHost>] {
+        &self.hosts
     }
 
     /// The virtual host of a queue.
@@ -315,6 +346,15 @@ impl Broker {
             true => None,
             false => Some(Pool::start().map_err(OpenError::Thread)?),
         };
+        let session_policy = Arc::new(Policy {
+            messages_max: options.limits.session_messages_max,
+            bytes_max: options.limits.session_bytes_max,
+            slow_consumer: options.limits.session_when_full,
+            // What a client session was promised is repeated until it has it.
+            delivery_limit: 0,
+            durability: options.limits.session_durability,
+            ..Policy::default()
+        });
         let shared = Arc::new(Shared {
             store,
             clock: options.clock,
@@ -327,6 +367,8 @@ impl Broker {
             memory: AtomicU64::new(0),
             boot,
             next_queue: AtomicU64::new(1),
+            next_message: AtomicU64::new(1),
+            session_policy,
             by_id: RwLock::default(),
             hosts,
             connections: Mutex::default(),
@@ -385,6 +427,10 @@ impl Broker {
             return;
         }
         let mut work = Work::new(now);
+        for host in &shared.hosts {
+            sweep_sessions(shared, host, &mut work);
+            sweep_retained(shared, host, &mut work);
+        }
         let queues: Vec<(Arc<Queue>, Arc<VirtualHost>)> = {
             let by_id = shared.by_id.read();
             let due = |queue: &Queue| {
@@ -465,7 +511,11 @@ impl Broker {
             shared.by_id.read().values().map(|(queue, host)| (Arc::clone(queue), Arc::clone(host))).collect();
         let mut queues: Vec<_> = queues
             .iter()
-            .filter(|(queue, _)| !matches!(queue.role, Role::Window))
+            .filter(|(queue, _)| match &queue.role {
+                Role::Window => false,
+                Role::Backlog { lasting, .. } => *lasting,
+                Role::Plain | Role::Temporary(_) | Role::Durable { .. } | Role::Group { .. } => true,
+            })
             .map(|(queue, host)| queue.lock().core.stats(queue, &host.name))
             .collect();
         queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
@@ -488,16 +538,43 @@ impl Broker {
             memory_bytes: shared.memory(),
             memory_bytes_max: shared.limits.memory_bytes_max,
             topic_subscriptions: shared.hosts.iter().map(|host| host.topics.read().len() as u64).sum(),
+            sessions: shared.hosts.iter().map(|host| host.sessions.lock().len() as u64).sum(),
+            shared_subscriptions: shared.hosts.iter().map(|host| host.shares.lock().len() as u64).sum(),
+            retained: shared.hosts.iter().map(|host| host.retained.lock().len() as u64).sum(),
+            retained_bytes: shared.hosts.iter().map(|host| host.retained.lock().bytes()).sum(),
+            sessions_expired: read(&counters.sessions_expired),
             store: shared.store.stats(),
             queues,
         }
+    }
+
+    /// Sends what the broker itself has to say: nobody's permission is asked, nothing of it is logged, and its topic keeps
+    /// it as the last value until the broker ends.
+    ///
+    /// # Errors
+    /// [`Code::MemoryFull`].
+    pub fn tell(&self, topic: &Destination, body: &[u8]) -> Result<(), Refusal> {
+        let targets: Targets = std::iter::once(topic.clone()).collect();
+        let facts = Facts { retain: true, body_kind: BodyKind::Text, ..Facts::default() };
+        let sent = Sent {
+            targets: &targets,
+            facts,
+            stamp: &[],
+            fields: &[],
+            body: Body::Borrowed(body),
+            keeps_in_log: false,
+        };
+        let mut work = Work::new(self.shared.now());
+        send_for_nobody(&self.shared, &self.shared.host_named("/"), None, &sent, &mut work)?;
+        while finish(&self.shared, &mut work) {}
+        Ok(())
     }
 
     /// Deletes a queue with all it holds; its consumers are told. For management.
     ///
     /// # Errors
     /// [`Code::UnknownDestination`] if there is none.
-    pub fn delete_queue(&self, destination: &sabir_model::destination::Destination) -> Result<(), Refusal> {
+    pub fn delete_queue(&self, destination: &Destination) -> Result<(), Refusal> {
         let host = self.shared.host_named("/");
         let Some(queue) = host.find_queue(destination) else {
             return Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist")));
@@ -506,6 +583,55 @@ impl Broker {
         host.delete_queue(&self.shared, &queue, &mut work);
         while finish(&self.shared, &mut work) {}
         Ok(())
+    }
+}
+
+/// Ends client sessions whose time is over, and sends wills that are due.
+fn sweep_sessions(shared: &Shared, host: &VirtualHost, work: &mut Work) {
+    loop {
+        let due = host.schedule.lock().next_due(work.now.wall);
+        let Some(client_id) = due else { return };
+        let session = host.sessions.lock().get(&client_id).map(Arc::clone);
+        let Some(session) = session else { continue };
+        let (ends, will) = {
+            let mut state = session.state.lock();
+            if state.connection.is_some() {
+                continue;
+            }
+            let ends = state.ends_at.has_passed(work.now.wall);
+            let due = ends || state.will_at.has_passed(work.now.wall);
+            let will = if due { state.will.take() } else { None };
+            state.will_at = Timestamp::NEVER;
+            if !ends {
+                if will.is_some() {
+                    state.log(shared, host, &session, Level::Os);
+                }
+                host.schedule.lock().insert(state.ends_at, &client_id);
+            }
+            (ends, will)
+        };
+        if ends {
+            crate::stats::add(&shared.counters.sessions_expired, 1);
+            session.end(shared, host, work);
+        }
+        if let Some(will) = will {
+            send_will(shared, host, &will, work);
+        }
+    }
+}
+
+/// Forgets last values whose time is over.
+fn sweep_retained(shared: &Shared, host: &VirtualHost, work: &mut Work) {
+    let mut over: Vec<Sequence> = Vec::new();
+    let mut memory = 0;
+    host.retained.lock().expire(work.now.wall, |changed| {
+        memory += changed.memory;
+        over.extend(changed.old);
+    });
+    work.memory += memory;
+    if !over.is_empty() {
+        let queue = host.retained_queue(shared);
+        work.expired_logged.extend(over.into_iter().map(|sequence| (queue, sequence)));
     }
 }
 

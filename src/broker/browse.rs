@@ -91,6 +91,9 @@ impl QueueCore {
                     attempt: attempts + 1,
                     redelivered: *redelivered,
                     browsed: true,
+                    grant: None,
+                    sequence: None,
+                    progress: 0,
                 };
                 match browser.outbox.deliver(work.now, &delivery, false, queue) {
                     Handed::Sent { .. } | Handed::Undeliverable(_) => {}

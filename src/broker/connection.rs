@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use sabir_model::access::{Action, Principal, Resource};
+use sabir_model::access::{Action, Exchange, Principal, Resource};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::{Instant, Timestamp};
 use sabir_model::command::{Command, Outcome, Promise, Publish, ReceiptTime, TargetKey, WireAck};
+use sabir_model::delivery::Guarantee;
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
@@ -22,12 +23,14 @@ use sabir_store::{Level, Wake};
 
 use crate::acknowledge::unknown_delivery;
 use crate::broker::{ConnectionInfo, Shared};
+use crate::client_session::ClientSession;
 use crate::login::Opening;
 use crate::mailbox::Mailbox;
 use crate::outbox::{Mark, Outbox, Writer};
-use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, plan};
+use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, log_received, plan};
 use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
+use crate::replay::Replaying;
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::subscribe::Subscription;
@@ -50,6 +53,14 @@ pub struct Connection {
     pub(crate) principal: Principal,
     pub(crate) client_id: Option<Box<str>>,
     pub(crate) opening: Option<Opening>,
+    /// The exchange of a login that takes several steps.
+    pub(crate) exchange: Option<Box<dyn Exchange>>,
+    /// The client session it is in charge of, and the will that goes with it.
+    pub(crate) session: Option<Arc<ClientSession>>,
+    /// Last values still to be sent to new subscriptions of the session.
+    pub(crate) replays: VecDeque<Replaying>,
+    /// The session's deliveries may begin at the end of this batch.
+    pub(crate) grants_session: bool,
     pub(crate) work: Work,
     pub(crate) held: Option<(Held, u32)>,
     pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
@@ -103,6 +114,10 @@ impl Connection {
             info,
             client_id: None,
             opening: None,
+            exchange: None,
+            session: None,
+            replays: VecDeque::new(),
+            grants_session: false,
             work: Work::new(now),
             held: None,
             routes: Vec::new(),
@@ -155,10 +170,13 @@ impl Connection {
         self.work.now = self.shared.now();
         let login = self.mailbox.login.lock().take();
         if let Some(result) = login {
-            return Poll::Ready(match self.opened(result) {
-                Ok(()) => Event::Opened,
-                Err(refusal) => Event::OpenRefused(refusal),
-            });
+            return Poll::Ready(self.logged_in(result));
+        }
+        if !self.replays.is_empty() {
+            self.replay();
+            if finish(&self.shared, &mut self.work) {
+                self.outbox.wake_owner();
+            }
         }
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(event);
@@ -219,6 +237,12 @@ impl Connection {
             self.work.enlist(&self.outbox);
         }
         self.grant();
+        if std::mem::take(&mut self.grants_session)
+            && let Some(session) = &self.session
+        {
+            session.grant(self.id, &mut self.work);
+        }
+        self.replay();
         self.await_log();
         if self.published > 0 {
             add(&self.shared.counters.published, std::mem::take(&mut self.published));
@@ -239,7 +263,7 @@ impl Connection {
         for _ in 0..4 {
             let mut due: Vec<Mark> = Vec::new();
             let result = self.outbox.poll_flush(cx, now, &mut due, &self.shared.counters);
-            take_due(&self.shared, &mut self.work, self.id, &mut due);
+            take_due(&self.shared, &mut self.work, &self.outbox, &mut due);
             let more = finish(&self.shared, &mut self.work);
             match result {
                 Poll::Ready(Ok(())) if more => {}
@@ -261,7 +285,9 @@ impl Connection {
     /// Pending while this connection's reading should pause: the log is behind, or memory runs low. Only connections
     /// that consume nothing pause, so that no consumer is starved.
     pub fn poll_readable_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.subscriptions.is_empty() {
+        let session_consumes =
+            self.session.as_ref().is_some_and(|session| session.bound.load(Ordering::Acquire) > 0);
+        if !self.subscriptions.is_empty() || session_consumes {
             return Poll::Ready(());
         }
         if let Some(promise) = self.last_promise
@@ -304,7 +330,7 @@ impl Connection {
         }
         // Resolving may create queues and lock them.
         self.release();
-        let route = Arc::new(resolve(&self.shared, &self.host, &self.principal, targets)?);
+        let route = Arc::new(resolve(&self.shared, &self.host, Some(&self.principal), targets)?);
         if slot < ROUTES_MAX {
             if slot >= self.routes.len() {
                 self.routes.resize(slot + 1, None);
@@ -322,7 +348,11 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, publish: &Publish<'_>) -> Result<Option<Promise>, Refusal> {
+    pub(crate) fn send(
+        &mut self,
+        publish: &Publish<'_>,
+        once: Option<&[u8]>,
+    ) -> Result<Option<Promise>, Refusal> {
         let mut facts = publish.facts;
         facts.id = self.next_id();
         if facts.timestamp == Timestamp::default() {
@@ -337,6 +367,8 @@ impl Connection {
                 fields: publish.fields,
                 body: publish.body.clone(),
                 connection: self.id,
+                once,
+                keeps_in_log: true,
             };
             let result = self.carry_out(&route, &incoming);
             self.stamp = stamp;
@@ -351,7 +383,21 @@ impl Connection {
     }
 
     fn carry_out(&mut self, route: &Route, incoming: &Incoming<'_>) -> Result<Option<Promise>, Failure> {
-        if let (Some(queue), Some(leg)) = (&route.single, route.legs.first()) {
+        let guarantee = incoming.facts.guarantee();
+        let leg = route.legs.first();
+        let single = match (&route.single, leg) {
+            (Some(queue), Some(leg)) if !(incoming.facts.retain && leg.topic.is_some()) => {
+                Some((queue, leg, None))
+            }
+            (None, Some(leg)) if route.one_session && !incoming.facts.retain => match leg.sessions.first() {
+                Some(one) if guarantee.min(one.grant.guarantee) > Guarantee::AtMostOnce => {
+                    one.session.backlog().map(|queue| (queue, leg, Some(&one.grant)))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some((queue, leg, grant)) = single {
             let mut held = match self.held.take() {
                 Some((held, sends)) if held.queue.id == queue.id && sends < HELD_SENDS_MAX => (held, sends),
                 other => {
@@ -360,7 +406,7 @@ impl Connection {
                     (queue.lock(), 0)
                 }
             };
-            let result = enqueue_single(&self.shared, &mut held.0, leg, incoming, &mut self.work);
+            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, &mut self.work);
             held.1 += 1;
             self.held = Some(held);
             return result;
@@ -370,17 +416,19 @@ impl Connection {
             && leg.queues.is_empty()
             && leg.conditions.is_empty()
             && leg.unless.is_empty()
+            && guarantee.min(leg.granted) == Guarantee::AtMostOnce
+            && !incoming.facts.retain
         {
             fan_out(&self.shared, leg, incoming, &mut self.work);
-            return Ok(None);
+            return Ok(incoming.once.map(|key| log_received(&self.shared, key)));
         }
         let mut planned = Vec::with_capacity(route.legs.len());
         plan(route, incoming, &self.work, &mut planned);
         if planned.is_empty() {
             add(&self.shared.counters.unrouted, 1);
-            return Ok(None);
+            return Ok(incoming.once.map(|key| log_received(&self.shared, key)));
         }
-        execute(&self.shared, &planned, &[], self.id, &mut self.work)
+        execute(&self.shared, &self.host, &planned, &[], &incoming.context(), &mut self.work)
     }
 
     pub(crate) fn next_id(&mut self) -> MessageId {
@@ -399,7 +447,11 @@ impl Host for Connection {
         if let Some(key) = publish.transaction {
             return self.keep_for_commit(key, &publish);
         }
-        match self.send(&publish) {
+        let result = match publish.once {
+            None => self.send(&publish, None),
+            Some(number) => self.send_once(&publish, number),
+        };
+        match result {
             Ok(promise) => {
                 self.published += 1;
                 self.published_bytes += publish.body.as_slice().len() as u64;
@@ -452,6 +504,30 @@ impl Host for Connection {
                     Ok(promise) => Outcome::Accepted(promise),
                     Err(refusal) => Outcome::Refused(refusal),
                 }
+            }
+            Command::Respond(response) => self.respond(response),
+            Command::Bind(bind) => {
+                self.release();
+                match self.bind(&bind) {
+                    Ok(promise) => Outcome::Accepted(promise),
+                    Err(refusal) => Outcome::Refused(refusal),
+                }
+            }
+            Command::Unbind { pattern, group } => {
+                self.release();
+                match self.unbind(pattern, group) {
+                    Ok(promise) => Outcome::Accepted(promise),
+                    Err(refusal) => Outcome::Refused(refusal),
+                }
+            }
+            Command::Forget(number) => self.forget(number),
+            Command::SetLifetime(lasts_ms) => {
+                self.change_session(|state| state.lasts_ms = lasts_ms);
+                Outcome::Accepted(None)
+            }
+            Command::ClearWill => {
+                self.change_session(|state| state.will = None);
+                Outcome::Accepted(None)
             }
             Command::Begin(key) => self.begin(key),
             Command::Commit(key) => self.commit(key),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
+use sabir_model::delivery::Grant;
 use sabir_model::ids::{QueueId, SubscriptionKey};
 use sabir_model::selector::Selector;
 use sabir_model::settlement::SettleMode;
@@ -104,6 +105,8 @@ pub(crate) struct Consumer {
     pub(crate) waits: Waits,
     /// Nothing at or before this place matches its selector.
     pub(crate) scanned: Key,
+    /// For a client session that takes from a group or a plain queue: what its subscription grants.
+    pub(crate) grant: Option<Arc<Grant>>,
 }
 
 impl Consumer {
@@ -125,6 +128,7 @@ impl Consumer {
             granted: false,
             waits: Waits::No,
             scanned: Key::FIRST,
+            grant: None,
         }
     }
 

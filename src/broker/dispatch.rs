@@ -12,7 +12,7 @@ use crate::credit::{Consumer, Waits};
 use crate::inflight::InFlight;
 use crate::outbox::Handed;
 use crate::policy::Expired;
-use crate::queue::{Queue, QueueCore};
+use crate::queue::{Queue, QueueCore, Role};
 use crate::ready::Key;
 use crate::selection::MessageView;
 use crate::work::Work;
@@ -174,16 +174,15 @@ impl QueueCore {
         if !entry.message.facts().expires.has_passed(work.now.wall) {
             return false;
         }
+        if (entry.attempts > 0 || entry.progress != 0) && matches!(queue.role, Role::Backlog { .. }) {
+            // A handover that has begun is brought to its end.
+            return false;
+        }
         let Some(entry) = self.take(key) else { return false };
         self.expired += 1;
         work.expired += 1;
         match queue.policy.expired {
-            Expired::Drop => {
-                self.forget(&entry, work);
-                if entry.logged {
-                    work.expired_logged.push((queue.id, key.sequence));
-                }
-            }
+            Expired::Drop => self.drop_entry(queue, key.sequence, &entry, work),
             Expired::DeadLetter => self.bury(queue, key.sequence, entry, "expired", work),
         }
         true
@@ -218,6 +217,9 @@ impl QueueCore {
         let (subscription, settle) = (consumer.subscription, consumer.settle);
         let message = entry.message.clone();
         let (attempt, redelivered) = (entry.attempts + 1, entry.redelivered);
+        let grant = entry.grant.clone().or_else(|| consumer.grant.clone());
+        let progress = entry.progress;
+        let backlog = matches!(queue.role, Role::Backlog { .. });
         let connection = outbox.connection();
         let held = InFlight { sequence: key.sequence, entry, connection, consumer: slot, ends_at: u64::MAX };
         let (place, generation) = self.in_flight.insert(held);
@@ -230,12 +232,22 @@ impl QueueCore {
             attempt,
             redelivered,
             browsed: false,
+            grant: grant.as_deref(),
+            sequence: backlog.then_some(key.sequence),
+            progress,
         };
         let handed = outbox.deliver(work.now, &delivery, settle == SettleMode::Auto, queue);
         match handed {
-            Handed::Sent { ends_at } => {
+            Handed::Sent { ends_at, noted } => {
                 if let Some(held) = self.in_flight.get_mut(place, generation) {
                     held.ends_at = ends_at;
+                    if let Some((progress, kept)) = noted {
+                        held.entry.progress = progress;
+                        if kept && backlog && held.entry.logged {
+                            held.entry.progress_logged = true;
+                            work.progress_made.push((queue.id, key.sequence, progress));
+                        }
+                    }
                 }
                 work.dispatched += 1;
                 work.enlist(&outbox);
@@ -258,7 +270,16 @@ impl QueueCore {
                     consumer.credit.give(work);
                 }
                 if let Some(held) = self.in_flight.remove(place, generation) {
-                    self.bury(queue, held.sequence, held.entry, reason, work);
+                    match queue.role {
+                        // Its one receiver can never take it: as if it had been delivered.
+                        Role::Backlog { .. } | Role::Group { .. } => {
+                            work.discarded += 1;
+                            self.drop_entry(queue, held.sequence, &held.entry, work);
+                        }
+                        Role::Plain | Role::Temporary(_) | Role::Durable { .. } | Role::Window => {
+                            self.bury(queue, held.sequence, held.entry, reason, work);
+                        }
+                    }
                 }
                 true
             }

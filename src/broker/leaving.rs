@@ -26,6 +26,7 @@ impl Connection {
         }
         self.release();
         let written = self.outbox.close();
+        self.leave_session();
         self.end_subscriptions(written);
         self.reclaim(written);
         self.drop_transactions();
@@ -65,7 +66,10 @@ impl Connection {
             self.end_subscription(subscription, written, false);
         }
         if let Some(client_id) = self.client_id.take() {
-            self.host.client_ids.lock().remove(&client_id);
+            let mut known = self.host.client_ids.lock();
+            if known.get(&client_id) == Some(&self.id) {
+                known.remove(&client_id);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod acknowledge;
 mod blocking;
 mod broker;
 mod browse;
+mod client_session;
 mod connection;
 mod credit;
 mod dispatch;
@@ -25,14 +26,19 @@ mod queue;
 mod ready;
 mod recovery;
 mod registry;
+mod replay;
+mod retained;
 mod route;
 mod rules;
 mod selection;
+mod session_log;
+mod share;
 mod stats;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod will;
 mod work;
 
 pub use broker::{Broker, BrokerLimits, BrokerOptions, ConnectionInfo, OpenError, RecoverySummary};

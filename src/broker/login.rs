@@ -1,47 +1,115 @@
-//! Letting a connection in: the password check on threads of its own, then permission, virtual host and client id.
+//! Letting a connection in: the proof of who it is, on threads of its own; then permission, virtual host, client id and,
+//! where it asks for one, its client session.
 
 use std::sync::Arc;
 
-use sabir_model::access::{Action, Attempt, Principal, Resource};
-use sabir_model::command::{Open, Outcome};
+use bytes::Bytes;
+use sabir_model::access::{Action, Attempt, Exchange, Principal, Resource, Step};
+use sabir_model::command::{Open, Outcome, Will};
+use sabir_model::destination::Targets;
 use sabir_model::error::{Code, Refusal};
-use sabir_model::message::{FieldsWriter, Tag};
+use sabir_model::event::{Event, Opened};
+use sabir_model::message::{Facts, FieldsWriter, Tag};
 
 use crate::connection::Connection;
+use crate::mailbox::Mailbox;
 use crate::stats::add;
+use crate::will::OwnedWill;
 
 /// What a login in progress has asked for.
 pub(crate) struct Opening {
-    pub(crate) client_id: Option<Box<str>>,
-    pub(crate) virtual_host: Option<Box<str>>,
+    client_id: Option<Box<str>>,
+    virtual_host: Option<Box<str>>,
+    session: Option<Terms>,
+}
+
+/// What it has asked of its client session.
+pub(crate) struct Terms {
+    pub(crate) clean_start: bool,
+    pub(crate) lasts_ms: u64,
+    pub(crate) credit: u32,
+    will: Option<KeptWill>,
+}
+
+struct KeptWill {
+    targets: Targets,
+    facts: Facts,
+    fields: Box<[u8]>,
+    body: Bytes,
+    delay_ms: u64,
+}
+
+impl Terms {
+    /// The will, checked for whom it belongs to.
+    pub(crate) fn take_will(
+        &mut self,
+        shared: &crate::broker::Shared,
+        who: &Principal,
+    ) -> Result<Option<OwnedWill>, Refusal> {
+        let Some(kept) = self.will.take() else { return Ok(None) };
+        let will = Will {
+            targets: &kept.targets,
+            facts: kept.facts,
+            fields: &kept.fields,
+            body: &kept.body,
+            delay_ms: kept.delay_ms,
+        };
+        OwnedWill::new(shared, who, &will).map(Some)
+    }
 }
 
 impl Connection {
-    pub(crate) fn opened(&mut self, result: Result<Principal, Refusal>) -> Result<(), Refusal> {
-        let opening = self.opening.take();
-        let principal = result.inspect_err(|_| add(&self.shared.counters.logins_failed, 1))?;
-        self.shared
-            .check(&principal, Action::Connect, Resource::Server)
-            .inspect_err(|_| add(&self.shared.counters.logins_failed, 1))?;
-        if let Some(name) = opening.as_ref().and_then(|opening| opening.virtual_host.as_deref()) {
-            self.host = self.shared.host_named(name);
-        }
-        if let Some(client_id) = opening.and_then(|opening| opening.client_id) {
-            let mut known = self.host.client_ids.lock();
-            if known.contains_key(&client_id) {
-                let sentence = format!("the client id \"{client_id}\" is in use by another connection");
-                return Err(Refusal::new(Code::ClientIdInUse, sentence));
+    /// Goes on where the proof has come to.
+    pub(crate) fn logged_in(&mut self, result: Result<Step, Refusal>) -> Event {
+        let result = match result {
+            Ok(Step::Challenge { data, next }) => {
+                self.exchange = Some(next);
+                return Event::Challenge(data);
             }
-            known.insert(client_id.clone(), self.id);
-            drop(known);
-            self.client_id = Some(client_id);
+            Ok(Step::Done { principal, data }) => Ok((principal, data)),
+            Err(refusal) => Err(refusal),
+        };
+        match self.opened(result) {
+            Ok(opened) => Event::Opened(opened),
+            Err(refusal) => Event::OpenRefused(refusal),
         }
+    }
+
+    fn opened(&mut self, result: Result<(Principal, Vec<u8>), Refusal>) -> Result<Opened, Refusal> {
+        let opening = self.opening.take();
+        let failed = |_: &Refusal| add(&self.shared.counters.logins_failed, 1);
+        let (principal, data) = result.inspect_err(failed)?;
+        self.shared.check(&principal, Action::Connect, Resource::Server).inspect_err(failed)?;
         let mut fields = FieldsWriter::new();
         if let Some(name) = principal.name() {
             fields.field(Tag::UserId, name.as_bytes());
         }
         self.stamp = fields.as_slice().to_vec();
         self.principal = principal;
+        let Some(Opening { client_id, virtual_host, session }) = opening else {
+            return Ok(Opened { resumed: false, data });
+        };
+        if let Some(name) = virtual_host.as_deref() {
+            self.host = self.shared.host_named(name);
+        }
+        let resumed = match (client_id, session) {
+            (Some(client_id), Some(terms)) => self.enter_session(&client_id, terms)?,
+            (Some(client_id), None) => {
+                let mut known = self.host.client_ids.lock();
+                if known.contains_key(&client_id) {
+                    let sentence = format!("the client id \"{client_id}\" is in use by another connection");
+                    return Err(Refusal::new(Code::ClientIdInUse, sentence));
+                }
+                known.insert(client_id.clone(), self.id);
+                drop(known);
+                self.client_id = Some(client_id);
+                false
+            }
+            (None, Some(_)) => {
+                return Err(Refusal::new(Code::InvalidClientId, "a client session needs a client id"));
+            }
+            (None, None) => false,
+        };
         tracing::debug!(
             connection = self.id.0,
             peer = %self.info.peer,
@@ -49,39 +117,79 @@ impl Connection {
             user = %self.principal,
             "connection opened"
         );
-        Ok(())
+        Ok(Opened { resumed, data })
     }
 
     pub(crate) fn open(&mut self, open: Open<'_>) -> Outcome {
         let remote = self.info.remote();
-        let login: Option<Box<str>> = open.login.map(Into::into);
-        let passcode: Option<Box<[u8]>> = open.passcode.map(Into::into);
         self.opening = Some(Opening {
             client_id: open.client_id.filter(|id| !id.is_empty()).map(Into::into),
             virtual_host: open.virtual_host.map(Into::into),
+            session: open.session.map(|terms| Terms {
+                clean_start: terms.clean_start,
+                lasts_ms: terms.lasts_ms,
+                credit: terms.credit.max(1),
+                will: terms.will.map(|will| KeptWill {
+                    targets: will.targets.clone(),
+                    facts: will.facts,
+                    fields: will.fields.into(),
+                    body: Bytes::copy_from_slice(will.body),
+                    delay_ms: will.delay_ms,
+                }),
+            }),
         });
-        let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(&self.mailbox));
-        let check = Box::new(move || {
+        let shared = Arc::clone(&self.shared);
+        if let Some((mechanism, initial)) = open.mechanism {
+            if !shared.authenticator.mechanisms().contains(&mechanism) {
+                self.opening = None;
+                let known = shared.authenticator.mechanisms().join(", ");
+                let offered =
+                    if known.is_empty() { "offers none".to_owned() } else { format!("offers {known}") };
+                return Outcome::Refused(Refusal::new(
+                    Code::UnsupportedMechanism,
+                    format!("the broker does not know the mechanism of authentication; it {offered}"),
+                ));
+            }
+            let (mechanism, initial): (Box<str>, Box<[u8]>) = (mechanism.into(), initial.into());
+            return self.prove(move || shared.authenticator.begin(&mechanism, &initial, remote));
+        }
+        let login: Option<Box<str>> = open.login.map(Into::into);
+        let passcode: Option<Box<[u8]>> = open.passcode.map(Into::into);
+        self.prove(move || {
             let attempt = Attempt::new(login.as_deref(), passcode.as_deref(), remote);
-            let result = shared.authenticator.authenticate(&attempt);
+            let principal = shared.authenticator.authenticate(&attempt)?;
+            Ok(Step::Done { principal, data: Vec::new() })
+        })
+    }
+
+    /// Takes the client's next word of an exchange.
+    pub(crate) fn respond(&mut self, response: &[u8]) -> Outcome {
+        let Some(exchange) = self.exchange.take() else {
+            return Outcome::Refused(Refusal::new(Code::UnexpectedFrame, "nothing was asked"));
+        };
+        let response: Box<[u8]> = response.into();
+        self.prove(move || Exchange::step(exchange, &response))
+    }
+
+    /// Does what takes long elsewhere; the result comes through the mailbox.
+    fn prove(&mut self, work: impl FnOnce() -> Result<Step, Refusal> + Send + 'static) -> Outcome {
+        let mailbox: Arc<Mailbox> = Arc::clone(&self.mailbox);
+        let job: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let result = work();
             *mailbox.login.lock() = Some(result);
             mailbox.outbox.wake_owner();
         });
         let accepted = match &self.shared.pool {
-            Some(pool) => pool.submit(check),
+            Some(pool) => pool.submit(job),
             None => {
-                check();
+                job();
                 true
             }
         };
         if accepted {
-            Outcome::Later
-        } else {
-            self.opening = None;
-            Outcome::Refused(Refusal::new(
-                Code::LimitReached,
-                "too many logins wait to be checked; try again",
-            ))
+            return Outcome::Later;
         }
+        self.opening = None;
+        Outcome::Refused(Refusal::new(Code::LimitReached, "too many logins wait to be checked; try again"))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use sabir_model::access::Principal;
+use sabir_model::access::Step;
 use sabir_model::error::Refusal;
 use sabir_model::event::Event;
 use sabir_model::ids::ConnectionId;
@@ -21,7 +21,7 @@ pub(crate) struct Mailbox {
     pub(crate) id: ConnectionId,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) events: Mutex<VecDeque<Event>>,
-    pub(crate) login: Mutex<Option<Result<Principal, Refusal>>>,
+    pub(crate) login: Mutex<Option<Result<Step, Refusal>>>,
     /// The log has covered what the connection waits for.
     pub(crate) covered: AtomicBool,
 }

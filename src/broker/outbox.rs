@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
-use sabir_model::delivery::{Admission, Delivery, EncodeCache};
+use sabir_model::delivery::{Admission, Delivery, EncodeCache, Grant};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
 use sabir_model::message::Message;
@@ -46,8 +46,9 @@ pub trait Writer: Send {
 /// What became of a queue's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handed {
-    /// It is in the outbox; its bytes end at this offset of everything ever appended.
-    Sent { ends_at: u64 },
+    /// It is in the outbox; its bytes end at this offset of everything ever appended. The egress may have noted
+    /// something, to be kept in the log or not.
+    Sent { ends_at: u64, noted: Option<(u32, bool)> },
     /// There is no room. The queue is told when there is.
     NoRoom,
     /// The protocol's own window is full, or the connection is closing.
@@ -80,6 +81,8 @@ pub(crate) enum Mark {
     Settle(DeliveryToken),
     /// A queue that found no room may dispatch again.
     Resume(Weak<Queue>),
+    /// The owner has more to append.
+    Owner,
 }
 
 /// A live delivery that waits for room.
@@ -87,6 +90,7 @@ pub(crate) enum Mark {
 struct Waiting {
     subscription: SubscriptionKey,
     message: Message,
+    grant: Option<Arc<Grant>>,
 }
 
 struct State {
@@ -220,11 +224,16 @@ impl Outbox {
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
         state.count(before);
         match admission {
-            Admission::Sent => {
+            Admission::Sent | Admission::Noted { .. } | Admission::Done => {
+                let settles = settles || admission == Admission::Done;
                 if settles && let Some(token) = delivery.token {
                     state.marks.push_back((state.appended, Mark::Settle(token)));
                 }
-                Handed::Sent { ends_at: state.appended }
+                let noted = match admission {
+                    Admission::Noted { progress, kept } => Some((progress, kept)),
+                    _ => None,
+                };
+                Handed::Sent { ends_at: state.appended, noted }
             }
             Admission::NoCredit => Handed::NoCredit,
             Admission::Undeliverable(reason) => Handed::Undeliverable(reason),
@@ -236,6 +245,7 @@ impl Outbox {
         &self,
         now: Now,
         delivery: &Delivery<'_>,
+        grant: Option<&Arc<Grant>>,
         cache: &mut EncodeCache,
         policy: &Policy,
         counters: &Counters,
@@ -274,6 +284,7 @@ impl Outbox {
             state.waiting.push_back(Waiting {
                 subscription: delivery.subscription,
                 message: delivery.message.clone(),
+                grant: grant.cloned(),
             });
             return;
         }
@@ -283,7 +294,9 @@ impl Outbox {
         let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
         state.count(before);
         match admission {
-            Admission::Sent => counters.dispatched.fetch_add(1, Ordering::Relaxed),
+            Admission::Sent | Admission::Noted { .. } | Admission::Done => {
+                counters.dispatched.fetch_add(1, Ordering::Relaxed)
+            }
             Admission::NoCredit | Admission::Undeliverable(_) => {
                 counters.discarded.fetch_add(1, Ordering::Relaxed)
             }
@@ -311,12 +324,17 @@ impl Outbox {
                 attempt: 1,
                 redelivered: false,
                 browsed: false,
+                grant: waiting.grant.as_deref(),
+                sequence: None,
+                progress: 0,
             };
             let before = state.chunks.len();
             let admission = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
             state.count(before);
             match admission {
-                Admission::Sent => counters.dispatched.fetch_add(1, Ordering::Relaxed),
+                Admission::Sent | Admission::Noted { .. } | Admission::Done => {
+                    counters.dispatched.fetch_add(1, Ordering::Relaxed)
+                }
                 Admission::NoCredit | Admission::Undeliverable(_) => {
                     counters.discarded.fetch_add(1, Ordering::Relaxed)
                 }
@@ -351,6 +369,30 @@ impl Outbox {
     /// Forgets what waits for a subscription that has ended.
     pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
         self.state().waiting.retain(|waiting| waiting.subscription != key);
+    }
+
+    /// Encodes a live delivery that its owner has time for: without room it is not taken, and the owner is woken when there
+    /// is some.
+    pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
+        let mut state = self.state();
+        let state = &mut *state;
+        if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
+            state.marks.push_back((state.appended, Mark::Owner));
+            return false;
+        }
+        let Some(egress) = state.egress.as_mut() else { return true };
+        let before = state.chunks.len();
+        let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
+        state.count(before);
+        match admission {
+            Admission::Sent | Admission::Noted { .. } | Admission::Done => {
+                counters.dispatched.fetch_add(1, Ordering::Relaxed)
+            }
+            Admission::NoCredit | Admission::Undeliverable(_) => {
+                counters.discarded.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        true
     }
 
     /// Marks the end of what a queue has handed over for the moment, so that it goes on when that is written.

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use sabir_model::clock::Timestamp;
 use sabir_model::command::Promise;
-use sabir_model::delivery::Delivery;
+use sabir_model::delivery::{Delivery, Grant, Guarantee};
+use sabir_model::destination::Destination;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence};
 use sabir_model::message::{Body, Facts, Message};
@@ -14,12 +15,14 @@ use sabir_store::{Appender, Full, Level, PutMeta};
 use smallvec::SmallVec;
 
 use crate::broker::Shared;
+use crate::client_session::ClientSession;
 use crate::policy::Policy;
 use crate::queue::{Held, Queue, SettleResult};
 use crate::ready::Entry;
-use crate::registry::Live;
+use crate::registry::{Live, VirtualHost};
 use crate::route::{Leg, Route};
 use crate::selection::MessageView;
+use crate::session_log::TABLE_RECEIVED;
 use crate::stats::add;
 use crate::work::{Work, for_each_run, promise};
 
@@ -31,16 +34,49 @@ pub(crate) struct Incoming<'a> {
     pub(crate) fields: &'a [u8],
     pub(crate) body: Body<'a>,
     pub(crate) connection: ConnectionId,
+    /// The key under which the log is to remember that it has arrived.
+    pub(crate) once: Option<&'a [u8]>,
+    /// Whether a last value goes to the log.
+    pub(crate) keeps_in_log: bool,
+}
+
+impl<'a> Incoming<'a> {
+    pub(crate) fn context(&self) -> Context<'a> {
+        Context { connection: self.connection, once: self.once, keeps_in_log: self.keeps_in_log }
+    }
+}
+
+/// What [`execute`] must know of where its messages come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) connection: ConnectionId,
+    pub(crate) once: Option<&'a [u8]>,
+    pub(crate) keeps_in_log: bool,
 }
 
 /// One message with all that receives it.
 pub(crate) struct Planned {
     pub(crate) message: Message,
-    /// Queues, and whether a full one is skipped.
-    queues: SmallVec<[(Arc<Queue>, bool, bool); 1]>,
+    queues: SmallVec<[Target; 1]>,
     live: Vec<Arc<Live>>,
+    sessions: Vec<(Arc<ClientSession>, Arc<Grant>)>,
+    /// The topic that keeps it as its last value.
+    keeps: Option<Destination>,
     policy: Arc<Policy>,
 }
+
+/// A queue that a message goes to.
+struct Target {
+    queue: Arc<Queue>,
+    /// Only if some consumer would take it.
+    if_wanted: bool,
+    /// Not at all if the queue is full.
+    skip_when_full: bool,
+    grant: Option<Arc<Grant>>,
+}
+
+/// Places among the queues that are locked, with what is granted there.
+type Places = SmallVec<[(usize, Option<Arc<Grant>>); 4]>;
 
 /// Why a plan was not carried out.
 pub(crate) enum Failure {
@@ -95,11 +131,19 @@ fn build(incoming: &Incoming<'_>, leg: &Leg, now: Timestamp) -> Message {
     Message::new(facts, &[&leg.head, incoming.stamp, incoming.fields], incoming.body.clone())
 }
 
+/// Logs that the message of this key has arrived.
+pub(crate) fn log_received(shared: &Shared, key: &[u8]) -> Promise {
+    let mut group = shared.store.begin();
+    group.set(TABLE_RECEIVED, key, &[]);
+    promise(group.finish(Level::Fsync), Level::Fsync)
+}
+
 /// Sends to the one queue of a simple route, whose lock the caller holds. The caller dispatches.
 pub(crate) fn enqueue_single(
     shared: &Shared,
     held: &mut Held,
     leg: &Leg,
+    grant: Option<&Arc<Grant>>,
     incoming: &Incoming<'_>,
     work: &mut Work,
 ) -> Result<Option<Promise>, Failure> {
@@ -111,10 +155,10 @@ pub(crate) fn enqueue_single(
     let size = (incoming.fields.len() + incoming.body.as_slice().len()) as u64;
     core.check_room(queue, 1, size).map_err(Failure::Refused)?;
     if !core.make_room(queue, work) {
-        return Ok(None);
+        return Ok(incoming.once.map(|key| log_received(shared, key)));
     }
     let logged = incoming.facts.persistent && queue.logs();
-    let mut kept = None;
+    let kept;
     let message;
     let sequence;
     if logged {
@@ -122,13 +166,18 @@ pub(crate) fn enqueue_single(
         message = build(incoming, leg, work.now.wall);
         sequence = core.take_sequence();
         put(&mut group, &message, &[(queue.id, sequence)]);
-        let level = queue.policy.durability;
+        let mut level = queue.policy.durability;
+        if let Some(key) = incoming.once {
+            group.set(TABLE_RECEIVED, key, &[]);
+            level = Level::Fsync;
+        }
         kept = Some(promise(group.finish(level), level));
     } else {
         message = build(incoming, leg, work.now.wall);
         sequence = core.take_sequence();
+        kept = incoming.once.map(|key| log_received(shared, key));
     }
-    let entry = Entry::new(message, logged);
+    let entry = Entry { grant: grant.cloned(), ..Entry::new(message, logged) };
     core.enqueue(queue, sequence, entry, work);
     Ok(kept)
 }
@@ -140,7 +189,8 @@ pub(crate) fn plan(route: &Route, incoming: &Incoming<'_>, work: &Work, planned:
         if leg.unless.iter().any(|group| matched.get(*group).copied().unwrap_or(false)) {
             continue;
         }
-        if leg.queues.is_empty() && leg.live.is_empty() && leg.group.is_none() {
+        let keeps = incoming.facts.retain && leg.topic.is_some();
+        if leg.is_empty() && leg.group.is_none() && !keeps {
             continue;
         }
         let message = build(incoming, leg, work.now.wall);
@@ -151,28 +201,67 @@ pub(crate) fn plan(route: &Route, incoming: &Incoming<'_>, work: &Work, planned:
         if let Some(matched) = leg.group.and_then(|group| matched.get_mut(group)) {
             *matched = true;
         }
-        if leg.queues.is_empty() && leg.live.is_empty() {
+        if leg.is_empty() && !keeps {
             continue;
         }
-        let queues = leg
+        let guarantee = message.facts().guarantee();
+        let mut queues: SmallVec<[Target; 1]> = leg
             .queues
             .iter()
             .filter(|target| target.no_local != Some(incoming.connection))
             .filter(|target| target.selector.as_ref().is_none_or(|selector| selector.matches(&view)))
-            .map(|target| (Arc::clone(&target.queue), target.selector_aware, target.skip_when_full))
+            .map(|target| Target {
+                queue: Arc::clone(&target.queue),
+                if_wanted: target.selector_aware
+                    || (target.keeps_persistent_only && guarantee == Guarantee::AtMostOnce),
+                skip_when_full: target.skip_when_full,
+                grant: None,
+            })
             .collect();
-        planned.push(Planned { queues, live: leg.live.clone(), policy: Arc::clone(&leg.policy), message });
+        let mut sessions = Vec::new();
+        for target in &leg.sessions {
+            let Some(grant) = target.grant_for(incoming.connection) else { continue };
+            match target.session.backlog() {
+                Some(queue) if guarantee.min(grant.guarantee) > Guarantee::AtMostOnce => {
+                    queues.push(Target {
+                        queue: Arc::clone(queue),
+                        if_wanted: false,
+                        skip_when_full: false,
+                        grant: Some(Arc::clone(grant)),
+                    });
+                }
+                _ => sessions.push((Arc::clone(&target.session), Arc::clone(grant))),
+            }
+        }
+        planned.push(Planned {
+            queues,
+            live: leg.live.clone(),
+            sessions,
+            keeps: leg.topic.clone().filter(|_| keeps),
+            policy: Arc::clone(&leg.policy),
+            message,
+        });
     }
 }
 
 /// Publishes to the live subscribers of a topic that no queue collects.
 pub(crate) fn fan_out(shared: &Shared, leg: &Leg, incoming: &Incoming<'_>, work: &mut Work) {
-    if leg.live.is_empty() {
+    if leg.live.is_empty() && leg.sessions.is_empty() {
         add(&shared.counters.unrouted, 1);
         return;
     }
     let message = build(incoming, leg, work.now.wall);
+    if message.facts().expires.has_passed(work.now.wall) {
+        work.expired += 1;
+        return;
+    }
     deliver_live(shared, &message, &leg.live, &leg.policy, incoming.connection, work);
+    for target in &leg.sessions {
+        if let Some(grant) = target.grant_for(incoming.connection) {
+            target.session.deliver_live(&message, grant, &leg.policy, shared, work);
+        }
+    }
+    work.cache.reset();
 }
 
 fn deliver_live(
@@ -183,10 +272,6 @@ fn deliver_live(
     from: ConnectionId,
     work: &mut Work,
 ) {
-    if message.facts().expires.has_passed(work.now.wall) {
-        work.expired += 1;
-        return;
-    }
     let view = MessageView::new(message, None);
     for subscriber in live {
         if subscriber.no_local == Some(from)
@@ -202,48 +287,52 @@ fn deliver_live(
             attempt: 1,
             redelivered: false,
             browsed: false,
+            grant: None,
+            sequence: None,
+            progress: 0,
         };
         let now = work.now;
-        subscriber.outbox.deliver_live(now, &delivery, &mut work.cache, policy, &shared.counters);
+        subscriber.outbox.deliver_live(now, &delivery, None, &mut work.cache, policy, &shared.counters);
         work.enlist(&subscriber.outbox);
     }
-    work.cache.reset();
 }
 
 /// Carries out sends and settlements as one: all of it in one group of the log, or none of it.
 pub(crate) fn execute(
     shared: &Shared,
+    host: &VirtualHost,
     planned: &[Planned],
     settlements: &[(DeliveryToken, Settlement)],
-    connection: ConnectionId,
+    context: &Context<'_>,
     work: &mut Work,
 ) -> Result<Option<Promise>, Failure> {
+    let Context { connection, once, keeps_in_log } = *context;
     // What only settles makes room.
     if !planned.is_empty() {
         shared.check_memory().map_err(Failure::Refused)?;
     }
     let mut queues: Vec<Arc<Queue>> =
-        planned.iter().flat_map(|p| &p.queues).map(|(q, ..)| Arc::clone(q)).collect();
+        planned.iter().flat_map(|p| &p.queues).map(|target| Arc::clone(&target.queue)).collect();
     queues.extend(settlements.iter().filter_map(|(token, _)| shared.queue(token.queue)));
     queues.sort_unstable_by_key(|queue| queue.id);
     queues.dedup_by_key(|queue| queue.id);
     let mut held: Vec<Held> = queues.iter().map(Queue::lock).collect();
 
     // First everything that can go wrong, then everything that happens.
-    let mut puts: Vec<(usize, SmallVec<[usize; 4]>)> = Vec::with_capacity(planned.len());
+    let mut puts: Vec<(usize, Places)> = Vec::with_capacity(planned.len());
     let mut more: Vec<(u64, u64)> = vec![(0, 0); held.len()];
     let mut level: Option<Level> = None;
     let mut logged_bytes: u64 = 0;
     for (index, one) in planned.iter().enumerate() {
         let mut places = SmallVec::new();
         let mut logs = false;
-        for (queue, selector_aware, skip_when_full) in &one.queues {
+        for Target { queue, if_wanted, skip_when_full, grant } in &one.queues {
             let Ok(place) = held.binary_search_by_key(&queue.id, |held| held.queue.id) else { continue };
             let (Some(target), Some(more)) = (held.get(place), more.get_mut(place)) else { continue };
             if queue.deleted.load(Ordering::Acquire) {
                 return Err(Failure::Stale);
             }
-            if *selector_aware && !wanted(target, &one.message) {
+            if *if_wanted && !wanted(target, &one.message) {
                 continue;
             }
             let bytes = one.message.memory() as u64;
@@ -261,23 +350,40 @@ pub(crate) fn execute(
                 );
                 logs = true;
             }
-            places.push(place);
+            places.push((place, grant.clone()));
+        }
+        if let Some(topic) = &one.keeps {
+            check_retained(shared, host, topic, &one.message)?;
+            // A last value is in the log whether or not the message must be; but only that must be waited for.
+            if keeps_in_log && one.policy.durability != Level::Memory {
+                let own = if one.message.facts().persistent { one.policy.durability } else { Level::Os };
+                level = Some(level.map_or(own, |level| stronger(level, own)));
+                logs = true;
+            }
         }
         if logs {
             logged_bytes = logged_bytes.saturating_add(one.message.memory() as u64);
         }
         puts.push((index, places));
     }
+    let retained_queue = match planned.iter().any(|one| one.keeps.is_some()) {
+        true => host.retained_queue(shared),
+        false => QueueId(0),
+    };
     let mut group = match level {
         Some(_) => Some(begin(shared, logged_bytes)?),
         None => None,
     };
+    if let Some(key) = once {
+        group.get_or_insert_with(|| shared.store.begin()).set(TABLE_RECEIVED, key, &[]);
+        level = Some(Level::Fsync);
+    }
 
     let mut numbered: Vec<(QueueId, Sequence)> = Vec::new();
     for (index, places) in &puts {
         let Some(one) = planned.get(*index) else { continue };
         numbered.clear();
-        for place in places {
+        for (place, grant) in places {
             let Some(Held { queue, core }) = held.get_mut(*place) else { continue };
             if !core.make_room(queue, work) {
                 continue;
@@ -287,8 +393,22 @@ pub(crate) fn execute(
             if logged {
                 numbered.push((queue.id, sequence));
             }
-            let entry = Entry::new(one.message.clone(), logged);
+            let entry = Entry { grant: grant.clone(), ..Entry::new(one.message.clone(), logged) };
             core.enqueue(queue, sequence, entry, work);
+        }
+        if let Some(topic) = &one.keeps {
+            let logged = keeps_in_log && one.policy.durability != Level::Memory;
+            // While the group holds the journal's buffer, so that the log tells the same order.
+            let changed = host.retained.lock().set(topic.canonical(), &one.message, logged);
+            work.memory += changed.memory;
+            if let Some(sequence) = changed.new {
+                numbered.push((retained_queue, sequence));
+            }
+            if let Some(old) = changed.old {
+                let group = group.get_or_insert_with(|| shared.store.begin());
+                group.acknowledge(retained_queue, old, 1);
+                level.get_or_insert(Level::Os);
+            }
         }
         if let (Some(group), false) = (&mut group, numbered.is_empty()) {
             put(group, &one.message, &numbered);
@@ -307,6 +427,7 @@ pub(crate) fn execute(
                 // Settled in between, by the queue's deletion say; the rest of the transaction stands.
                 SettleResult::Done(None)
                 | SettleResult::Returned(None)
+                | SettleResult::Advanced(_)
                 | SettleResult::Dead
                 | SettleResult::Unknown => {}
             }
@@ -325,7 +446,7 @@ pub(crate) fn execute(
     let yielded = std::mem::take(&mut work.yielded);
     // In the order written, not in that of the locks: one consumer may take from several of the targets.
     let mut served = vec![false; held.len()];
-    let written = puts.iter().flat_map(|(_, places)| places.iter().copied());
+    let written = puts.iter().flat_map(|(_, places)| places.iter().map(|(place, _)| *place));
     for place in written.chain(0..held.len()) {
         let (Some(Held { queue, core }), Some(served)) = (held.get_mut(place), served.get_mut(place)) else {
             continue;
@@ -341,9 +462,36 @@ pub(crate) fn execute(
     }
     drop(held);
     for one in planned {
+        if one.live.is_empty() && one.sessions.is_empty() {
+            continue;
+        }
+        if one.message.facts().expires.has_passed(work.now.wall) {
+            work.expired += 1;
+            continue;
+        }
         deliver_live(shared, &one.message, &one.live, &one.policy, connection, work);
+        for (session, grant) in &one.sessions {
+            session.deliver_live(&one.message, grant, &one.policy, shared, work);
+        }
+        work.cache.reset();
     }
     Ok(kept)
+}
+
+/// Whether a topic may keep one more last value.
+fn check_retained(
+    shared: &Shared,
+    host: &VirtualHost,
+    topic: &Destination,
+    message: &Message,
+) -> Result<(), Failure> {
+    let retained = host.retained.lock();
+    let most = shared.limits.retained_max;
+    if message.body().is_empty() || retained.len() < most || retained.contains(topic.canonical()) {
+        return Ok(());
+    }
+    let sentence = format!("the broker keeps its most, {most} last values of topics");
+    Err(Failure::Refused(Refusal::new(Code::LimitReached, sentence)))
 }
 
 /// Whether some active consumer of the queue would take the message.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use sabir_model::access::Principal;
 use sabir_model::clock::{Instant, Timestamp};
-use sabir_model::destination::Destination;
+use sabir_model::destination::{Destination, dotted};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence, SubscriptionKey};
 use sabir_model::pattern::Pattern;
@@ -39,6 +39,10 @@ pub(crate) enum Role {
     Durable { client_id: Box<str>, name: Box<str>, pattern: Pattern, selector: Option<Arc<Selector>> },
     /// The window of a live topic subscription that acknowledges; goes when the subscription does.
     Window,
+    /// What waits for a client session. Only one that may outlive its connection is logged.
+    Backlog { client_id: Box<str>, lasting: bool },
+    /// What waits for a group of client sessions that share a subscription.
+    Group { name: Box<str>, pattern: Pattern },
 }
 
 /// One queue of one virtual host.
@@ -57,6 +61,8 @@ pub(crate) struct Queue {
     /// Earliest expiration among its messages, in wall milliseconds; `u64::MAX` if none expires.
     pub(crate) next_expiry: AtomicU64,
     pub(crate) deleted: AtomicBool,
+    /// For a group: some member may outlive its connection, so what waits is logged.
+    pub(crate) lasting: AtomicBool,
     pub(crate) boot: u32,
 }
 
@@ -69,7 +75,17 @@ pub(crate) struct Held {
 impl Queue {
     /// Whether its messages may be logged at all.
     pub(crate) fn logs(&self) -> bool {
-        !matches!(self.role, Role::Temporary(_) | Role::Window) && self.policy.durability != Level::Memory
+        self.is_defined() && self.policy.durability != Level::Memory
+    }
+
+    /// Whether the log knows it by name.
+    pub(crate) fn is_defined(&self) -> bool {
+        match self.role {
+            Role::Plain | Role::Durable { .. } => true,
+            Role::Temporary(_) | Role::Window => false,
+            Role::Backlog { lasting, .. } => lasting,
+            Role::Group { .. } => self.lasting.load(Ordering::Acquire),
+        }
     }
 
     pub(crate) fn lock(self: &Arc<Self>) -> Held {
@@ -83,6 +99,8 @@ impl Queue {
             Role::Plain | Role::Temporary(_) => self.destination.to_string(),
             Role::Durable { client_id, name, .. } => format!("durable://{client_id}:{name}"),
             Role::Window => format!("window://{}", self.id.0),
+            Role::Backlog { client_id, .. } => format!("session://{client_id}"),
+            Role::Group { name, pattern } => format!("group://{name}:{}", dotted(&pattern.canonical())),
         }
     }
 }
@@ -121,6 +139,8 @@ pub(crate) enum SettleResult {
     Done(Option<Sequence>),
     /// Returned; sequence and count to log, if it is logged.
     Returned(Option<(Sequence, u32)>),
+    /// The first of two steps is done; sequence and note to log, if it is logged.
+    Advanced(Option<(Sequence, u32)>),
     /// It has become a dead letter and is in the caller's work.
     Dead,
     /// No such delivery of this connection.
@@ -165,7 +185,8 @@ impl QueueCore {
     /// Whether `more` messages of `bytes` in all fit within the policy.
     pub(crate) fn check_room(&self, queue: &Queue, more: u64, bytes: u64) -> Result<(), Refusal> {
         let policy = &queue.policy;
-        if matches!(queue.role, Role::Window) {
+        // These make room: a subscriber must not refuse the publisher.
+        if matches!(queue.role, Role::Window | Role::Backlog { .. } | Role::Group { .. }) {
             return Ok(());
         }
         if self.depth().saturating_add(more) > policy.messages_max {
@@ -179,21 +200,31 @@ impl QueueCore {
         Ok(())
     }
 
-    /// Makes room for one more message of a live subscription's window, as the topic's policy for slow consumers says:
-    /// a subscriber that does not acknowledge must not refuse the publisher. False if the new message is the one to drop.
+    /// Makes room for one more message of a live subscription's window or of client sessions, as the policy for slow
+    /// consumers says: a subscriber that does not acknowledge must not refuse the publisher. False if the new message is
+    /// the one to drop.
     pub(crate) fn make_room(&mut self, queue: &Queue, work: &mut Work) -> bool {
-        if !matches!(queue.role, Role::Window) || self.ready.len() < queue.policy.pending_max.max(1) {
+        let full = match queue.role {
+            Role::Plain | Role::Temporary(_) | Role::Durable { .. } => false,
+            Role::Window => self.ready.len() >= queue.policy.pending_max.max(1),
+            Role::Backlog { .. } | Role::Group { .. } => {
+                self.depth() >= queue.policy.messages_max.max(1) || self.bytes >= queue.policy.bytes_max
+            }
+        };
+        if !full {
             return true;
         }
         work.discarded += 1;
         match queue.policy.slow_consumer {
             SlowConsumer::DropNewest => false,
             SlowConsumer::DropOldest => {
-                if let Some((key, _)) = self.ready.peek_from(Key::FIRST)
-                    && let Some(oldest) = self.take(key)
-                {
-                    self.forget(&oldest, work);
-                }
+                let oldest = self.ready.peek_from(Key::FIRST).map(|(key, _)| key);
+                let Some((key, oldest)) = oldest.and_then(|key| self.take(key).map(|oldest| (key, oldest)))
+                else {
+                    // All of it is on its way to the subscriber.
+                    return matches!(queue.role, Role::Window);
+                };
+                self.drop_entry(queue, key.sequence, &oldest, work);
                 true
             }
             SlowConsumer::Disconnect => {
@@ -246,6 +277,17 @@ impl QueueCore {
             self.expiring.remove(&(expires, key.sequence, key.rank));
         }
         Some(entry)
+    }
+
+    /// Drops a message that is in no list any more, also from the log.
+    pub(crate) fn drop_entry(&mut self, queue: &Queue, sequence: Sequence, entry: &Entry, work: &mut Work) {
+        self.forget(entry, work);
+        if entry.logged {
+            work.expired_logged.push((queue.id, sequence));
+        }
+        if entry.progress_logged {
+            work.progress_over.push((queue.id, sequence));
+        }
     }
 
     pub(crate) fn forget(&mut self, entry: &Entry, work: &mut Work) {
@@ -396,6 +438,10 @@ impl QueueCore {
         work: &mut Work,
     ) -> Option<(Sequence, u32)> {
         let InFlight { sequence, mut entry, connection, .. } = held;
+        if !matches!(queue.role, Role::Backlog { .. }) {
+            // Somebody else may get it next, who knows it by another name.
+            entry.progress = 0;
+        }
         let Some(how) = failed else {
             self.insert(queue, sequence, entry);
             return None;
@@ -444,6 +490,14 @@ impl QueueCore {
         if !self.knows(token, connection) {
             return SettleResult::Unknown;
         }
+        if let Settlement::Advanced(progress) = settlement {
+            let Some(held) = self.in_flight.get_mut(token.slot, token.generation) else {
+                return SettleResult::Unknown;
+            };
+            held.entry.progress = progress;
+            held.entry.progress_logged |= held.entry.logged;
+            return SettleResult::Advanced(held.entry.logged.then_some((held.sequence, progress)));
+        }
         let Some(held) = self.in_flight.remove(token.slot, token.generation) else {
             return SettleResult::Unknown;
         };
@@ -463,8 +517,13 @@ impl QueueCore {
                 self.forget(&held.entry, work);
                 self.acknowledged += 1;
                 work.acknowledged += 1;
+                if held.entry.progress_logged {
+                    work.progress_over.push((queue.id, held.sequence));
+                }
                 SettleResult::Done(held.entry.logged.then_some(held.sequence))
             }
+            // Done with above.
+            Settlement::Advanced(_) => SettleResult::Unknown,
             Settlement::Released => {
                 self.bring_back(queue, held, None, work);
                 SettleResult::Returned(None)

@@ -5,8 +5,10 @@
 //! map, so memory follows the messages held and not the span of their numbers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use sabir_model::clock::Timestamp;
+use sabir_model::delivery::Grant;
 use sabir_model::ids::{ConnectionId, Sequence};
 use sabir_model::message::{Message, PRIORITY_MAX};
 
@@ -25,6 +27,12 @@ pub(crate) struct Entry {
     pub(crate) redelivered: bool,
     /// The attempts of this boot that failed; a pointer, for most messages have none.
     pub(crate) history: Option<Box<History>>,
+    /// In the backlog of a client session: what its matching subscriptions grant.
+    pub(crate) grant: Option<Arc<Grant>>,
+    /// What the egress has noted of the handover; 0 if nothing.
+    pub(crate) progress: u32,
+    /// Whether the log holds that note.
+    pub(crate) progress_logged: bool,
 }
 
 /// Attempts that failed, oldest first.
@@ -46,7 +54,16 @@ pub(crate) struct Failed {
 impl Entry {
     /// A message that nobody has tried yet.
     pub(crate) fn new(message: Message, logged: bool) -> Self {
-        Self { message, attempts: 0, logged, redelivered: false, history: None }
+        Self {
+            message,
+            attempts: 0,
+            logged,
+            redelivered: false,
+            history: None,
+            grant: None,
+            progress: 0,
+            progress_logged: false,
+        }
     }
 
     /// Counts an attempt that failed.
@@ -186,6 +203,11 @@ impl Ready {
             self.run = VecDeque::new();
         }
         Some(entry)
+    }
+
+    /// Changes every message.
+    pub(crate) fn for_each_mut(&mut self, change: impl FnMut(&mut Entry)) {
+        self.run.iter_mut().flatten().chain(self.map.values_mut()).for_each(change);
     }
 
     /// All messages in order.

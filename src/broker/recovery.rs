@@ -1,14 +1,16 @@
 //! What the broker keeps in the log besides messages, and how it is put together again at the start.
 //!
-//! Table 1 holds queues by id (plain ones and the backlogs of durable subscriptions), table 2 the groups that wildcard
-//! subscriptions over virtual topics have declared, table 3 counters that
-//! must not go back. Everything else is derived.
+//! Table 1 holds queues by id (plain ones, the backlogs of durable subscriptions and of client sessions, what groups share,
+//! and the last values of topics), table 2 the groups that wildcard subscriptions over virtual topics have declared, table
+//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`). Everything else is derived.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use sabir_model::clock::Timestamp;
+use sabir_model::command::LASTS_FOREVER;
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::message::{Body, Facts, Message};
@@ -18,9 +20,14 @@ use sabir_model::varint;
 use sabir_store::{Level, PutMeta, Recover};
 
 use crate::broker::Shared;
+use crate::client_session::{ClientSession, Wanted};
 use crate::queue::{Queue, Role};
 use crate::ready::Entry;
 use crate::registry::{Binding, Durable, Interest, trie_levels};
+use crate::session_log::{
+    self, StoredBinding, StoredSession, TABLE_BINDINGS, TABLE_PROGRESS, TABLE_RECEIVED, TABLE_SESSIONS,
+};
+use crate::work::{Work, finish};
 
 /// Queues by id.
 pub(crate) const TABLE_QUEUES: u8 = 1;
@@ -43,6 +50,10 @@ pub(crate) struct Recovered {
     next: HashMap<QueueId, Sequence, RandomState>,
     messages: HashMap<QueueId, Vec<(Sequence, Message)>, RandomState>,
     attempts: HashMap<(QueueId, Sequence), u32, RandomState>,
+    sessions: Vec<StoredSession>,
+    bindings: Vec<StoredBinding>,
+    received: Vec<(String, String, u16)>,
+    progress: HashMap<(QueueId, Sequence), u32, RandomState>,
     next_queue: u64,
     clean: bool,
     unreadable: u64,
@@ -52,7 +63,17 @@ pub(crate) struct Recovered {
 struct Definition {
     host: String,
     destination: Destination,
-    durable: Option<DurableDefinition>,
+    purpose: Purpose,
+}
+
+/// What a stored queue is for.
+#[derive(Debug, PartialEq)]
+enum Purpose {
+    Plain,
+    Durable(DurableDefinition),
+    Backlog { client_id: String },
+    Group { name: String, pattern: Pattern },
+    Retained,
 }
 
 #[derive(Debug, PartialEq)]
@@ -79,28 +100,49 @@ fn read_text(input: &mut &[u8]) -> Option<String> {
     String::from_utf8(read_block(input)?.to_vec()).ok()
 }
 
-/// The stored definition of a queue: version, host, destination, then what a durable subscription adds.
+/// The stored definition of a queue: version, host, destination, then its purpose and what that adds.
 pub(crate) fn encode_queue(host: &str, queue: &Queue) -> Vec<u8> {
     let mut out = vec![1];
     write_block(&mut out, host.as_bytes());
     let mut destination = Vec::new();
     queue.destination.encode(&mut destination);
     write_block(&mut out, &destination);
-    if let Role::Durable { client_id, name, pattern, selector } = &queue.role {
-        out.push(1);
-        write_block(&mut out, client_id.as_bytes());
-        write_block(&mut out, name.as_bytes());
-        write_block(&mut out, sabir_model::destination::dotted(&pattern.canonical()).as_bytes());
-        match selector {
-            Some(selector) => {
-                out.push(1 + u8::from(selector.options().convert_strings));
-                write_block(&mut out, selector.source().as_bytes());
-            }
-            None => out.push(0),
+    match &queue.role {
+        Role::Plain | Role::Temporary(_) | Role::Window => out.push(0),
+        Role::Backlog { client_id, .. } => {
+            out.push(2);
+            write_block(&mut out, client_id.as_bytes());
         }
-    } else {
-        out.push(0);
+        Role::Group { name, pattern } => {
+            out.push(3);
+            write_block(&mut out, name.as_bytes());
+            pattern.encode(&mut out);
+        }
+        Role::Durable { client_id, name, pattern, selector } => {
+            out.push(1);
+            write_block(&mut out, client_id.as_bytes());
+            write_block(&mut out, name.as_bytes());
+            write_block(&mut out, sabir_model::destination::dotted(&pattern.canonical()).as_bytes());
+            match selector {
+                Some(selector) => {
+                    out.push(1 + u8::from(selector.options().convert_strings));
+                    write_block(&mut out, selector.source().as_bytes());
+                }
+                None => out.push(0),
+            }
+        }
     }
+    out
+}
+
+/// The stored definition of the queue that holds the last values of a host's topics.
+pub(crate) fn encode_retained_queue(host: &str) -> Vec<u8> {
+    let mut out = vec![1];
+    write_block(&mut out, host.as_bytes());
+    let mut destination = Vec::new();
+    Destination::queue("retained").encode(&mut destination);
+    write_block(&mut out, &destination);
+    out.push(4);
     out
 }
 
@@ -111,19 +153,22 @@ fn decode_queue(bytes: &[u8]) -> Option<Definition> {
     }
     let host = read_text(&mut rest)?;
     let destination = Destination::decode(read_block(&mut rest)?)?;
-    let (&durable, mut rest) = rest.split_first()?;
-    let durable = match durable {
-        0 => None,
+    let (&purpose, mut rest) = rest.split_first()?;
+    let purpose = match purpose {
+        0 => Purpose::Plain,
+        2 => Purpose::Backlog { client_id: read_text(&mut rest)? },
+        3 => Purpose::Group { name: read_text(&mut rest)?, pattern: Pattern::decode(rest)? },
+        4 => Purpose::Retained,
         _ => {
             let client_id = read_text(&mut rest)?;
             let name = read_text(&mut rest)?;
             let pattern = read_text(&mut rest)?;
             let (&kind, mut rest) = rest.split_first()?;
             let selector = if kind == 0 { None } else { Some((read_text(&mut rest)?, kind == 2)) };
-            Some(DurableDefinition { client_id, name, pattern, selector })
+            Purpose::Durable(DurableDefinition { client_id, name, pattern, selector })
         }
     };
-    Some(Definition { host, destination, durable })
+    Some(Definition { host, destination, purpose })
 }
 
 impl Recover for Recovered {
@@ -143,6 +188,24 @@ impl Recover for Recovered {
                     _ => self.unreadable += 1,
                 }
             }
+            TABLE_SESSIONS => match session_log::decode_session(key, value) {
+                Some(session) => self.sessions.push(session),
+                None => self.unreadable += 1,
+            },
+            TABLE_BINDINGS => match session_log::decode_binding(key, value) {
+                Some(binding) => self.bindings.push(binding),
+                None => self.unreadable += 1,
+            },
+            TABLE_RECEIVED => match session_log::decode_received(key) {
+                Some(received) => self.received.push(received),
+                None => self.unreadable += 1,
+            },
+            TABLE_PROGRESS => match (session_log::decode_progress_key(key), value.try_into()) {
+                (Some(place), Ok(note)) => {
+                    self.progress.insert(place, u32::from_le_bytes(note));
+                }
+                _ => self.unreadable += 1,
+            },
             TABLE_COUNTERS if key == COUNTER_NEXT_QUEUE => match value.try_into() {
                 Ok(bytes) => self.next_queue = u64::from_le_bytes(bytes),
                 Err(_) => self.unreadable += 1,
@@ -186,6 +249,8 @@ pub struct Restored {
     pub messages: u64,
     /// Durable subscriptions.
     pub durable_subscriptions: u64,
+    /// Client sessions.
+    pub sessions: u64,
     /// Queues whose names were lost with a damaged part of the log.
     pub nameless: u64,
     /// Entries that this version cannot read.
@@ -196,7 +261,8 @@ impl Recovered {
     /// The virtual hosts that something is in, some of them several times.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &str> {
         let of_queues = self.queues.iter().map(|(_, definition)| definition.host.as_str());
-        of_queues.chain(self.groups.iter().map(|(host, _)| host.as_str()))
+        let of_sessions = self.sessions.iter().map(|session| session.host.as_str());
+        of_queues.chain(self.groups.iter().map(|(host, _)| host.as_str())).chain(of_sessions)
     }
 
     /// Fills an empty broker. Nobody is connected yet.
@@ -207,6 +273,7 @@ impl Recovered {
         let known = self.next.keys().map(|id| id.0).max().unwrap_or(0);
         let fresh = self.next_queue.max(known.next_multiple_of(QUEUE_IDS_RESERVED) + 1);
         shared.next_queue.fetch_max(fresh, std::sync::atomic::Ordering::AcqRel);
+        self.restore_sessions(shared, &mut report);
         for (id, definition) in std::mem::take(&mut self.queues) {
             match self.restore_queue(shared, id, definition, &mut report) {
                 Some(()) => report.queues += 1,
@@ -220,7 +287,116 @@ impl Recovered {
             }
         }
         self.restore_nameless(shared, &mut report);
+        self.restore_bindings(shared);
+        // Notes on what is no longer there.
+        if !self.progress.is_empty() {
+            let mut group = shared.store.begin();
+            for (queue, sequence) in self.progress.keys() {
+                group.remove(TABLE_PROGRESS, &session_log::progress_key(*queue, *sequence));
+            }
+            group.finish(Level::Os);
+        }
         report
+    }
+
+    /// Puts client sessions back; their backlogs and subscriptions follow.
+    fn restore_sessions(&mut self, shared: &Shared, report: &mut Restored) {
+        let now = shared.now().wall;
+        for stored in std::mem::take(&mut self.sessions) {
+            let host = shared.host_named(&stored.host);
+            let owner = stored.owner.map(Into::into);
+            let client_id: Box<str> = stored.client_id.into();
+            let session = ClientSession::new(client_id.clone(), owner, stored.lasts_ms, 1);
+            {
+                let mut state = session.state.lock();
+                // Whoever was connected has lost the connection when the broker ended: now, as far as anybody knows.
+                let was_connected = stored.ends_at.0 == 0;
+                let delay = stored.will.as_ref().map_or(0, |will| will.delay_ms);
+                let after = |ms: u64| Timestamp(now.0.saturating_add(ms));
+                state.ends_at = match (was_connected, stored.lasts_ms) {
+                    (_, LASTS_FOREVER) => Timestamp::NEVER,
+                    (true, lasts_ms) => after(lasts_ms),
+                    (false, _) => stored.ends_at,
+                };
+                state.will_at = match (&stored.will, was_connected) {
+                    (None, _) => Timestamp::NEVER,
+                    (Some(_), true) => after(delay),
+                    (Some(_), false) => stored.will_at,
+                };
+                state.will = stored.will;
+                host.schedule.lock().insert(state.ends_at.min(state.will_at), &client_id);
+            }
+            host.sessions.lock().insert(client_id, session);
+            report.sessions += 1;
+        }
+        for (host, client_id, number) in std::mem::take(&mut self.received) {
+            let host = shared.host_named(&host);
+            let session = host.sessions.lock().get(&*client_id).map(Arc::clone);
+            if let Some(session) = session {
+                session.state.lock().received.insert(number);
+            }
+        }
+    }
+
+    /// Puts the subscriptions of client sessions back, and lets their backlogs know what they grant.
+    fn restore_bindings(&mut self, shared: &Shared) {
+        self.bindings.sort_unstable_by_key(|binding| binding.terms.order);
+        for stored in std::mem::take(&mut self.bindings) {
+            let host = shared.host_named(&stored.host);
+            let session = host.sessions.lock().get(&*stored.client_id).map(Arc::clone);
+            let Some(session) = session else { continue };
+            session.state.lock().order_after(stored.terms.order);
+            let wanted =
+                Wanted { pattern: &stored.pattern, group: stored.group.as_deref(), terms: stored.terms };
+            if let Err(refusal) = session.bind(shared, &host, &wanted) {
+                tracing::warn!(client_id = %session.client_id, %refusal, "a subscription was not restored");
+            }
+        }
+        for host in shared.hosts() {
+            let sessions: Vec<Arc<ClientSession>> = host.sessions.lock().values().map(Arc::clone).collect();
+            for session in sessions {
+                if let Some(queue) = session.backlog() {
+                    queue.lock().core.ready.for_each_mut(|entry| {
+                        entry.grant = session.grant_of(&entry.message);
+                    });
+                }
+            }
+            let mut work = Work::new(shared.now());
+            let empty = host.shares.lock().take_empty(host);
+            for queue in empty {
+                host.delete_queue(shared, &queue, &mut work);
+            }
+            while finish(shared, &mut work) {}
+        }
+    }
+
+    /// Puts the last values of a host's topics back.
+    fn restore_retained(&mut self, shared: &Shared, id: QueueId, host: &str) -> Option<()> {
+        let host = shared.host_named(host);
+        if !host.adopt_retained_queue(id) {
+            return None;
+        }
+        let mut retained = host.retained.lock();
+        retained.continue_from(self.next.get(&id).copied().unwrap_or(Sequence(1)));
+        let mut messages = self.messages.remove(&id).unwrap_or_default();
+        messages.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let mut lost: Vec<Sequence> = Vec::new();
+        for (sequence, message) in messages {
+            let topic = message.destination().map(|topic| topic.canonical.to_owned());
+            let Some(topic) = topic else { continue };
+            let changed = retained.recover(&topic, message, sequence);
+            shared.memory.fetch_add(changed.memory.cast_unsigned(), std::sync::atomic::Ordering::Relaxed);
+            lost.extend(changed.old);
+        }
+        drop(retained);
+        if !lost.is_empty() {
+            let mut group = shared.store.begin();
+            for sequence in lost {
+                group.acknowledge(id, sequence, 1);
+            }
+            group.finish(Level::Os);
+        }
+        Some(())
     }
 
     /// Puts messages whose queue's name was lost where they can be seen: in queues of their own, named by number.
@@ -233,7 +409,8 @@ impl Recovered {
                 name.push_str(".again");
             }
             let host = "/".to_owned();
-            let definition = Definition { host, destination: Destination::queue(&name), durable: None };
+            let destination = Destination::queue(&name);
+            let definition = Definition { host, destination, purpose: Purpose::Plain };
             let Some(()) = self.restore_queue(shared, id, definition, report) else { continue };
             report.queues += 1;
             report.nameless += 1;
@@ -254,9 +431,20 @@ impl Recovered {
     ) -> Option<()> {
         let host = shared.host_named(&definition.host);
         let next = self.next.get(&id).copied().unwrap_or(Sequence(1));
-        let (role, policy) = match &definition.durable {
-            None => (Role::Plain, shared.policies.lookup(&definition.destination)),
-            Some(durable) => {
+        let mut session = None;
+        let (role, policy) = match &definition.purpose {
+            Purpose::Plain => (Role::Plain, shared.policies.lookup(&definition.destination)),
+            Purpose::Retained => return self.restore_retained(shared, id, &definition.host),
+            Purpose::Backlog { client_id } => {
+                session = host.sessions.lock().get(client_id.as_str()).map(Arc::clone);
+                let role = Role::Backlog { client_id: client_id.as_str().into(), lasting: true };
+                (role, Arc::clone(&shared.session_policy))
+            }
+            Purpose::Group { name, pattern } => {
+                let role = Role::Group { name: name.as_str().into(), pattern: pattern.clone() };
+                (role, durable_policy(shared, pattern))
+            }
+            Purpose::Durable(durable) => {
                 let pattern = Pattern::from_dotted(Kind::Topic, false, &durable.pattern).ok()?;
                 let selector = match &durable.selector {
                     Some((text, convert_strings)) => {
@@ -271,6 +459,7 @@ impl Recovered {
             }
         };
         let queue = shared.build_queue(id, definition.destination.clone(), role, policy, next);
+        queue.lasting.store(true, std::sync::atomic::Ordering::Release);
         shared.by_id.write().insert(id, (Arc::clone(&queue), Arc::clone(&host)));
         let mut messages = self.messages.remove(&id).unwrap_or_default();
         messages.sort_unstable_by_key(|(sequence, _)| *sequence);
@@ -280,7 +469,14 @@ impl Recovered {
                 let attempts = self.attempts.get(&(id, sequence)).copied().unwrap_or(0);
                 // After a crash nobody knows what was delivered and not settled: every message may be a redelivery.
                 let redelivered = attempts > 0 || !self.clean;
-                let entry = Entry { message, attempts, logged: true, redelivered, history: None };
+                let progress = self.progress.remove(&(id, sequence));
+                let entry = Entry {
+                    attempts,
+                    redelivered,
+                    progress: progress.unwrap_or(0),
+                    progress_logged: progress.is_some(),
+                    ..Entry::new(message, true)
+                };
                 held.core.recover(&queue, sequence, entry, &shared.memory);
                 report.messages += 1;
             }
@@ -291,6 +487,18 @@ impl Recovered {
                 let durable = Durable { queue: Arc::clone(&queue), handle, active: None };
                 host.durables.lock().insert((client_id.clone(), name.clone()), durable);
                 report.durable_subscriptions += 1;
+            }
+            Role::Backlog { .. } => match session {
+                Some(session) => session.adopt_backlog(queue),
+                None => {
+                    // The session is gone, and this was on its way after it.
+                    let mut work = Work::new(shared.now());
+                    host.delete_queue(shared, &queue, &mut work);
+                    while finish(shared, &mut work) {}
+                }
+            },
+            Role::Group { name, pattern } => {
+                host.shares.lock().adopt(&host, name, pattern, Arc::clone(&queue));
             }
             _ => {
                 host.names.write().insert(definition.destination.canonical(), Arc::clone(&queue));

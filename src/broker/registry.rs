@@ -1,11 +1,13 @@
 //! A virtual host: the namespace its queues, topic subscriptions and durable subscriptions live in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
+use sabir_model::clock::Timestamp;
 use sabir_model::destination::{Destination, Kind, LEVEL_SEPARATOR, dotted};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
@@ -14,6 +16,7 @@ use sabir_model::selector::Selector;
 use sabir_store::Level;
 
 use crate::broker::Shared;
+use crate::client_session::{ClientSession, SessionBinding};
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::outbox::Outbox;
@@ -21,7 +24,10 @@ use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
 use crate::queue::{Queue, QueueCore, Role};
 use crate::recovery::{
     COUNTER_NEXT_QUEUE, QUEUE_IDS_RESERVED, TABLE_COUNTERS, TABLE_GROUPS, TABLE_QUEUES, encode_queue,
+    encode_retained_queue,
 };
+use crate::retained::Retained;
+use crate::share::Shares;
 use crate::work::{Work, finish};
 use sabir_model::settlement::SettleMode;
 
@@ -51,6 +57,7 @@ pub(crate) struct Binding {
 pub(crate) enum Interest {
     Live(Arc<Live>),
     Bound(Arc<Binding>),
+    Session(Arc<SessionBinding>),
 }
 
 /// A subscription to all queues that match a pattern, present and future.
@@ -124,6 +131,26 @@ impl Joined {
     }
 }
 
+/// What is to be looked at when, by client id. An entry may be out of date: the session itself knows.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule(BTreeSet<(Timestamp, Box<str>)>);
+
+impl Schedule {
+    pub(crate) fn insert(&mut self, at: Timestamp, client_id: &str) {
+        if at != Timestamp::NEVER {
+            self.0.insert((at, client_id.into()));
+        }
+    }
+
+    /// The next client id whose time has come.
+    pub(crate) fn next_due(&mut self, now: Timestamp) -> Option<Box<str>> {
+        if !self.0.first().is_some_and(|(at, _)| at.has_passed(now)) {
+            return None;
+        }
+        self.0.pop_first().map(|(_, client_id)| client_id)
+    }
+}
+
 type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// Client id and name of a durable subscription.
@@ -142,6 +169,16 @@ pub(crate) struct VirtualHost {
     pub(crate) groups: RwLock<Vec<Pattern>>,
     pub(crate) temporary_topics: RwLock<Map<Destination, ConnectionId>>,
     pub(crate) client_ids: Mutex<Map<Box<str>, ConnectionId>>,
+    /// Client sessions by client id.
+    pub(crate) sessions: Mutex<Map<Box<str>, Arc<ClientSession>>>,
+    /// Groups that share subscriptions of client sessions.
+    pub(crate) shares: Mutex<Shares>,
+    /// The last values of topics.
+    pub(crate) retained: Mutex<Retained>,
+    /// The queue of the log that holds them; 0 until there is one.
+    retained_queue: Mutex<QueueId>,
+    /// When sessions end and wills are due.
+    pub(crate) schedule: Mutex<Schedule>,
     generations: Box<[AtomicU64]>,
     any_generation: AtomicU64,
     hasher: RandomState,
@@ -184,6 +221,11 @@ impl VirtualHost {
             groups: RwLock::default(),
             temporary_topics: RwLock::default(),
             client_ids: Mutex::default(),
+            sessions: Mutex::default(),
+            shares: Mutex::default(),
+            retained: Mutex::default(),
+            retained_queue: Mutex::default(),
+            schedule: Mutex::default(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             any_generation: AtomicU64::new(0),
             hasher: RandomState::default(),
@@ -276,22 +318,37 @@ impl VirtualHost {
             let sentence = format!("the broker holds its most, {} queues", shared.limits.destinations_max);
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
-        let id = QueueId(shared.next_queue.fetch_add(1, Ordering::AcqRel));
-        if id.0 % QUEUE_IDS_RESERVED == 1 {
-            // Ids are reserved in blocks, so that none is used again after a restart, whatever has been deleted.
-            let mut group = shared.store.begin();
-            group.set(TABLE_COUNTERS, COUNTER_NEXT_QUEUE, &(id.0 + QUEUE_IDS_RESERVED).to_le_bytes());
-            group.finish(Level::Os);
-        }
+        let id = take_queue_id(shared);
         let policy = policy.unwrap_or_else(|| shared.policies.lookup(&destination));
         let queue = shared.build_queue(id, destination, role, policy, Sequence(1));
-        if matches!(queue.role, Role::Plain | Role::Durable { .. }) {
+        if queue.is_defined() {
             let mut group = shared.store.begin();
             group.set(TABLE_QUEUES, &id.0.to_le_bytes(), &encode_queue(&self.name, &queue));
             group.finish(Level::Os);
         }
         shared.by_id.write().insert(id, (Arc::clone(&queue), Arc::clone(&shared.host_named(&self.name))));
         Ok(queue)
+    }
+
+    /// The queue of the log that holds the last values of this host's topics. Takes no part in dispatch.
+    pub(crate) fn retained_queue(&self, shared: &Shared) -> QueueId {
+        let mut known = self.retained_queue.lock();
+        if known.0 == 0 {
+            *known = take_queue_id(shared);
+            let mut group = shared.store.begin();
+            group.set(TABLE_QUEUES, &known.0.to_le_bytes(), &encode_retained_queue(&self.name));
+            group.finish(Level::Os);
+        }
+        *known
+    }
+
+    /// Takes over the queue of last values that the log knew. False if there is one already.
+    pub(crate) fn adopt_retained_queue(&self, id: QueueId) -> bool {
+        let mut known = self.retained_queue.lock();
+        if known.0 == 0 {
+            *known = id;
+        }
+        *known == id
     }
 
     /// Lets wildcard consumers join a new queue and virtual topics find it.
@@ -374,7 +431,7 @@ impl VirtualHost {
         }
         shared.by_id.write().remove(&queue.id);
         let ended = queue.lock().core.clear(work);
-        if matches!(queue.role, Role::Plain | Role::Durable { .. }) {
+        if queue.is_defined() {
             let mut group = shared.store.begin();
             group.delete_queue(queue.id);
             group.remove(TABLE_QUEUES, &queue.id.0.to_le_bytes());
@@ -387,6 +444,17 @@ impl VirtualHost {
             shared.subscription_ended(outbox.connection(), subscription, queue);
         }
     }
+}
+
+fn take_queue_id(shared: &Shared) -> QueueId {
+    let id = QueueId(shared.next_queue.fetch_add(1, Ordering::AcqRel));
+    if id.0 % QUEUE_IDS_RESERVED == 1 {
+        // Ids are reserved in blocks, so that none is used again after a restart, whatever has been deleted.
+        let mut group = shared.store.begin();
+        group.set(TABLE_COUNTERS, COUNTER_NEXT_QUEUE, &(id.0 + QUEUE_IDS_RESERVED).to_le_bytes());
+        group.finish(Level::Os);
+    }
+    id
 }
 
 impl Shared {
@@ -407,7 +475,7 @@ impl Shared {
                 group.is_none_or(|(rule, _)| rule.set_original_destination)
             }
             Role::Temporary(_) => true,
-            Role::Durable { .. } | Role::Window => false,
+            Role::Durable { .. } | Role::Window | Role::Backlog { .. } | Role::Group { .. } => false,
         };
         let core = QueueCore::new(next, policy.prioritized, self.clock.now());
         Arc::new(Queue {
@@ -420,6 +488,7 @@ impl Shared {
             core: Arc::new(Mutex::new(core)),
             next_expiry: AtomicU64::new(u64::MAX),
             deleted: AtomicBool::new(false),
+            lasting: AtomicBool::new(false),
             boot: self.boot,
         })
     }

@@ -4,13 +4,17 @@
 use std::sync::Arc;
 
 use sabir_model::access::{Action, Principal, Resource};
+use sabir_model::delivery::{Grant, Guarantee};
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::ConnectionId;
 use sabir_model::message::{FieldsWriter, Tag};
 use sabir_model::selector::Selector;
 use smallvec::SmallVec;
 
 use crate::broker::Shared;
+use crate::client_session::{ClientSession, SessionBinding};
+use crate::pattern_trie::MatchOptions;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::{Interest, Live, Stamp, VirtualHost};
@@ -25,9 +29,11 @@ const LEGS_MAX: usize = 10_000;
 pub(crate) struct QueueTarget {
     pub(crate) queue: Arc<Queue>,
     pub(crate) selector: Option<Arc<Selector>>,
-    pub(crate) no_local: Option<sabir_model::ids::ConnectionId>,
+    pub(crate) no_local: Option<ConnectionId>,
     /// Only if some active consumer would take it.
     pub(crate) selector_aware: bool,
+    /// What may be lost goes only to consumers that are there.
+    pub(crate) keeps_persistent_only: bool,
     /// Skip it when full, instead of refusing the send.
     pub(crate) skip_when_full: bool,
 }
@@ -45,8 +51,33 @@ pub(crate) struct Leg {
     pub(crate) unless: SmallVec<[usize; 1]>,
     pub(crate) queues: SmallVec<[QueueTarget; 1]>,
     pub(crate) live: Vec<Arc<Live>>,
+    pub(crate) sessions: Vec<SessionTarget>,
+    /// The most that any of the sessions is granted.
+    pub(crate) granted: Guarantee,
+    /// The topic that may keep the message as its last value.
+    pub(crate) topic: Option<Destination>,
     /// The policy of the topic, for live subscribers.
     pub(crate) policy: Arc<Policy>,
+}
+
+/// A client session, of which some subscriptions match.
+#[derive(Debug)]
+pub(crate) struct SessionTarget {
+    pub(crate) session: Arc<ClientSession>,
+    /// What they grant together.
+    pub(crate) grant: Arc<Grant>,
+    /// Where some leave out what the session itself publishes: what the others grant, if there are others.
+    pub(crate) own: Option<Option<Arc<Grant>>>,
+}
+
+impl SessionTarget {
+    /// What is granted for a message from `connection`; nothing if it is left out.
+    pub(crate) fn grant_for(&self, connection: ConnectionId) -> Option<&Arc<Grant>> {
+        match &self.own {
+            Some(own) if self.session.is_on(connection) => own.as_ref(),
+            _ => Some(&self.grant),
+        }
+    }
 }
 
 /// What a route's stamp is about.
@@ -67,6 +98,8 @@ pub(crate) struct Route {
     pub(crate) groups: usize,
     /// The one queue this is all about, if it is as simple as that.
     pub(crate) single: Option<Arc<Queue>>,
+    /// It is all about the one client session of the one leg.
+    pub(crate) one_session: bool,
     stamp: Stamp,
     stamped: Stamped,
     permissions: u64,
@@ -90,11 +123,11 @@ impl Route {
     }
 }
 
-/// Resolves `targets` for somebody. All are authorised before anything happens.
+/// Resolves `targets` for somebody, or for the broker itself. All are authorised before anything happens.
 pub(crate) fn resolve(
     shared: &Shared,
     host: &VirtualHost,
-    who: &Principal,
+    who: Option<&Principal>,
     targets: &[Destination],
 ) -> Result<Route, Refusal> {
     // Stamps are taken before looking, so that a change in between makes the route stale, not wrong.
@@ -118,12 +151,13 @@ pub(crate) fn resolve(
     }
     let Resolver { legs, groups, ruled, .. } = resolver;
     let single = match legs.as_slice() {
-        [leg] if leg.conditions.is_empty() && leg.unless.is_empty() && leg.live.is_empty() => {
+        [leg] if leg.is_plain() && leg.live.is_empty() && leg.sessions.is_empty() => {
             match leg.queues.as_slice() {
                 [target]
                     if target.selector.is_none()
                         && target.no_local.is_none()
                         && !target.selector_aware
+                        && !target.keeps_persistent_only
                         && !target.skip_when_full =>
                 {
                     Some(Arc::clone(&target.queue))
@@ -133,13 +167,22 @@ pub(crate) fn resolve(
         }
         _ => None,
     };
+    let one_session = match legs.as_slice() {
+        [leg] => {
+            leg.is_plain()
+                && leg.live.is_empty()
+                && leg.queues.is_empty()
+                && matches!(leg.sessions.as_slice(), [one] if one.own.is_none())
+        }
+        _ => false,
+    };
     let (stamped, stamp) = match (one, one_stamp) {
         (Some(topic), Some(stamp)) if !ruled => (Stamped::Topic(topic.clone()), stamp),
         // A plain queue depends on no subscription; only its deletion makes the route stale, and that is checked.
         _ if !ruled && single.is_some() && targets.len() == 1 => (Stamped::Nothing, any),
         _ => (Stamped::Everything, any),
     };
-    Ok(Route { legs, groups, single, stamp, stamped, permissions })
+    Ok(Route { legs, groups, single, one_session, stamp, stamped, permissions })
 }
 
 #[derive(Clone, Default)]
@@ -151,7 +194,7 @@ struct Place {
 struct Resolver<'a> {
     shared: &'a Shared,
     host: &'a VirtualHost,
-    who: &'a Principal,
+    who: Option<&'a Principal>,
     legs: Vec<Leg>,
     groups: usize,
     ruled: bool,
@@ -159,7 +202,26 @@ struct Resolver<'a> {
     path: Vec<Destination>,
 }
 
+impl Leg {
+    /// Whether it applies to every message.
+    fn is_plain(&self) -> bool {
+        self.conditions.is_empty() && self.unless.is_empty()
+    }
+
+    /// Whether nobody receives what it makes.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.live.is_empty() && self.sessions.is_empty()
+    }
+}
+
 impl Resolver<'_> {
+    fn check(&self, action: Action, target: &Destination) -> Result<(), Refusal> {
+        match self.who {
+            Some(who) => self.shared.check(who, action, Resource::Destination(target.as_ref())),
+            None => Ok(()),
+        }
+    }
+
     fn expand(&mut self, target: &Destination, original: Option<&str>, place: Place) -> Result<(), Refusal> {
         if self.path.contains(target) {
             return Ok(());
@@ -170,7 +232,7 @@ impl Resolver<'_> {
                 format!("the routing rules for {target} lead too far or to too many targets"),
             ));
         }
-        self.shared.check(self.who, Action::Send, Resource::Destination(target.as_ref()))?;
+        self.check(Action::Send, target)?;
         self.path.push(target.clone());
         let result = self.expand_rules(target, original, place);
         self.path.pop();
@@ -219,7 +281,10 @@ impl Resolver<'_> {
         let mut leg = Leg { unless, ..self.leg(target, original, &place) };
         match target.kind() {
             Kind::Queue => leg.queues.push(plain(self.queue(target)?)),
-            Kind::Topic => self.topic(target, &mut leg)?,
+            Kind::Topic => {
+                leg.topic = (!target.is_temporary()).then(|| target.clone());
+                self.topic(target, &mut leg)?;
+            }
         }
         self.legs.push(leg);
         Ok(())
@@ -234,6 +299,9 @@ impl Resolver<'_> {
             unless: place.unless.clone(),
             queues: SmallVec::new(),
             live: Vec::new(),
+            sessions: Vec::new(),
+            granted: Guarantee::AtMostOnce,
+            topic: None,
             policy: self.shared.policies.lookup(target),
         }
     }
@@ -246,7 +314,7 @@ impl Resolver<'_> {
             let sentence = format!("{target} does not exist any more");
             return Err(Refusal::new(Code::UnknownDestination, sentence));
         }
-        self.shared.check(self.who, Action::Create, Resource::Destination(target.as_ref()))?;
+        self.check(Action::Create, target)?;
         self.host.queue(self.shared, target, Role::Plain)
     }
 
@@ -274,25 +342,64 @@ impl Resolver<'_> {
                 }
             }
         }
+        let mut bindings: Vec<Arc<SessionBinding>> = Vec::new();
         let topics = self.host.topics.read();
-        topics.for_each_match(target.canonical(), |interest| match interest {
+        // Names that begin with a dollar sign are nobody's who has not asked for them.
+        let options = MatchOptions { hide_dollar: true };
+        topics.for_each_match_with(target.canonical(), options, |interest| match interest {
+            Interest::Session(binding) => bindings.push(Arc::clone(binding)),
             Interest::Live(live) => leg.live.push(Arc::clone(live)),
             Interest::Bound(bound) => {
                 if !leg.queues.iter().any(|known| known.queue.id == bound.queue.id) {
                     leg.queues.push(QueueTarget {
                         selector: bound.selector.clone(),
                         no_local: bound.no_local,
+                        keeps_persistent_only: matches!(bound.queue.role, Role::Group { .. }),
                         ..plain(Arc::clone(&bound.queue))
                     });
                 }
             }
         });
+        drop(topics);
+        leg.sessions = merge(bindings);
+        leg.granted = leg.sessions.iter().map(|one| one.grant.guarantee).max().unwrap_or_default();
         Ok(())
     }
 }
 
+/// One target per session, in the order of their first subscriptions that match.
+fn merge(mut bindings: Vec<Arc<SessionBinding>>) -> Vec<SessionTarget> {
+    let id = |binding: &Arc<SessionBinding>| Arc::as_ptr(&binding.session).addr();
+    bindings.sort_by_key(|binding| (id(binding), binding.terms.order));
+    bindings
+        .chunk_by(|a, b| id(a) == id(b))
+        .filter_map(|of_one| {
+            let session = Arc::clone(&of_one.first()?.session);
+            let together = |bindings: &mut dyn Iterator<Item = &Arc<SessionBinding>>| {
+                let mut grant = None;
+                for binding in bindings {
+                    binding.terms.add_to(grant.get_or_insert_with(Grant::default));
+                }
+                grant.map(Arc::new)
+            };
+            let grant = together(&mut of_one.iter())?;
+            let leaves_out = of_one.iter().any(|binding| binding.terms.no_local);
+            let own =
+                leaves_out.then(|| together(&mut of_one.iter().filter(|binding| !binding.terms.no_local)));
+            Some(SessionTarget { session, grant, own })
+        })
+        .collect()
+}
+
 fn plain(queue: Arc<Queue>) -> QueueTarget {
-    QueueTarget { queue, selector: None, no_local: None, selector_aware: false, skip_when_full: false }
+    QueueTarget {
+        queue,
+        selector: None,
+        no_local: None,
+        selector_aware: false,
+        keeps_persistent_only: false,
+        skip_when_full: false,
+    }
 }
 
 fn head(destination: &Destination, original: Option<&str>) -> Vec<u8> {

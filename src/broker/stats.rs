@@ -21,6 +21,7 @@ pub(crate) struct Counters {
     pub(crate) logins_failed: AtomicU64,
     pub(crate) transactions_committed: AtomicU64,
     pub(crate) transactions_aborted: AtomicU64,
+    pub(crate) sessions_expired: AtomicU64,
 }
 
 /// A snapshot of the broker.
@@ -62,6 +63,16 @@ pub struct BrokerStats {
     pub memory_bytes_max: u64,
     /// Topic subscriptions, bindings of durable ones included.
     pub topic_subscriptions: u64,
+    /// Client sessions, whether somebody is connected or not.
+    pub sessions: u64,
+    /// Client sessions whose time was over.
+    pub sessions_expired: u64,
+    /// Groups of client sessions that share a subscription.
+    pub shared_subscriptions: u64,
+    /// Topics that keep a last value.
+    pub retained: u64,
+    /// Bytes of these.
+    pub retained_bytes: u64,
     /// The message log.
     pub store: StoreStats,
     /// One row per queue, by name.

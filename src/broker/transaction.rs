@@ -12,7 +12,7 @@ use sabir_model::message::{Body, Facts};
 use sabir_model::settlement::Settlement;
 
 use crate::connection::Connection;
-use crate::publish::{Failure, Incoming, execute, plan};
+use crate::publish::{Context, Failure, Incoming, execute, plan};
 use crate::route::resolve;
 use crate::stats::add;
 
@@ -33,6 +33,8 @@ impl KeptSend {
             fields: &self.fields,
             body: Body::Shared(self.body.clone()),
             connection,
+            once: None,
+            keeps_in_log: true,
         }
     }
 }
@@ -122,11 +124,13 @@ impl Connection {
         for _ in 0..4 {
             let mut planned = Vec::new();
             for send in &transaction.sends {
-                let route = resolve(&self.shared, &self.host, &self.principal, &send.targets)?;
+                let route = resolve(&self.shared, &self.host, Some(&self.principal), &send.targets)?;
                 let incoming = send.incoming(&self.stamp, self.id);
                 plan(&route, &incoming, &self.work, &mut planned);
             }
-            match execute(&self.shared, &planned, &transaction.settlements, self.id, &mut self.work) {
+            let context = Context { connection: self.id, once: None, keeps_in_log: true };
+            let settlements = &transaction.settlements;
+            match execute(&self.shared, &self.host, &planned, settlements, &context, &mut self.work) {
                 Ok(promise) => {
                     add(&self.shared.counters.published, transaction.sends.len() as u64);
                     return Ok(promise);

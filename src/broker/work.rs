@@ -21,6 +21,7 @@ use crate::outbox::{Mark, Outbox};
 use crate::policy::DeadLetters;
 use crate::queue::{Held, Queue, Role, SettleResult, count};
 use crate::ready::{Entry, Failed, History};
+use crate::session_log::{TABLE_PROGRESS, progress_key};
 
 /// Outboxes flushed by the thread that filled them; further ones are left to their owners.
 const INLINE_FLUSHES_MAX: usize = 64;
@@ -44,6 +45,9 @@ pub(crate) struct Work {
     /// Shared credit that was given back is on its way to another queue.
     pub(crate) yielded: bool,
     pub(crate) expired_logged: Vec<(QueueId, Sequence)>,
+    /// Notes of handovers to be logged, and those that are of no more use.
+    pub(crate) progress_made: Vec<(QueueId, Sequence, u32)>,
+    pub(crate) progress_over: Vec<(QueueId, Sequence)>,
     pub(crate) cache: EncodeCache,
     /// Change of the bytes held in memory.
     pub(crate) memory: i64,
@@ -65,6 +69,8 @@ impl Work {
             resume: Vec::new(),
             yielded: false,
             expired_logged: Vec::new(),
+            progress_made: Vec::new(),
+            progress_over: Vec::new(),
             cache: EncodeCache::new(),
             memory: 0,
             dispatched: 0,
@@ -89,6 +95,8 @@ impl Work {
             && self.dead.is_empty()
             && self.resume.is_empty()
             && self.expired_logged.is_empty()
+            && self.progress_made.is_empty()
+            && self.progress_over.is_empty()
     }
 
     /// Gives back buffers that a burst has made large.
@@ -140,26 +148,27 @@ fn flush(shared: &Shared, work: &mut Work) {
             continue;
         }
         outbox.flush(*now, due, &shared.counters);
-        sort_marks(shared, outbox.connection(), due, settled, resume);
+        sort_marks(&outbox, due, settled, resume);
     }
 }
 
 /// Owner's flush: marks that became due are worked off by the caller's [`finish`].
-pub(crate) fn take_due(shared: &Shared, work: &mut Work, connection: ConnectionId, due: &mut Vec<Mark>) {
+pub(crate) fn take_due(shared: &Shared, work: &mut Work, outbox: &Outbox, due: &mut Vec<Mark>) {
     let Work { settled, resume, .. } = work;
-    sort_marks(shared, connection, due, settled, resume);
+    sort_marks(outbox, due, settled, resume);
     settle_written(shared, work);
 }
 
 fn sort_marks(
-    _shared: &Shared,
-    connection: ConnectionId,
+    outbox: &Outbox,
     due: &mut Vec<Mark>,
     settled: &mut Vec<(ConnectionId, DeliveryToken)>,
     resume: &mut Vec<Arc<Queue>>,
 ) {
+    let connection = outbox.connection();
     for mark in due.drain(..) {
         match mark {
+            Mark::Owner => outbox.wake_owner(),
             Mark::Settle(token) => settled.push((connection, token)),
             Mark::Resume(queue) => {
                 if let Some(queue) = queue.upgrade() {
@@ -203,17 +212,29 @@ pub(crate) fn settle(
     let mut held = queue.lock();
     let mut acks: Vec<Sequence> = Vec::new();
     let mut attempts: Vec<(Sequence, u32)> = Vec::new();
+    let mut advanced: Vec<(Sequence, u32)> = Vec::new();
     for (index, (token, settlement)) in items.enumerate() {
         match held.core.settle(queue, token, connection, settlement, work) {
             SettleResult::Done(Some(sequence)) => acks.push(sequence),
             SettleResult::Returned(Some(attempt)) => attempts.push(attempt),
-            SettleResult::Done(None) | SettleResult::Returned(None) | SettleResult::Dead => {}
+            SettleResult::Advanced(Some(step)) => advanced.push(step),
+            SettleResult::Done(None)
+            | SettleResult::Returned(None)
+            | SettleResult::Advanced(None)
+            | SettleResult::Dead => {}
             SettleResult::Unknown => refused(index),
         }
     }
-    let promise = log_settled(shared, queue.id, &mut acks, &attempts, level);
+    let mut kept = log_settled(shared, queue.id, &mut acks, &attempts, level);
+    if !advanced.is_empty() {
+        let mut group = shared.store.begin();
+        for (sequence, progress) in advanced {
+            group.set(TABLE_PROGRESS, &progress_key(queue.id, sequence), &progress.to_le_bytes());
+        }
+        kept = Some(promise(group.finish(level), level));
+    }
     held.core.dispatch_after_settling(queue, work);
-    promise
+    kept
 }
 
 /// Logs acknowledged sequences and failed attempts of one queue in one group.
@@ -253,7 +274,7 @@ pub(crate) fn promise(position: sabir_model::ids::Position, level: Level) -> Pro
 }
 
 fn log_expired(shared: &Shared, work: &mut Work) {
-    if work.expired_logged.is_empty() {
+    if work.expired_logged.is_empty() && work.progress_made.is_empty() && work.progress_over.is_empty() {
         return;
     }
     let mut expired = std::mem::take(&mut work.expired_logged);
@@ -261,6 +282,12 @@ fn log_expired(shared: &Shared, work: &mut Work) {
     let mut group = shared.store.begin();
     for (queue, sequence) in &expired {
         group.acknowledge(*queue, *sequence, 1);
+    }
+    for (queue, sequence, progress) in work.progress_made.drain(..) {
+        group.set(TABLE_PROGRESS, &progress_key(queue, sequence), &progress.to_le_bytes());
+    }
+    for (queue, sequence) in work.progress_over.drain(..) {
+        group.remove(TABLE_PROGRESS, &progress_key(queue, sequence));
     }
     group.finish(Level::Os);
 }
@@ -274,7 +301,9 @@ fn bury(shared: &Shared, work: &mut Work) {
             DeadLetters::Individual { prefix, suffix } => {
                 let name = match &dead.queue.role {
                     Role::Durable { client_id, name, .. } => format!("{client_id}.{name}"),
-                    Role::Window => sent_to(&dead.entry.message).map_or_else(String::new, |to| to.dotted()),
+                    Role::Window | Role::Backlog { .. } | Role::Group { .. } => {
+                        sent_to(&dead.entry.message).map_or_else(String::new, |to| to.dotted())
+                    }
                     Role::Plain | Role::Temporary(_) => dead.queue.destination.dotted(),
                 };
                 Destination::from_dotted(Kind::Queue, false, &format!("{prefix}{name}{suffix}")).ok()
@@ -349,7 +378,7 @@ fn dead_letter(dead: &Dead, target: &Destination, now: Timestamp) -> Message {
     // Where it can be sent again: a subscription's backlog has no name to send to.
     let source = match dead.queue.role {
         Role::Plain | Role::Temporary(_) => None,
-        Role::Durable { .. } | Role::Window => sent_to(old),
+        Role::Durable { .. } | Role::Window | Role::Backlog { .. } | Role::Group { .. } => sent_to(old),
     };
     let source = source.map_or_else(|| dead.queue.title(), |topic| topic.to_string());
     fields.field(Tag::OriginalDestination, source.as_bytes());

@@ -96,10 +96,27 @@ impl<V> NameIndex<V> {
         options: MatchOptions,
         mut visit: impl FnMut(&'s str, &'s V),
     ) {
+        self.for_matches_after(pattern, options, None, |name, value| {
+            visit(name, value);
+            true
+        });
+    }
+
+    /// As [`NameIndex::for_each_match_with`], for names behind `after` in the order of the canonical texts, until `visit`
+    /// says no.
+    pub fn for_matches_after<'s>(
+        &'s self,
+        pattern: &[Level<'_>],
+        options: MatchOptions,
+        after: Option<&str>,
+        mut visit: impl FnMut(&'s str, &'s V) -> bool,
+    ) {
         let search = Search::new(pattern);
         if !search.rest && search.levels.iter().all(Option::is_some) {
             let name = join(&search.levels);
-            if let Some((name, value)) = self.names.get_key_value(name.as_str()) {
+            if let Some((name, value)) = self.names.get_key_value(name.as_str())
+                && after.is_none_or(|after| **name > *after)
+            {
                 visit(name, value);
             }
             return;
@@ -108,10 +125,14 @@ impl<V> NameIndex<V> {
         // The literal start of the pattern is where the first match can be.
         let start = search.levels.iter().take_while(|level| level.is_some()).count();
         let mut seek = join(search.levels.get(..start).unwrap_or_default());
+        let mut first = Bound::Included(());
+        if let Some(after) = after.filter(|after| **after >= *seek) {
+            after.clone_into(&mut seek);
+            first = Bound::Excluded(());
+        }
         'leap: loop {
-            for (name, value) in
-                self.names.range::<str, _>((Bound::Included(seek.as_str()), Bound::Unbounded))
-            {
+            let from = std::mem::replace(&mut first, Bound::Included(())).map(|()| seek.as_str());
+            for (name, value) in self.names.range::<str, _>((from, Bound::Unbounded)) {
                 if hide && name.starts_with('$') {
                     seek.clear();
                     // The character after the dollar sign: behind every name that begins with one.
@@ -120,8 +141,10 @@ impl<V> NameIndex<V> {
                 }
                 let mut leap_to = String::new();
                 let step = search.step(name, &mut leap_to);
-                if let Step::Match | Step::MatchThenLeap = step {
-                    visit(name, value);
+                if let Step::Match | Step::MatchThenLeap = step
+                    && !visit(name, value)
+                {
+                    return;
                 }
                 match step {
                     Step::Match => {}

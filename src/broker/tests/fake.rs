@@ -174,7 +174,10 @@ impl Egress for Lines {
             EgressNote::Detach(key) => {
                 self.subscriptions.remove(&key);
             }
-            EgressNote::Dialect(_) | EgressNote::TransactionEnded { .. } | EgressNote::Temporary { .. } => {}
+            EgressNote::Dialect(_)
+            | EgressNote::Receiver { .. }
+            | EgressNote::TransactionEnded { .. }
+            | EgressNote::Temporary { .. } => {}
         }
     }
 }

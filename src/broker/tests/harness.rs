@@ -181,7 +181,7 @@ impl World {
         loop {
             client.pump();
             match client.events.pop() {
-                Some(Event::Opened) => return Ok(client),
+                Some(Event::Opened(_)) => return Ok(client),
                 Some(Event::OpenRefused(refusal)) => return Err(refusal),
                 Some(other) => panic!("{other:?}"),
                 // With threads the answer takes a moment.
@@ -522,6 +522,7 @@ impl Send<'_> {
             fields: fields.as_slice(),
             body: Body::Borrowed(body.as_bytes()),
             transaction: transaction.map(TransactionKey),
+            once: None,
         });
         client.end_batch();
         outcome

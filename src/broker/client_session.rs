@@ -1,0 +1,647 @@
+//! Client sessions: what belongs to a client id rather than to a connection.
+//!
+//! A session has subscriptions, of which all that match a message yield one copy; a backlog, which is a queue; a will;
+//! and the numbers of messages it may repeat. It may outlive its connection, and then all of that is in the log. The next
+//! connection of the same client id takes it over, whatever the last one is doing. Lock order: the host's map of
+//! sessions, the state of one session, then queues; the link is for whoever delivers and comes last before outboxes.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use foldhash::fast::RandomState;
+use hashbrown::{HashSet, HashTable};
+use parking_lot::Mutex;
+use sabir_model::clock::Timestamp;
+use sabir_model::command::LASTS_FOREVER;
+use sabir_model::delivery::{Delivery, Grant, Guarantee};
+use sabir_model::destination::{Destination, Kind};
+use sabir_model::error::Refusal;
+use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
+use sabir_model::message::Message;
+use sabir_model::pattern::Pattern;
+use sabir_model::settlement::SettleMode;
+use sabir_store::Level;
+
+use crate::broker::Shared;
+use crate::credit::{Consumer, Credit};
+use crate::outbox::Outbox;
+use crate::pattern_trie::Handle;
+use crate::policy::Policy;
+use crate::queue::{Queue, Role};
+use crate::registry::{Interest, VirtualHost, trie_levels};
+use crate::session_log as log;
+use crate::will::OwnedWill;
+use crate::work::{Work, log_settled};
+
+/// All deliveries of a client session go under this name: they are told apart by their grants.
+pub(crate) const SESSION_KEY: SubscriptionKey = SubscriptionKey(0);
+
+/// One client session.
+pub(crate) struct ClientSession {
+    pub(crate) client_id: Box<str>,
+    /// Whose it is; nobody else may take it over.
+    pub(crate) owner: Option<Box<str>>,
+    /// Whether it may outlive its connection; then it is in the log.
+    pub(crate) lasting: bool,
+    pub(crate) state: Mutex<State>,
+    link: Mutex<Link>,
+    backlog: OnceLock<Arc<Queue>>,
+    /// Subscriptions it has.
+    pub(crate) bound: AtomicUsize,
+}
+
+/// Where live deliveries go.
+#[derive(Default)]
+struct Link {
+    connection: ConnectionId,
+    outbox: Option<Arc<Outbox>>,
+}
+
+/// What a session knows besides its backlog.
+pub(crate) struct State {
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) lasts_ms: u64,
+    /// When it ends, while nobody is connected.
+    pub(crate) ends_at: Timestamp,
+    pub(crate) will: Option<OwnedWill>,
+    /// When the will is to be sent, while nobody is connected.
+    pub(crate) will_at: Timestamp,
+    pub(crate) bindings: Bindings,
+    /// Numbers of messages that have arrived and may be repeated.
+    pub(crate) received: HashSet<u16, RandomState>,
+    consumers: Vec<(Arc<Queue>, u32)>,
+    credit: Arc<Credit>,
+    next_order: u64,
+    pub(crate) ended: bool,
+}
+
+/// One subscription of a session.
+#[derive(Debug)]
+pub(crate) struct SessionBinding {
+    pub(crate) session: Arc<ClientSession>,
+    pub(crate) pattern: Pattern,
+    pub(crate) group: Option<Box<str>>,
+    pub(crate) terms: Terms,
+}
+
+/// What a subscription grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) identifier: u32,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) no_local: bool,
+    pub(crate) keep_retain: bool,
+    /// Its place among the session's subscriptions.
+    pub(crate) order: u64,
+}
+
+impl Terms {
+    /// The grant of this subscription alone.
+    pub(crate) fn grant(&self) -> Grant {
+        let mut grant = Grant::default();
+        self.add_to(&mut grant);
+        grant
+    }
+
+    pub(crate) fn add_to(&self, grant: &mut Grant) {
+        grant.guarantee = grant.guarantee.max(self.guarantee);
+        grant.keep_retain |= self.keep_retain;
+        if self.identifier != 0 {
+            grant.identifiers.push(self.identifier);
+        }
+    }
+}
+
+/// Where a subscription hangs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// In the table of topics.
+    Topic(Handle),
+    /// It is one of a group's.
+    Group,
+    /// A consumer of a queue.
+    Queue,
+}
+
+/// The subscriptions of one session.
+#[derive(Default)]
+pub(crate) struct Bindings {
+    table: HashTable<(Arc<SessionBinding>, Place)>,
+    hasher: RandomState,
+}
+
+impl Bindings {
+    fn hash(&self, pattern: &Pattern, group: Option<&str>) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        pattern.kind().hash(&mut hasher);
+        pattern.levels().hash(&mut hasher);
+        group.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn get(
+        &self,
+        pattern: &Pattern,
+        group: Option<&str>,
+    ) -> Option<&(Arc<SessionBinding>, Place)> {
+        self.table.find(self.hash(pattern, group), |(known, _)| known.is(pattern, group))
+    }
+
+    pub(crate) fn insert(&mut self, binding: Arc<SessionBinding>, place: Place) {
+        let hash = self.hash(&binding.pattern, binding.group.as_deref());
+        let Self { table, hasher } = self;
+        let again = |(known, _): &(Arc<SessionBinding>, Place)| {
+            let mut state = hasher.build_hasher();
+            known.pattern.kind().hash(&mut state);
+            known.pattern.levels().hash(&mut state);
+            known.group.as_deref().hash(&mut state);
+            state.finish()
+        };
+        table.insert_unique(hash, (binding, place), again);
+    }
+
+    pub(crate) fn remove(
+        &mut self,
+        pattern: &Pattern,
+        group: Option<&str>,
+    ) -> Option<(Arc<SessionBinding>, Place)> {
+        let hash = self.hash(pattern, group);
+        let found = self.table.find_entry(hash, |(known, _)| known.is(pattern, group)).ok()?;
+        let (removed, _) = found.remove();
+        if self.table.is_empty() {
+            self.table = HashTable::new();
+        }
+        Some(removed)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<SessionBinding>, Place)> {
+        self.table.iter()
+    }
+
+    fn take(&mut self) -> Vec<(Arc<SessionBinding>, Place)> {
+        std::mem::take(&mut self.table).into_iter().collect()
+    }
+}
+
+impl SessionBinding {
+    fn is(&self, pattern: &Pattern, group: Option<&str>) -> bool {
+        self.group.as_deref() == group && self.pattern == *pattern
+    }
+}
+
+impl ClientSession {
+    pub(crate) fn new(client_id: Box<str>, owner: Option<Box<str>>, lasts_ms: u64, credit: u32) -> Arc<Self> {
+        Arc::new(Self {
+            client_id,
+            owner,
+            lasting: lasts_ms > 0,
+            state: Mutex::new(State {
+                connection: None,
+                lasts_ms,
+                ends_at: Timestamp::NEVER,
+                will: None,
+                will_at: Timestamp::NEVER,
+                bindings: Bindings::default(),
+                received: HashSet::default(),
+                consumers: Vec::new(),
+                credit: Arc::new(Credit::new(credit, true)),
+                next_order: 1,
+                ended: false,
+            }),
+            link: Mutex::default(),
+            backlog: OnceLock::new(),
+            bound: AtomicUsize::new(0),
+        })
+    }
+
+    /// The queue of what waits for it, once it has subscriptions that keep anything.
+    pub(crate) fn backlog(&self) -> Option<&Arc<Queue>> {
+        self.backlog.get()
+    }
+
+    /// Gives it the backlog that the log knew.
+    pub(crate) fn adopt_backlog(&self, queue: Arc<Queue>) {
+        let _ = self.backlog.set(queue);
+    }
+
+    /// Whether `connection` is the one it is on.
+    pub(crate) fn is_on(&self, connection: ConnectionId) -> bool {
+        self.link.lock().connection == connection
+    }
+
+    /// Encodes a message that may be lost straight into the outbox of whoever is connected.
+    pub(crate) fn deliver_live(
+        &self,
+        message: &Message,
+        grant: &Arc<Grant>,
+        policy: &Policy,
+        shared: &Shared,
+        work: &mut Work,
+    ) {
+        let link = self.link.lock();
+        let Some(outbox) = &link.outbox else { return };
+        let delivery = Delivery {
+            message,
+            subscription: SESSION_KEY,
+            queue: None,
+            token: None,
+            attempt: 1,
+            redelivered: false,
+            browsed: false,
+            grant: Some(grant),
+            sequence: None,
+            progress: 0,
+        };
+        outbox.deliver_live(work.now, &delivery, Some(grant), &mut work.cache, policy, &shared.counters);
+        work.enlist(outbox);
+    }
+
+    /// Makes the backlog if it is not there. The caller holds the state.
+    fn need_backlog(&self, shared: &Shared, host: &VirtualHost, state: &mut State) -> Result<(), Refusal> {
+        if self.backlog.get().is_some() {
+            return Ok(());
+        }
+        let destination =
+            Destination::from_canonical(Kind::Queue, true, &format!("session:{}", self.client_id))?;
+        let role = Role::Backlog { client_id: self.client_id.clone(), lasting: self.lasting };
+        let queue = host.make_queue(shared, destination, role, Some(Arc::clone(&shared.session_policy)))?;
+        self.adopt_backlog(Arc::clone(&queue));
+        let outbox = self.link.lock().outbox.clone();
+        if let Some(outbox) = outbox {
+            state.consume(&queue, &outbox, None);
+        }
+        Ok(())
+    }
+
+    /// The grants of all its subscriptions that match a message, as far as its backlog is concerned.
+    pub(crate) fn grant_of(&self, message: &Message) -> Option<Arc<Grant>> {
+        let destination = message.destination()?;
+        let state = self.state.lock();
+        let mut terms: Vec<Terms> = state
+            .bindings
+            .iter()
+            .filter(|(binding, place)| {
+                matches!(place, Place::Topic(_)) && binding.pattern.matches(destination)
+            })
+            .map(|(binding, _)| binding.terms)
+            .collect();
+        terms.sort_unstable_by_key(|terms| terms.order);
+        let mut grant = Grant::default();
+        for one in &terms {
+            one.add_to(&mut grant);
+        }
+        (!terms.is_empty()).then(|| Arc::new(grant))
+    }
+}
+
+impl std::fmt::Debug for ClientSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientSession").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Makes the session's connection a consumer of a queue.
+    fn consume(&mut self, queue: &Arc<Queue>, outbox: &Arc<Outbox>, grant: Option<Arc<Grant>>) {
+        let consumer = Consumer::new(
+            Arc::clone(outbox),
+            SESSION_KEY,
+            Arc::clone(&self.credit),
+            SettleMode::Individual,
+            None,
+            0,
+        );
+        let slot = queue.lock().core.attach(Consumer { grant, ..consumer });
+        self.consumers.push((Arc::clone(queue), slot));
+    }
+
+    fn next_order(&mut self) -> u64 {
+        let order = self.next_order;
+        self.next_order += 1;
+        order
+    }
+
+    /// Takes the place behind those that the log knew.
+    pub(crate) fn order_after(&mut self, order: u64) {
+        self.next_order = self.next_order.max(order.saturating_add(1));
+    }
+
+    pub(crate) fn log(&self, shared: &Shared, host: &VirtualHost, session: &ClientSession, level: Level) {
+        if session.lasting && !self.ended {
+            let mut group = shared.store.begin();
+            log::set_session(&mut group, host, session, self);
+            group.finish(level);
+        }
+    }
+}
+
+/// A new subscription, as the client asked for it.
+pub(crate) struct Wanted<'a> {
+    pub(crate) pattern: &'a Pattern,
+    pub(crate) group: Option<&'a str>,
+    pub(crate) terms: Terms,
+}
+
+/// What became of a subscription.
+pub(crate) struct Bound {
+    /// Whether there was none before.
+    pub(crate) new: bool,
+    /// The session consumes another queue, and is to be granted that.
+    pub(crate) consumes: bool,
+}
+
+impl ClientSession {
+    /// Puts a connection in charge. Its deliveries start with [`ClientSession::grant`]. False if the session has ended
+    /// meanwhile, or another connection is in charge.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        shared: &Shared,
+        host: &VirtualHost,
+        outbox: &Arc<Outbox>,
+        lasts_ms: u64,
+        credit: u32,
+        will: Option<OwnedWill>,
+    ) -> bool {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if state.ended || state.connection.is_some() {
+            return false;
+        }
+        state.connection = Some(outbox.connection());
+        state.lasts_ms = lasts_ms;
+        state.ends_at = Timestamp::NEVER;
+        state.will = will;
+        state.will_at = Timestamp::NEVER;
+        state.credit = Arc::new(Credit::new(credit, true));
+        *self.link.lock() = Link { connection: outbox.connection(), outbox: Some(Arc::clone(outbox)) };
+        if let Some(queue) = self.backlog.get() {
+            state.consume(queue, outbox, None);
+        }
+        let others: Vec<(Arc<SessionBinding>, Place)> = state
+            .bindings
+            .iter()
+            .filter(|(_, place)| !matches!(place, Place::Topic(_)))
+            .map(|(binding, place)| (Arc::clone(binding), *place))
+            .collect();
+        for (binding, place) in others {
+            let queue = match place {
+                Place::Topic(_) => None,
+                Place::Group => host.shares.lock().queue_of(&binding),
+                Place::Queue => binding
+                    .pattern
+                    .as_literal()
+                    .and_then(|destination| host.queue(shared, destination, Role::Plain).ok()),
+            };
+            if let Some(queue) = queue {
+                state.consume(&queue, outbox, Some(Arc::new(binding.terms.grant())));
+            }
+        }
+        state.log(shared, host, self, Level::Os);
+        true
+    }
+
+    /// Lets deliveries begin: the greeting is in the outbox.
+    pub(crate) fn grant(&self, connection: ConnectionId, work: &mut Work) {
+        let state = self.state.lock();
+        if state.connection != Some(connection) {
+            return;
+        }
+        for (queue, slot) in &state.consumers {
+            let mut held = queue.lock();
+            held.core.grant(*slot);
+            held.core.dispatch(queue, work);
+        }
+    }
+
+    /// Takes the session from its connection: what was on its way comes back. Returns the will if it is due at once.
+    /// `None` stands for whatever connection it is on.
+    pub(crate) fn leave(
+        &self,
+        shared: &Shared,
+        host: &VirtualHost,
+        connection: Option<ConnectionId>,
+        work: &mut Work,
+    ) -> Left {
+        let mut state = self.state.lock();
+        if state.connection.is_none() || connection.is_some_and(|one| state.connection != Some(one)) {
+            return Left { was_on: None, ends: false, will: None };
+        }
+        let was_on = state.connection.take();
+        let link = std::mem::take(&mut *self.link.lock());
+        let written = Some(link.outbox.as_ref().map_or(0, |outbox| outbox.written()));
+        for (queue, slot) in std::mem::take(&mut state.consumers) {
+            let_go(shared, &queue, slot, written, work);
+        }
+        let now = work.now.wall;
+        let ends = state.lasts_ms == 0;
+        state.ends_at = match state.lasts_ms {
+            LASTS_FOREVER => Timestamp::NEVER,
+            lasts => Timestamp(now.0.saturating_add(lasts)),
+        };
+        let delay = state.will.as_ref().map_or(0, |will| will.delay_ms);
+        let will = if delay == 0 { state.will.take() } else { None };
+        if state.will.is_some() {
+            state.will_at = Timestamp(now.0.saturating_add(delay));
+        }
+        host.schedule.lock().insert(state.ends_at.min(state.will_at), &self.client_id);
+        state.log(shared, host, self, Level::Os);
+        Left { was_on, ends, will }
+    }
+
+    /// Adds or replaces a subscription.
+    pub(crate) fn bind(
+        self: &Arc<Self>,
+        shared: &Shared,
+        host: &VirtualHost,
+        wanted: &Wanted<'_>,
+    ) -> Result<Bound, Refusal> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let known = state
+            .bindings
+            .get(wanted.pattern, wanted.group)
+            .map(|(known, place)| (Arc::clone(known), *place));
+        let order = known.as_ref().map_or_else(|| state.next_order(), |(known, _)| known.terms.order);
+        let binding = Arc::new(SessionBinding {
+            session: Arc::clone(self),
+            pattern: wanted.pattern.clone(),
+            group: wanted.group.map(Into::into),
+            terms: Terms { order, ..wanted.terms },
+        });
+        let consuming = state.consumers.len();
+        let mut queue = None;
+        let place = match (wanted.pattern.kind(), wanted.group) {
+            (Kind::Topic, None) => {
+                if binding.terms.guarantee > Guarantee::AtMostOnce {
+                    self.need_backlog(shared, host, state)?;
+                }
+                let interest = Interest::Session(Arc::clone(&binding));
+                let handle = {
+                    let mut topics = host.topics.write();
+                    // Nothing that is published meanwhile misses both or meets both.
+                    if let Some((_, Place::Topic(old))) = &known {
+                        topics.remove(*old);
+                    }
+                    topics.insert(&trie_levels(wanted.pattern), interest)
+                };
+                host.touch(wanted.pattern);
+                Place::Topic(handle)
+            }
+            (Kind::Topic, Some(_)) => {
+                let shared_queue = host.shares.lock().join(shared, host, &binding, known.is_none())?;
+                queue = Some(shared_queue);
+                Place::Group
+            }
+            (Kind::Queue, _) => {
+                let destination = wanted.pattern.as_literal().ok_or_else(|| {
+                    Refusal::new(
+                        sabir_model::error::Code::InvalidDestination,
+                        "a client session consumes one queue by its name, not a pattern of queues",
+                    )
+                })?;
+                queue = Some(host.queue(shared, destination, Role::Plain)?);
+                Place::Queue
+            }
+        };
+        if let Some(queue) = &queue {
+            self.consume_anew(state, queue, &binding, known.is_some());
+        }
+        state.bindings.remove(wanted.pattern, wanted.group);
+        state.bindings.insert(binding, place);
+        self.bound.store(state.bindings.len(), Ordering::Release);
+        Ok(Bound { new: known.is_none(), consumes: state.consumers.len() > consuming })
+    }
+
+    /// Makes the connection a consumer of a group's or a plain queue, or changes what it is granted there.
+    fn consume_anew(&self, state: &mut State, queue: &Arc<Queue>, binding: &SessionBinding, known: bool) {
+        let grant = Arc::new(binding.terms.grant());
+        if known && let Some((_, slot)) = state.consumers.iter().find(|(other, _)| other.id == queue.id) {
+            let mut held = queue.lock();
+            if let Some(consumer) = held.core.consumer_mut(*slot) {
+                consumer.grant = Some(grant);
+            }
+            return;
+        }
+        let outbox = self.link.lock().outbox.clone();
+        if let Some(outbox) = outbox {
+            state.consume(queue, &outbox, Some(grant));
+        }
+    }
+
+    /// Ends a subscription. False if there is none.
+    pub(crate) fn unbind(
+        &self,
+        shared: &Shared,
+        host: &VirtualHost,
+        pattern: &Pattern,
+        group: Option<&str>,
+        work: &mut Work,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let Some((binding, place)) = state.bindings.remove(pattern, group) else { return false };
+        self.bound.store(state.bindings.len(), Ordering::Release);
+        let queue = match place {
+            Place::Topic(handle) => {
+                host.topics.write().remove(handle);
+                host.touch(pattern);
+                None
+            }
+            Place::Group => host.shares.lock().queue_of(&binding),
+            Place::Queue => pattern.as_literal().and_then(|destination| host.find_queue(destination)),
+        };
+        if let Some(queue) = queue
+            && let Some(at) = state.consumers.iter().position(|(other, _)| other.id == queue.id)
+        {
+            let (queue, slot) = state.consumers.swap_remove(at);
+            let_go(shared, &queue, slot, None, work);
+        }
+        if matches!(place, Place::Group) {
+            leave_group(shared, host, &binding, work);
+        }
+        true
+    }
+
+    /// Ends the session: subscriptions, backlog and all. Returns the will, which is due now.
+    pub(crate) fn end(
+        self: &Arc<Self>,
+        shared: &Shared,
+        host: &VirtualHost,
+        work: &mut Work,
+    ) -> Option<OwnedWill> {
+        let (bindings, consumers, will) = {
+            let mut state = self.state.lock();
+            if std::mem::replace(&mut state.ended, true) {
+                return None;
+            }
+            if self.lasting {
+                let mut group = shared.store.begin();
+                log::remove_session(&mut group, host, self, &state);
+                group.finish(Level::Os);
+            }
+            state.received.clear();
+            (state.bindings.take(), std::mem::take(&mut state.consumers), state.will.take())
+        };
+        *self.link.lock() = Link::default();
+        {
+            let mut topics = host.topics.write();
+            for (_, place) in &bindings {
+                if let Place::Topic(handle) = place {
+                    topics.remove(*handle);
+                }
+            }
+        }
+        for (queue, slot) in consumers {
+            let_go(shared, &queue, slot, None, work);
+        }
+        for (binding, place) in &bindings {
+            match place {
+                Place::Topic(_) => host.touch(&binding.pattern),
+                Place::Group => leave_group(shared, host, binding, work),
+                Place::Queue => {}
+            }
+        }
+        if let Some(queue) = self.backlog.get() {
+            host.delete_queue(shared, queue, work);
+        }
+        let mut sessions = host.sessions.lock();
+        if sessions.get(&self.client_id).is_some_and(|known| Arc::ptr_eq(known, self)) {
+            sessions.remove(&self.client_id);
+        }
+        will
+    }
+}
+
+/// How a connection left its session.
+pub(crate) struct Left {
+    /// The connection it was on, if it was.
+    pub(crate) was_on: Option<ConnectionId>,
+    /// The session ends with it.
+    pub(crate) ends: bool,
+    /// Due now.
+    pub(crate) will: Option<OwnedWill>,
+}
+
+fn leave_group(shared: &Shared, host: &VirtualHost, binding: &SessionBinding, work: &mut Work) {
+    let empty = host.shares.lock().leave(host, binding);
+    if let Some(queue) = empty {
+        host.delete_queue(shared, &queue, work);
+    }
+}
+
+/// Detaches a consumer; what it had not settled comes back.
+///
+/// `written` are the bytes that a closed connection has taken; one that stays open will take them all.
+fn let_go(shared: &Shared, queue: &Arc<Queue>, slot: u32, written: Option<u64>, work: &mut Work) {
+    let mut settled: Vec<Sequence> = Vec::new();
+    let mut attempts: Vec<(Sequence, u32)> = Vec::new();
+    let mut held = queue.lock();
+    let (taken, closing) = (written.unwrap_or(u64::MAX), written.is_some());
+    held.core.detach(queue, slot, taken, closing, work, &mut settled, &mut attempts);
+    log_settled(shared, queue.id, &mut settled, &attempts, Level::Os);
+    held.core.dispatch(queue, work);
+}

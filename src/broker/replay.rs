@@ -1,0 +1,345 @@
+//! A connection's side of its client session: taking it over, subscriptions, numbers that may be repeated, and the last
+//! values that new subscriptions are owed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sabir_model::access::{Action, Resource};
+use sabir_model::command::{Bind, Outcome, Promise, Publish, Replay};
+use sabir_model::delivery::{Delivery, Grant, Guarantee};
+use sabir_model::destination::Kind;
+use sabir_model::error::{Code, Refusal};
+use sabir_model::event::Event;
+use sabir_model::message::Message;
+use sabir_model::pattern::Pattern;
+use sabir_store::Level;
+
+use crate::client_session::{Bound, ClientSession, SESSION_KEY, State, Terms, Wanted};
+use crate::connection::Connection;
+use crate::login;
+use crate::publish::{Failure, begin, log_received, put};
+use crate::ready::Entry;
+use crate::session_log::{self, TABLE_RECEIVED, received_key};
+use crate::will::{OwnedWill, send_will};
+use crate::work::promise;
+
+/// Last values looked up at a time.
+const LOOKED_UP_MAX: usize = 64;
+/// Last values sent before others have their turn.
+const SENT_MAX: usize = 256;
+/// Messages in a backlog above which last values wait.
+const BACKLOG_MAX: usize = 1024;
+
+/// Last values that a new subscription is owed.
+#[derive(Debug)]
+pub(crate) struct Replaying {
+    pattern: Pattern,
+    grant: Arc<Grant>,
+    /// The last topic done with.
+    after: Option<Box<str>>,
+}
+
+impl Connection {
+    /// Takes over the session of this client id, or begins one. Tells whether there was one to go on with.
+    pub(crate) fn enter_session(
+        &mut self,
+        client_id: &str,
+        mut terms: login::Terms,
+    ) -> Result<bool, Refusal> {
+        let will = terms.take_will(&self.shared, &self.principal)?;
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        let mut wills: Vec<OwnedWill> = Vec::new();
+        loop {
+            let known = host.sessions.lock().get(client_id).map(Arc::clone);
+            if let Some(known) = &known {
+                if known.owner.as_deref() != self.principal.name() {
+                    let sentence = format!("the session of \"{client_id}\" belongs to another user");
+                    return Err(Refusal::new(Code::AccessDenied, sentence));
+                }
+                let left = known.leave(&shared, &host, None, &mut self.work);
+                wills.extend(left.will);
+                if let Some(other) = left.was_on {
+                    let mailbox = shared.connections.lock().get(&other).map(Arc::clone);
+                    if let Some(mailbox) = mailbox {
+                        mailbox.post(Event::Closing(Refusal::new(
+                            Code::TakenOver,
+                            "another connection with the same client id has taken over",
+                        )));
+                    }
+                }
+                if terms.clean_start || left.ends {
+                    wills.extend(known.end(&shared, &host, &mut self.work));
+                }
+            }
+            let (session, resumed) = {
+                let mut sessions = host.sessions.lock();
+                match (sessions.get(client_id), &known) {
+                    (Some(session), Some(known)) if Arc::ptr_eq(session, known) => {
+                        (Arc::clone(session), true)
+                    }
+                    // Somebody else was quicker.
+                    (Some(_), _) => continue,
+                    (None, _) => {
+                        let owner = self.principal.name().map(Into::into);
+                        let new = ClientSession::new(client_id.into(), owner, terms.lasts_ms, terms.credit);
+                        sessions.insert(client_id.into(), Arc::clone(&new));
+                        (new, false)
+                    }
+                }
+            };
+            if session.enter(&shared, &host, &self.outbox, terms.lasts_ms, terms.credit, will.clone()) {
+                for will in &wills {
+                    send_will(&shared, &host, will, &mut self.work);
+                }
+                self.client_id = Some(client_id.into());
+                self.session = Some(session);
+                self.grants_session = true;
+                self.gated = true;
+                self.outbox.gate();
+                return Ok(resumed);
+            }
+        }
+    }
+
+    fn session(&self) -> Result<Arc<ClientSession>, Refusal> {
+        let session = self.session.as_ref().map(Arc::clone);
+        session.ok_or_else(|| Refusal::new(Code::UnexpectedFrame, "the connection has no client session"))
+    }
+
+    /// Changes what the session does when this connection ends, unless another one has taken it over.
+    pub(crate) fn change_session(&mut self, change: impl FnOnce(&mut State)) {
+        let Some(session) = &self.session else { return };
+        let mut state = session.state.lock();
+        if state.connection == Some(self.id) {
+            change(&mut state);
+        }
+    }
+
+    /// Leaves the session to whoever comes next.
+    pub(crate) fn leave_session(&mut self) {
+        self.replays.clear();
+        let Some(session) = self.session.take() else { return };
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        let left = session.leave(&shared, &host, Some(self.id), &mut self.work);
+        let mut wills: Vec<OwnedWill> = left.will.into_iter().collect();
+        if left.ends {
+            wills.extend(session.end(&shared, &host, &mut self.work));
+        }
+        for will in &wills {
+            send_will(&shared, &host, will, &mut self.work);
+        }
+    }
+
+    pub(crate) fn bind(&mut self, bind: &Bind<'_>) -> Result<Option<Promise>, Refusal> {
+        let session = self.session()?;
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        let resource = match bind.pattern.as_literal() {
+            Some(destination) => Resource::Destination(destination.as_ref()),
+            None => Resource::Pattern(bind.pattern),
+        };
+        shared.check(&self.principal, Action::Consume, resource)?;
+        if let (Kind::Queue, Some(destination)) = (bind.pattern.kind(), bind.pattern.as_literal())
+            && host.find_queue(destination).is_none()
+        {
+            shared.check(&self.principal, Action::Create, resource)?;
+        }
+        let most = shared.limits.session_subscriptions_max;
+        if session.bound.load(Ordering::Acquire) >= most {
+            let known = session.state.lock().bindings.get(bind.pattern, bind.group).is_some();
+            if !known {
+                let sentence = format!("a client session may have {most} subscriptions");
+                return Err(Refusal::new(Code::LimitReached, sentence));
+            }
+        }
+        let direct = bind.pattern.kind() == Kind::Topic && bind.group.is_none();
+        let guarantee = if direct { bind.guarantee } else { bind.guarantee.min(Guarantee::AtLeastOnce) };
+        let terms = Terms {
+            identifier: bind.identifier,
+            guarantee,
+            no_local: bind.no_local && direct,
+            keep_retain: bind.keep_retain,
+            order: 0,
+        };
+        // A live message published from now on must not overtake the replies of this very batch.
+        self.gated = true;
+        self.outbox.gate();
+        let wanted = Wanted { pattern: bind.pattern, group: bind.group, terms };
+        let Bound { new, consumes } = session.bind(&shared, &host, &wanted)?;
+        self.grants_session |= consumes;
+        let replay = match bind.replay {
+            Replay::Always => true,
+            Replay::IfNew => new,
+            Replay::Never => false,
+        };
+        if replay && direct {
+            let grant = Grant { retained: true, ..terms.grant() };
+            // A repeated subscription starts again.
+            self.replays.retain(|other| other.pattern != *bind.pattern);
+            self.replays.push_back(Replaying {
+                pattern: bind.pattern.clone(),
+                grant: Arc::new(grant),
+                after: None,
+            });
+        }
+        if !session.lasting {
+            return Ok(None);
+        }
+        let state = session.state.lock();
+        let Some((binding, _)) = state.bindings.get(bind.pattern, bind.group) else { return Ok(None) };
+        let mut group = shared.store.begin();
+        session_log::set_binding(&mut group, &host, binding);
+        Ok(Some(promise(group.finish(Level::Fsync), Level::Fsync)))
+    }
+
+    pub(crate) fn unbind(
+        &mut self,
+        pattern: &Pattern,
+        share: Option<&str>,
+    ) -> Result<Option<Promise>, Refusal> {
+        let session = self.session()?;
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        self.replays.retain(|other| other.pattern != *pattern);
+        if !session.unbind(&shared, &host, pattern, share, &mut self.work) {
+            return Err(Refusal::new(
+                Code::UnknownSubscription,
+                "the client session has no such subscription",
+            ));
+        }
+        if !session.lasting {
+            return Ok(None);
+        }
+        let mut group = shared.store.begin();
+        session_log::remove_binding(&mut group, &host, &session, pattern, share);
+        Ok(Some(promise(group.finish(Level::Fsync), Level::Fsync)))
+    }
+
+    /// Sends a message that the client may repeat: a repetition is not sent again.
+    pub(crate) fn send_once(
+        &mut self,
+        publish: &Publish<'_>,
+        number: u16,
+    ) -> Result<Option<Promise>, Refusal> {
+        let session = self.session()?;
+        let key = session.lasting.then(|| received_key(&self.host, &session.client_id, number));
+        {
+            let mut state = session.state.lock();
+            if state.connection != Some(self.id) {
+                let sentence = "another connection with the same client id has taken over";
+                return Err(Refusal::new(Code::TakenOver, sentence));
+            }
+            if !state.received.insert(number) {
+                drop(state);
+                // What it repeats may not be on disk yet: then this is not before it.
+                return Ok(key.map(|key| log_received(&self.shared, &key)));
+            }
+        }
+        let result = self.send(publish, key.as_deref());
+        if result.is_err() {
+            session.state.lock().received.remove(&number);
+        }
+        result
+    }
+
+    /// Frees a number of [`Connection::send_once`].
+    pub(crate) fn forget(&mut self, number: u16) -> Outcome {
+        let session = match self.session() {
+            Ok(session) => session,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let mut state = session.state.lock();
+        if state.connection != Some(self.id) || !state.received.remove(&number) {
+            return Outcome::Refused(Refusal::new(Code::UnknownDelivery, "no message goes by that number"));
+        }
+        if !session.lasting {
+            return Outcome::Accepted(None);
+        }
+        // Before the client may use the number for another message, the log must have forgotten this one.
+        let mut group = self.shared.store.begin();
+        group.remove(TABLE_RECEIVED, &received_key(&self.host, &session.client_id, number));
+        Outcome::Accepted(Some(promise(group.finish(Level::Fsync), Level::Fsync)))
+    }
+
+    /// Sends last values that are owed, as many as there is room for.
+    pub(crate) fn replay(&mut self) {
+        let mut sent = 0;
+        while let Some(mut owed) = self.replays.pop_front() {
+            let matches =
+                self.host.retained.lock().next_matches(&owed.pattern, owed.after.as_deref(), LOOKED_UP_MAX);
+            let last = matches.len() < LOOKED_UP_MAX;
+            let mut stopped = false;
+            for (topic, message) in matches {
+                sent += 1;
+                if sent > SENT_MAX {
+                    self.outbox.wake_owner();
+                    stopped = true;
+                    break;
+                }
+                if !self.replay_one(&message, &owed.grant) {
+                    stopped = true;
+                    break;
+                }
+                owed.after = Some(topic);
+            }
+            if stopped || !last {
+                self.replays.push_front(owed);
+            }
+            if stopped {
+                return;
+            }
+        }
+        if self.replays.capacity() > 64 {
+            self.replays.shrink_to(0);
+        }
+    }
+
+    /// Sends one last value. False if there is no room now.
+    fn replay_one(&mut self, message: &Message, grant: &Arc<Grant>) -> bool {
+        let now = self.work.now;
+        if message.facts().expires.has_passed(now.wall) {
+            return true;
+        }
+        let backlog = self.session.as_ref().and_then(|session| session.backlog().map(Arc::clone));
+        let guarantee = message.facts().guarantee().min(grant.guarantee);
+        let Some(queue) = backlog.filter(|_| guarantee > Guarantee::AtMostOnce) else {
+            let delivery = Delivery {
+                message,
+                subscription: SESSION_KEY,
+                queue: None,
+                token: None,
+                attempt: 1,
+                redelivered: false,
+                browsed: false,
+                grant: Some(grant),
+                sequence: None,
+                progress: 0,
+            };
+            let taken = self.outbox.deliver_if_room(now, &delivery, &self.shared.counters);
+            self.work.enlist(&self.outbox);
+            return taken;
+        };
+        let mut held = queue.lock();
+        if held.core.ready.len() >= BACKLOG_MAX {
+            // Acknowledgements make room, and their batch comes by here.
+            return held.core.in_flight.len() == 0;
+        }
+        if !held.core.make_room(&queue, &mut self.work) {
+            return true;
+        }
+        let mut logged = message.facts().persistent && queue.logs();
+        let sequence = held.core.take_sequence();
+        if logged {
+            match begin(&self.shared, message.memory() as u64) {
+                Ok(mut group) => {
+                    put(&mut group, message, &[(queue.id, sequence)]);
+                    group.finish(Level::Os);
+                }
+                // No room on the disk: it is delivered all the same.
+                Err(Failure::Refused(_) | Failure::Stale) => logged = false,
+            }
+        }
+        let entry = Entry { grant: Some(Arc::clone(grant)), ..Entry::new(message.clone(), logged) };
+        held.core.enqueue(&queue, sequence, entry, &mut self.work);
+        held.core.dispatch(&queue, &mut self.work);
+        true
+    }
+}
