@@ -28,6 +28,10 @@ const DIALECT_PROPERTIES: u32 = 1 << 3;
 /// Short names given out on one connection, whatever the client allows.
 const ALIASES_MAX: u16 = 64;
 
+/// A topic that is shorter than this gains nothing by an alias.
+const ALIAS_TOPIC_BYTES_MIN: usize = 8;
+/// Memory for a topic name that is kept while others are written.
+const NAME_BYTES_KEPT: usize = 1024;
 /// Bytes of the largest packet there can be.
 pub(crate) const PACKET_BYTES_MAX: usize = VARINT_MAX as usize + 5;
 /// A guess, on the safe side, at the bytes of a PUBLISH besides its topic, its fields and its payload.
@@ -59,9 +63,11 @@ impl TopicName {
         if !same {
             self.kind = Some(destination.kind);
             self.temporary = destination.temporary;
-            self.canonical.clear();
+            for text in [&mut self.canonical, &mut self.name] {
+                text.clear();
+                text.shrink_to(NAME_BYTES_KEPT);
+            }
             self.canonical.push_str(destination.canonical);
-            self.name.clear();
             topic::put_name(&mut self.name, destination);
         }
         &self.name
@@ -85,7 +91,7 @@ enum Alias {
 
 impl Aliases {
     fn find(&self, topic: &str) -> Alias {
-        if self.max == 0 {
+        if self.max == 0 || topic.len() < ALIAS_TOPIC_BYTES_MIN {
             return Alias::Unused;
         }
         match self.known.get(topic) {

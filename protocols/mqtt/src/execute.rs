@@ -201,7 +201,7 @@ impl Core {
         let kind = if publish.qos == Qos::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
         match accepted {
             Ok(promise) => {
-                if kind == AckKind::Pubrec {
+                if kind == AckKind::Pubrec && self.version.has_properties() {
                     self.received.insert(id.get());
                 }
                 self.ack(kind, id, Reason::Success, promise, host, out);

@@ -107,14 +107,13 @@ impl MqttSession {
                 }
                 return Ok(flow);
             }
-            let (version, bytes_max) = match self.core.state {
-                State::Fresh => (None, self.core.limits.body_bytes_before_login_max + CONNECT_BYTES),
-                State::Challenged => {
-                    (self.version, self.core.limits.body_bytes_before_login_max + CONNECT_BYTES)
-                }
-                _ => (self.version, self.core.limits.frame_bytes_max),
+            let limits = &self.core.limits;
+            let bytes_max = match self.core.state {
+                State::Open => limits.frame_bytes_max,
+                _ => limits.body_bytes_before_login_max.saturating_add(CONNECT_BYTES),
             };
-            let found = match frame(input.rest(), version, bytes_max)? {
+            // Unknown until the first packet has come.
+            let found = match frame(input.rest(), self.version, bytes_max)? {
                 Progress::Whole(found) => found,
                 Progress::NeedMore { total } => {
                     input.expect(total.unwrap_or(0));
@@ -177,7 +176,9 @@ impl MqttSession {
                 // Nobody has had an id that was made just now.
                 clean_start: connect.clean_start || self.greeting.assigned.is_some(),
                 lasts_ms: lifetime.lasts_ms,
-                credit: u32::from(properties.receive_max.unwrap_or(u16::MAX)).min(limits.session_credit_max),
+                credit: u32::from(properties.receive_max.unwrap_or(u16::MAX))
+                    .min(limits.session_credit_max)
+                    .max(1),
                 will: will.as_ref(),
             }),
         };
@@ -188,7 +189,7 @@ impl MqttSession {
 
     /// What the client wants, but no longer than we wait for anybody; only version 5 can be told.
     fn keep_alive(&mut self, asked_s: u16) {
-        let longest_s = u16::try_from(self.core.limits.heartbeat_ms_max / 1000).unwrap_or(u16::MAX).max(1);
+        let longest_s = u16::try_from(self.core.limits.keep_alive_ms_max / 1000).unwrap_or(u16::MAX).max(1);
         let mut granted_s = asked_s;
         if asked_s > longest_s && self.core.version.has_properties() {
             granted_s = longest_s;
@@ -368,13 +369,10 @@ impl Session for MqttSession {
             Event::SettleRefused { .. } => {}
             // There is no packet for it, and hanging up would end all other subscriptions too.
             Event::SubscriptionEnded { .. } => {}
-            Event::Closing(refusal) => {
-                let reason = match self.core.state {
-                    State::Open => refusal::closing(refusal.code),
-                    _ => refusal::connack(refusal.code),
-                };
-                self.farewell(reason, &refusal, out);
+            Event::Closing(refusal) if self.core.state == State::Open => {
+                self.farewell(refusal::closing(refusal.code), &refusal, out);
             }
+            Event::Closing(refusal) => self.refused(&refusal, out),
         }
         Ok(self.gate().unwrap_or(Flow::More))
     }
