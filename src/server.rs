@@ -215,7 +215,13 @@ fn connections_max(wanted: usize) -> usize {
 
 fn tcp_listeners(config: &Config) -> Vec<(Speaks, SocketAddr)> {
     let listeners = &config.listeners;
-    [(Speaks::Stomp, &listeners.stomp), (Speaks::Any, &listeners.any), (Speaks::Http, &listeners.http)]
+    let by_protocol = [
+        (Speaks::Stomp, &listeners.stomp),
+        (Speaks::Mqtt, &listeners.mqtt),
+        (Speaks::Any, &listeners.any),
+        (Speaks::Http, &listeners.http),
+    ];
+    by_protocol
         .into_iter()
         .flat_map(|(speaks, addresses)| addresses.iter().map(move |address| (speaks, *address)))
         .collect()
@@ -228,6 +234,8 @@ fn net_options(config: &Config, connections_max: usize) -> Options {
         connections_per_address_max: (per_address > 0).then_some(per_address),
         greeting_timeout: Duration::from_millis(config.limits.connect_timeout_ms),
         origins: config.http.allowed_origins.clone(),
+        sys_interval: (config.mqtt.sys_interval_ms > 0)
+            .then(|| Duration::from_millis(config.mqtt.sys_interval_ms)),
         limits: session_limits(config),
     }
 }
@@ -243,7 +251,7 @@ fn prefetch(config: &Config) -> Prefetch {
 }
 
 fn session_limits(config: &Config) -> Limits {
-    let (limits, stomp) = (&config.limits, &config.stomp);
+    let (limits, stomp, mqtt, sessions) = (&config.limits, &config.stomp, &config.mqtt, &config.sessions);
     Limits {
         header_line_bytes_max: limits.header_line_bytes_max,
         headers_max: limits.headers_max,
@@ -258,7 +266,15 @@ fn session_limits(config: &Config) -> Limits {
         receipts_pending_max: limits.receipts_pending_max,
         prefetch: prefetch(config),
         length_means_bytes: stomp.content_length_means_bytes,
-        ..Limits::default()
+        command_bytes_max: Limits::default().command_bytes_max,
+        client_id_bytes_max: mqtt.client_id_bytes_max,
+        topic_levels_max: mqtt.topic_levels_max,
+        session_credit_max: mqtt.inflight_max,
+        receive_max: u16::try_from(mqtt.receive_max).unwrap_or(u16::MAX),
+        topic_aliases_max: u16::try_from(mqtt.topic_aliases_max).unwrap_or(u16::MAX),
+        keep_alive_ms_max: mqtt.keep_alive_max_ms,
+        session_lasts_ms_max: if sessions.lasts_max_ms == 0 { u64::MAX } else { sessions.lasts_max_ms },
+        session_lasts_ms_default: sessions.lasts_default_ms,
     }
 }
 
@@ -286,6 +302,12 @@ fn broker_options(
             transaction_bytes_max: limits.transaction_bytes_max,
             transaction_items_max: TRANSACTION_ITEMS_MAX,
             temporaries_max: TEMPORARIES_MAX,
+            session_subscriptions_max: config.sessions.subscriptions_max,
+            session_messages_max: config.sessions.messages_max,
+            session_bytes_max: config.sessions.bytes_max,
+            session_when_full: slow_consumer(config.sessions.when_full),
+            session_durability: level(config.store.durability),
+            retained_max: limits.retained_max,
             outbox: OutboxLimits {
                 bytes_soft: limits.outbox_bytes_soft,
                 bytes_hard: limits.outbox_bytes_hard,
@@ -373,15 +395,19 @@ fn policy(entry: &config::Policy, durability: Level) -> Policy {
             config::Expired::DeadLetter => Expired::DeadLetter,
         },
         prioritized: entry.prioritized,
-        slow_consumer: match entry.slow_consumer {
-            config::SlowConsumer::DropOldest => SlowConsumer::DropOldest,
-            config::SlowConsumer::DropNewest => SlowConsumer::DropNewest,
-            config::SlowConsumer::Disconnect => SlowConsumer::Disconnect,
-        },
+        slow_consumer: slow_consumer(entry.slow_consumer),
         pending_max: entry.pending_max,
         prefetch: entry.prefetch,
         gc_after: span(entry.gc_after_ms),
         ttl_max: span(entry.ttl_max_ms),
+    }
+}
+
+fn slow_consumer(configured: config::SlowConsumer) -> SlowConsumer {
+    match configured {
+        config::SlowConsumer::DropOldest => SlowConsumer::DropOldest,
+        config::SlowConsumer::DropNewest => SlowConsumer::DropNewest,
+        config::SlowConsumer::Disconnect => SlowConsumer::Disconnect,
     }
 }
 

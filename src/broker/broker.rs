@@ -539,6 +539,7 @@ impl Broker {
             memory_bytes_max: shared.limits.memory_bytes_max,
             topic_subscriptions: shared.hosts.iter().map(|host| host.topics.read().len() as u64).sum(),
             sessions: shared.hosts.iter().map(|host| host.sessions.lock().len() as u64).sum(),
+            sessions_connected: shared.hosts.iter().map(|host| host.connected_sessions()).sum(),
             shared_subscriptions: shared.hosts.iter().map(|host| host.shares.lock().len() as u64).sum(),
             retained: shared.hosts.iter().map(|host| host.retained.lock().len() as u64).sum(),
             retained_bytes: shared.hosts.iter().map(|host| host.retained.lock().bytes()).sum(),

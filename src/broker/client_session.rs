@@ -229,6 +229,11 @@ impl ClientSession {
         let _ = self.backlog.set(queue);
     }
 
+    /// Whether somebody is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.link.lock().outbox.is_some()
+    }
+
     /// Whether `connection` is the one it is on.
     pub(crate) fn is_on(&self, connection: ConnectionId) -> bool {
         self.link.lock().connection == connection

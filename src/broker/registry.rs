@@ -351,6 +351,11 @@ impl VirtualHost {
         *known == id
     }
 
+    /// Client sessions that somebody is connected to.
+    pub(crate) fn connected_sessions(&self) -> u64 {
+        self.sessions.lock().values().filter(|session| session.is_connected()).count() as u64
+    }
+
     /// Lets wildcard consumers join a new queue and virtual topics find it.
     pub(crate) fn announce(&self, shared: &Shared, queue: &Arc<Queue>) {
         if let Some((_, topic)) = shared.rules.group_queue(queue.destination.canonical()) {

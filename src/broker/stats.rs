@@ -65,6 +65,8 @@ pub struct BrokerStats {
     pub topic_subscriptions: u64,
     /// Client sessions, whether somebody is connected or not.
     pub sessions: u64,
+    /// Those of them that somebody is connected to.
+    pub sessions_connected: u64,
     /// Client sessions whose time was over.
     pub sessions_expired: u64,
     /// Groups of client sessions that share a subscription.

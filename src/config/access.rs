@@ -43,6 +43,7 @@ impl Config {
     pub fn check_exposure(&self, users_exist: bool) -> Result<(), String> {
         let all = [
             ("listeners.stomp", &self.listeners.stomp),
+            ("listeners.mqtt", &self.listeners.mqtt),
             ("listeners.any", &self.listeners.any),
             ("listeners.http", &self.listeners.http),
         ];

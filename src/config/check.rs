@@ -21,8 +21,13 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<Problem> {
 fn listeners(loaded: &Loaded, problems: &mut Vec<Problem>) {
     let listeners = &loaded.config.listeners;
     let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
-    for (key, addresses) in [("stomp", &listeners.stomp), ("any", &listeners.any), ("http", &listeners.http)]
-    {
+    let all = [
+        ("stomp", &listeners.stomp),
+        ("mqtt", &listeners.mqtt),
+        ("any", &listeners.any),
+        ("http", &listeners.http),
+    ];
+    for (key, addresses) in all {
         for address in addresses {
             if let Some((other, known)) = taken.iter().find(|(_, known)| clash(*known, *address)) {
                 let what = if *other == key {
@@ -45,9 +50,7 @@ fn listeners(loaded: &Loaded, problems: &mut Vec<Problem>) {
             problems.push(written(loaded, "listeners", &["unix"], what));
         }
     }
-    if [&listeners.stomp, &listeners.any, &listeners.http].iter().all(|list| list.is_empty())
-        && listeners.unix.is_empty()
-    {
+    if all.iter().all(|(_, list)| list.is_empty()) && listeners.unix.is_empty() {
         problems.push(Problem::somewhere("every listener is off, so nobody could connect"));
     }
 }

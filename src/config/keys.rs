@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::table::{bytes, count, ms, table};
-use super::types::{AnonymousLocal, Durability, HostName, LogFilter, LogFormat, Origin};
+use super::types::{AnonymousLocal, Durability, HostName, LogFilter, LogFormat, Origin, SlowConsumer};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -18,9 +18,11 @@ table! {
     Listeners "listeners" {
         /// STOMP over TCP.
         stomp: Vec<SocketAddr> = "127.0.0.1:61613";
+        /// MQTT over TCP.
+        mqtt: Vec<SocketAddr> = "127.0.0.1:1883";
         /// Every protocol over TCP; the first bytes tell which.
         any: Vec<SocketAddr> = "127.0.0.1:61616";
-        /// HTTP: STOMP over WebSocket at /stomp, health at /healthz/live and /healthz/ready, metrics at /metrics.
+        /// HTTP: WebSocket for STOMP at /stomp and for MQTT at /mqtt, health at /healthz/live and /healthz/ready, metrics at /metrics.
         http: Vec<SocketAddr> = "127.0.0.1:8161";
         /// Every protocol over Unix sockets, by path.
         unix: Vec<PathBuf> = "off";
@@ -82,6 +84,8 @@ table! {
         outbox_bytes_hard: usize [bytes(4 * KIB, 4 * GIB)] = "8 MiB";
         /// Time without progress after which a reader that owes us reading is disconnected.
         write_stall_ms: u64 [ms(100, DAY_MS)] = "30000";
+        /// Most topics that keep a last value (a retained message).
+        retained_max: usize [count(0, 100_000_000)] = "10000000";
         /// Most queues and topics.
         destinations_max: usize [count(1, 100_000_000)] = "1000000";
         /// Most memory for messages; beyond it sends are refused. 0 is 40 % of the machine's.
@@ -98,6 +102,44 @@ table! {
         heartbeat_max_ms: u64 [ms(1, DAY_MS)] = "86400000";
         /// Whether a body with a content-length and no content-type is bytes rather than text.
         content_length_means_bytes: bool = "true";
+    }
+}
+
+table! {
+    /// What MQTT leaves open.
+    Mqtt "mqtt" {
+        /// Unacknowledged deliveries at a time to a client that names no number; also the most that one gets that does.
+        inflight_max: u32 [count(1, 65_535)] = "100";
+        /// Unacknowledged publishes at a time that an MQTT 5 client is allowed.
+        receive_max: u32 [count(1, 65_535)] = "1000";
+        /// Short names for topics that an MQTT 5 client may use.
+        topic_aliases_max: u32 [count(0, 65_535)] = "64";
+        /// Most levels of a topic or a filter.
+        topic_levels_max: usize [count(1, 32_768)] = "128";
+        /// Longest client id.
+        client_id_bytes_max: usize [bytes(23, 65_535)] = "1 KiB";
+        /// Longest keep-alive interval granted to an MQTT 5 client.
+        keep_alive_max_ms: u64 [ms(1000, 65_535_000)] = "65535000";
+        /// Time between two publications of the topics below $SYS/broker; 0 publishes none.
+        sys_interval_ms: u64 [ms(0, DAY_MS)] = "10000";
+    }
+}
+
+table! {
+    /// What belongs to a client id and may outlive its connection: subscriptions and what waits for them.
+    Sessions "sessions" {
+        /// How long a session outlives its connection where the client cannot say (MQTT 3 without clean session).
+        lasts_default_ms: u64 [ms(1000, 3650 * DAY_MS)] = "604800000";
+        /// The longest that a client may ask for; 0 is no limit.
+        lasts_max_ms: u64 [ms(0, 3650 * DAY_MS)] = "0";
+        /// Most messages that wait for one session.
+        messages_max: u64 [count(1, 1_000_000_000)] = "100000";
+        /// Most bytes that wait for one session.
+        bytes_max: u64 [bytes(KIB, TIB)] = "256 MiB";
+        /// What happens beyond: the oldest or the newest message is dropped, or the client is disconnected.
+        when_full: SlowConsumer = "drop-oldest";
+        /// Most subscriptions of one session.
+        subscriptions_max: usize [count(1, 10_000_000)] = "10000";
     }
 }
 

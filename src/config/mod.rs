@@ -20,7 +20,10 @@ mod value;
 
 use std::path::PathBuf;
 
-pub use keys::{Destinations, Http, Limits, Listeners, Log, MirroredQueues, Security, Server, Stomp, Store};
+pub use keys::{
+    Destinations, Http, Limits, Listeners, Log, MirroredQueues, Mqtt, Security, Server, Sessions, Stomp,
+    Store,
+};
 pub use lists::{Composite, Permission, Policy, VirtualTopic};
 pub use load::{Loaded, Place, Problem, Sources, environment};
 pub use render::{help, markdown, sample};
@@ -43,6 +46,10 @@ pub struct Config {
     pub limits: Limits,
     /// What STOMP leaves open.
     pub stomp: Stomp,
+    /// What MQTT leaves open.
+    pub mqtt: Mqtt,
+    /// What belongs to client ids.
+    pub sessions: Sessions,
     /// HTTP and WebSocket.
     pub http: Http,
     /// Who is let in.
@@ -77,11 +84,13 @@ const fn outline<T: Table>() -> Outline {
 }
 
 /// The sections, in the order of the documentation.
-static SECTIONS: [Outline; 10] = [
+static SECTIONS: [Outline; 12] = [
     outline::<Listeners>(),
     outline::<Store>(),
     outline::<Limits>(),
     outline::<Stomp>(),
+    outline::<Mqtt>(),
+    outline::<Sessions>(),
     outline::<Http>(),
     outline::<Security>(),
     outline::<Server>(),
@@ -125,6 +134,8 @@ impl Config {
             store: build_section(keys)?,
             limits: build_section(keys)?,
             stomp: build_section(keys)?,
+            mqtt: build_section(keys)?,
+            sessions: build_section(keys)?,
             http: build_section(keys)?,
             security: build_section(keys)?,
             server: build_section(keys)?,
@@ -148,12 +159,14 @@ impl Config {
     }
 
     /// The values of every section, in the order of [`SECTIONS`].
-    fn show_sections(&self) -> [Vec<Option<String>>; 10] {
+    fn show_sections(&self) -> [Vec<Option<String>>; 12] {
         [
             self.listeners.show(),
             self.store.show(),
             self.limits.show(),
             self.stomp.show(),
+            self.mqtt.show(),
+            self.sessions.show(),
             self.http.show(),
             self.security.show(),
             self.server.show(),

@@ -39,6 +39,8 @@ pub struct Limits {
     pub receive_max: u16,
     /// Short names for topics that a client may use.
     pub topic_aliases_max: u16,
+    /// Longest keep-alive interval of a client session, in milliseconds.
+    pub keep_alive_ms_max: u64,
     /// Longest time a client session may outlive its connection, in milliseconds.
     pub session_lasts_ms_max: u64,
     /// How long a client session without a stated lifetime outlives its connection, in milliseconds.
@@ -87,6 +89,7 @@ impl Default for Limits {
             session_credit_max: 100,
             receive_max: 1000,
             topic_aliases_max: 64,
+            keep_alive_ms_max: 65_535_000,
             session_lasts_ms_max: u64::MAX,
             session_lasts_ms_default: 7 * 24 * 60 * 60 * 1000,
             length_means_bytes: true,

@@ -16,6 +16,7 @@ pub(crate) const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_PROTOCOL_ERROR: u16 = 1002;
 /// The peer broke the rules of the protocol inside.
 pub(crate) const CLOSE_POLICY: u16 = 1008;
+const CLOSE_UNSUPPORTED: u16 = 1003;
 const CLOSE_TOO_BIG: u16 = 1009;
 
 const CONTINUATION: u8 = 0;
@@ -67,12 +68,14 @@ pub(crate) struct Deframer {
     payload_left: u64,
     message_bytes: u64,
     message_bytes_max: u64,
+    /// Text messages are not accepted.
+    binary_only: bool,
     control: Vec<u8>,
 }
 
 impl Deframer {
     /// For client frames, with messages of at most `message_bytes_max` bytes.
-    pub(crate) fn new(message_bytes_max: u64) -> Self {
+    pub(crate) fn new(message_bytes_max: u64, binary_only: bool) -> Self {
         Self {
             head: [0; HEAD_BYTES_MAX],
             head_len: 0,
@@ -85,6 +88,7 @@ impl Deframer {
             payload_left: 0,
             message_bytes: 0,
             message_bytes_max,
+            binary_only,
             control: Vec::new(),
         }
     }
@@ -188,6 +192,12 @@ impl Deframer {
         }
         match self.opcode {
             CONTINUATION if !self.message_open => return Err(bad("a continuation without a message")),
+            TEXT if self.binary_only => {
+                return Err(BadFrame {
+                    code: CLOSE_UNSUPPORTED,
+                    reason: "this protocol takes binary messages only",
+                });
+            }
             TEXT | BINARY if self.message_open => return Err(bad("a new message inside a fragmented one")),
             CONTINUATION => {}
             TEXT | BINARY => {
@@ -354,7 +364,7 @@ mod tests {
     }
 
     fn deframe(parts: &[&[u8]]) -> Result<(Vec<u8>, Vec<Control>), BadFrame> {
-        let mut deframer = Deframer::new(1 << 20);
+        let mut deframer = Deframer::new(1 << 20, false);
         let (mut data, mut controls) = (Vec::new(), Vec::new());
         for part in parts {
             let mut buf = part.to_vec();
@@ -414,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_message_over_the_limit_is_refused_before_its_payload_is_read_fragments_together() {
-        let mut deframer = Deframer::new(10);
+        let mut deframer = Deframer::new(10, false);
         let mut controls = Vec::new();
         let mut first = frame(0x02, b"123456");
         assert_eq!(deframer.feed(&mut first, &mut controls), (6, Ok(())));
@@ -426,7 +436,7 @@ mod tests {
     #[test]
     fn data_before_a_bad_frame_stands() {
         let mut wire = [frame(0x82, b"good"), frame(0xc1, b"bad")].concat();
-        let (count, result) = Deframer::new(100).feed(&mut wire, &mut Vec::new());
+        let (count, result) = Deframer::new(100, false).feed(&mut wire, &mut Vec::new());
         assert_eq!((&wire[..count], result.unwrap_err().code), (&b"good"[..], CLOSE_PROTOCOL_ERROR));
     }
 

@@ -15,6 +15,7 @@ pub(crate) const PREFIX_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Stomp,
+    Mqtt,
 }
 
 /// What the first bytes say.
@@ -31,13 +32,17 @@ pub(crate) enum Detected {
 }
 
 impl Protocol {
-    const ALL: [Self; 1] = [Self::Stomp];
+    const ALL: [Self; 2] = [Self::Stomp, Self::Mqtt];
 
     /// The two halves of a new connection's state.
     pub(crate) fn open(self, limits: &Arc<Limits>, now: Instant) -> (Box<dyn Session>, Box<dyn Egress>) {
         match self {
             Self::Stomp => {
                 let (session, egress) = sabir_stomp::open(Arc::clone(limits), SERVER_NAME, now);
+                (Box::new(session), Box::new(egress))
+            }
+            Self::Mqtt => {
+                let (session, egress) = sabir_mqtt::open(Arc::clone(limits), now);
                 (Box::new(session), Box::new(egress))
             }
         }
@@ -50,6 +55,19 @@ impl Protocol {
                 sabir_stomp::Detection::NeedMore => Some(Detected::NeedMore),
                 sabir_stomp::Detection::No => None,
             },
+            Self::Mqtt => match sabir_mqtt::detects(prefix) {
+                sabir_mqtt::Detection::Yes => Some(Detected::Messages(self)),
+                sabir_mqtt::Detection::NeedMore => Some(Detected::NeedMore),
+                sabir_mqtt::Detection::No => None,
+            },
+        }
+    }
+
+    /// Whether its WebSocket messages are all binary (MQTT 5 §6.0: \[MQTT-6.0.0-1\]).
+    pub(crate) fn is_binary(self) -> bool {
+        match self {
+            Self::Stomp => false,
+            Self::Mqtt => true,
         }
     }
 
@@ -57,6 +75,7 @@ impl Protocol {
     pub(crate) fn subprotocols(self) -> &'static [&'static str] {
         match self {
             Self::Stomp => &["v12.stomp", "v11.stomp", "v10.stomp", "stomp"],
+            Self::Mqtt => &["mqtt", "mqttv3.1"],
         }
     }
 }
@@ -89,9 +108,6 @@ pub(crate) fn detect(prefix: &[u8]) -> Detected {
 fn looks_like(prefix: &[u8]) -> Option<&'static str> {
     match prefix {
         [0x16, 0x03, ..] => Some("TLS"),
-        [0x10, _, 0, 4, b'M', b'Q', b'T', b'T', ..] | [0x10, _, 0, 6, b'M', b'Q', b'I', b's', ..] => {
-            Some("MQTT")
-        }
         [b'A', b'M', b'Q', b'P', ..] => Some("AMQP"),
         [_, _, _, _, 1, b'A', b'c', b't', b'i', b'v', b'e', b'M', b'Q', ..] => Some("OpenWire"),
         [b'P', b'R', b'I', b' ', b'*', ..] => Some("HTTP/2"),
@@ -105,7 +121,7 @@ fn looks_like(prefix: &[u8]) -> Option<&'static str> {
 /// The answer to a stranger.
 pub(crate) fn answer_to_unknown(looks_like: Option<&str>) -> String {
     let guess = looks_like.map(|name| format!(" What arrived looks like {name}.")).unwrap_or_default();
-    format!("{SERVER_NAME}: this port speaks STOMP and HTTP (STOMP over WebSocket at /stomp).{guess}\n")
+    format!("{SERVER_NAME}: this port speaks STOMP, MQTT and HTTP (WebSocket at /stomp and /mqtt).{guess}\n")
 }
 
 #[cfg(test)]
@@ -117,6 +133,8 @@ mod tests {
         for (whole, expected) in [
             (&b"CONNECT\naccept-version:1.2\n\n\0"[..], Detected::Messages(Protocol::Stomp)),
             (b"\n\nSTOMP\r\n", Detected::Messages(Protocol::Stomp)),
+            (b"\x10\x10\x00\x04MQTT\x05", Detected::Messages(Protocol::Mqtt)),
+            (b"\x10\x10\x00\x06MQIsdp\x03", Detected::Messages(Protocol::Mqtt)),
             (b"GET /stomp HTTP/1.1\r\n", Detected::Http),
             (b"DELETE / HTTP/1.1\r\n", Detected::Http),
             (b"\x16\x03\x01\x02\x00", Detected::Unknown(Some("TLS"))),
@@ -142,8 +160,7 @@ mod tests {
     #[test]
     fn strangers_are_called_by_their_names() {
         for (bytes, name) in [
-            (&b"\x10\x10\x00\x04MQTT\x05"[..], "MQTT"),
-            (b"AMQP\x00\x00\x09\x01", "AMQP"),
+            (&b"AMQP\x00\x00\x09\x01"[..], "AMQP"),
             (b"\x00\x00\x01\x77\x01ActiveMQ\x00\x00", "OpenWire"),
             (b"PRI * HTTP/2.0\r\n", "HTTP/2"),
             (b"PROXY TCP4 ", "the PROXY protocol"),

@@ -34,7 +34,8 @@ const HEADERS_MAX: usize = 64;
 const BODY_BYTES_MAX: u64 = 64 * 1024;
 
 /// Every path, as `openapi.yaml` lists them: a test compares the two.
-const ROUTES: [&str; 6] = ["/", "/healthz/live", "/healthz/ready", "/metrics", "/openapi.yaml", "/stomp"];
+const ROUTES: [&str; 7] =
+    ["/", "/healthz/live", "/healthz/ready", "/metrics", "/mqtt", "/openapi.yaml", "/stomp"];
 
 const CONTRACT: &str = include_str!("../../openapi.yaml");
 
@@ -49,6 +50,7 @@ static ROUTER: LazyLock<Router> = LazyLock::new(|| {
                 "/metrics" => get(metrics),
                 "/openapi.yaml" => get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }),
                 "/stomp" => get(stomp),
+                "/mqtt" => get(mqtt),
                 other => unreachable!("{other} is in ROUTES and has no handler"),
             };
             router.route(path, route)
@@ -131,6 +133,7 @@ async fn front_page(Extension(visit): Extension<Arc<Visit>>) -> Response {
     let body = format!(
         "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
          \x20 /stomp          STOMP over WebSocket\n\
+         \x20 /mqtt           MQTT over WebSocket\n\
          \x20 /healthz/live   is the process alive\n\
          \x20 /healthz/ready  does it take messages\n\
          \x20 /metrics        Prometheus metrics\n\
@@ -166,6 +169,14 @@ async fn metrics(Extension(visit): Extension<Arc<Visit>>) -> Response {
 /// Opens a WebSocket that carries STOMP.
 async fn stomp(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
     match upgrade(&visit, Protocol::Stomp, request) {
+        Ok(response) => response,
+        Err(response) => *response,
+    }
+}
+
+/// Opens a WebSocket that carries MQTT.
+async fn mqtt(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
+    match upgrade(&visit, Protocol::Mqtt, request) {
         Ok(response) => response,
         Err(response) => *response,
     }
@@ -254,6 +265,7 @@ async fn go_on(visit: Arc<Visit>, protocol: Protocol, upgraded: hyper::upgrade::
         parts.io.into_inner(),
         &parts.read_buf,
         shared.limits.frame_bytes_max as u64,
+        protocol.is_binary(),
         shared.clock.refresh().instant,
         &shared.census,
     );

@@ -39,6 +39,8 @@ const KEEPALIVE_PROBES: u32 = 4;
 pub enum Speaks {
     /// STOMP only.
     Stomp,
+    /// MQTT only.
+    Mqtt,
     /// Whatever the first bytes say.
     Any,
     /// HTTP only.
@@ -50,6 +52,7 @@ impl Speaks {
         match self {
             _ if unix => "listeners.unix",
             Self::Stomp => "listeners.stomp",
+            Self::Mqtt => "listeners.mqtt",
             Self::Any => "listeners.any",
             Self::Http => "listeners.http",
         }
@@ -58,6 +61,7 @@ impl Speaks {
     fn label(self) -> &'static str {
         match self {
             Self::Stomp => "STOMP",
+            Self::Mqtt => "MQTT",
             Self::Any => "every protocol",
             Self::Http => "HTTP and WebSocket",
         }
@@ -285,11 +289,8 @@ fn welcome(shared: &Arc<Shared>, socket: Socket, peer: Peer, speaks: Speaks) {
         }
     };
     match speaks {
-        Speaks::Stomp => {
-            let (read, write) = socket.split();
-            let writer = Box::new(PlainWriter::new(write, Arc::clone(&shared.census)));
-            start(shared, Protocol::Stomp, peer, Transport::Plain(read), writer, &[], permit);
-        }
+        Speaks::Stomp => start_plain(shared, Protocol::Stomp, socket, peer, permit),
+        Speaks::Mqtt => start_plain(shared, Protocol::Mqtt, socket, peer, permit),
         Speaks::Http => {
             let socket = Prefixed { prefix: Bytes::new(), socket };
             tokio::spawn(http::serve(Arc::clone(shared), socket, peer, permit));
@@ -298,6 +299,13 @@ fn welcome(shared: &Arc<Shared>, socket: Socket, peer: Peer, speaks: Speaks) {
             tokio::spawn(find_out(Arc::clone(shared), socket, peer, permit));
         }
     }
+}
+
+/// Starts a connection of which only this protocol is expected.
+fn start_plain(shared: &Arc<Shared>, protocol: Protocol, socket: Socket, peer: Peer, permit: Permit) {
+    let (read, write) = socket.split();
+    let writer = Box::new(PlainWriter::new(write, Arc::clone(&shared.census)));
+    start(shared, protocol, peer, Transport::Plain(read), writer, &[], permit);
 }
 
 /// Introduces a connection to the broker and gives it its task.
@@ -330,6 +338,7 @@ pub(super) fn start(
 pub(super) async fn greet(mut socket: Socket, speaks: Speaks) -> io::Result<(Detected, Prefixed)> {
     let known = match speaks {
         Speaks::Stomp => Some(Detected::Messages(Protocol::Stomp)),
+        Speaks::Mqtt => Some(Detected::Messages(Protocol::Mqtt)),
         Speaks::Http => Some(Detected::Http),
         Speaks::Any => None,
     };

@@ -13,6 +13,7 @@ mod http;
 mod listener;
 mod reader;
 mod socket;
+mod sys_topics;
 mod timer;
 mod turn_away;
 mod websocket;
@@ -50,6 +51,8 @@ pub struct Options {
     pub greeting_timeout: Duration,
     /// Pages of these origins may open a WebSocket.
     pub origins: Vec<Origin>,
+    /// Time between two publications of the topics below `$SYS/broker`; none if absent.
+    pub sys_interval: Option<Duration>,
     /// What protocols refuse to exceed.
     pub limits: Limits,
 }
@@ -100,6 +103,9 @@ impl Net {
             cut: AtomicBool::new(false),
         });
         tokio::spawn(tick(Arc::clone(&shared)));
+        if let Some(interval) = shared.options.sys_interval {
+            tokio::spawn(sys_topics::run(Arc::clone(&shared), interval));
+        }
         listeners.serve(&shared);
         Self { shared }
     }

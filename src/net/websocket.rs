@@ -108,6 +108,8 @@ struct Wire {
     at: usize,
     /// Bytes of the outbox that the data frame in `frames` carries.
     claimed: usize,
+    /// The protocol wants binary messages only.
+    binary_only: bool,
     /// The latest pong, a ping or a close, waiting for the frame in progress to end.
     control: Vec<u8>,
     census: Arc<Census>,
@@ -138,7 +140,8 @@ impl Wire {
         }
     }
 
-    /// Wraps the front of `slices` in one frame: text if it is UTF-8, cut where a character ends; else binary.
+    /// Wraps the front of `slices` in one frame: text if it is UTF-8, cut where a character ends; else, or where the
+    /// protocol wants only that, binary.
     fn wrap(&mut self, slices: &[IoSlice<'_>]) {
         let available: usize = slices.iter().map(|slice| slice.len()).sum();
         let wanted = available.min(MESSAGE_BYTES_MAX);
@@ -148,15 +151,16 @@ impl Wire {
             let room = deframe::SEAL_BYTES + wanted - frame.len();
             frame.extend_from_slice(slice.get(..slice.len().min(room)).unwrap_or_default());
         }
-        let text = match std::str::from_utf8(frame.get(deframe::SEAL_BYTES..).unwrap_or_default()) {
-            Ok(_) => true,
-            // Cut inside a character: the rest of it goes with the next message.
-            Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
-                frame.truncate(deframe::SEAL_BYTES + error.valid_up_to());
-                true
-            }
-            Err(_) => false,
-        };
+        let text = !self.binary_only
+            && match std::str::from_utf8(frame.get(deframe::SEAL_BYTES..).unwrap_or_default()) {
+                Ok(_) => true,
+                // Cut inside a character: the rest of it goes with the next message.
+                Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
+                    frame.truncate(deframe::SEAL_BYTES + error.valid_up_to());
+                    true
+                }
+                Err(_) => false,
+            };
         self.claimed = frame.len() - deframe::SEAL_BYTES;
         self.at = deframe::seal(&mut frame, text);
         self.frames = frame;
@@ -217,6 +221,7 @@ pub(crate) fn split(
     socket: Prefixed,
     early: &Bytes,
     message_bytes_max: u64,
+    binary_only: bool,
     now: Instant,
     census: &Arc<Census>,
 ) -> (WebSocket, Box<dyn Writer>) {
@@ -229,13 +234,14 @@ pub(crate) fn split(
         frames: Vec::new(),
         at: 0,
         claimed: 0,
+        binary_only,
         control: Vec::new(),
         census: Arc::clone(census),
     }));
     let reader = WebSocket {
         half: read,
         early,
-        deframer: Deframer::new(message_bytes_max),
+        deframer: Deframer::new(message_bytes_max, binary_only),
         bad: None,
         wire: Arc::clone(&wire),
         heard: now,
