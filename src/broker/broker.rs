@@ -164,7 +164,7 @@ impl fmt::Display for RecoverySummary {
         write!(f, "{}", self.log)?;
         write!(
             f,
-            "\nrestored {messages} messages in {queues} queues ({durable_subscriptions} durable subscriptions), {sessions} client sessions"
+            "\nrestored {messages} messages in {queues} queues ({durable_subscriptions} durable subscriptions, {sessions} client sessions)"
         )?;
         if nameless > 0 {
             write!(f, "; the names of {nameless} queues are lost, see queue://recovered.*")?;

@@ -229,6 +229,12 @@ impl ClientSession {
         let _ = self.backlog.set(queue);
     }
 
+    /// Whether nobody is connected and its time is over.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        let state = self.state.lock();
+        state.connection.is_none() && state.ends_at.has_passed(now)
+    }
+
     /// Whether somebody is connected.
     pub(crate) fn is_connected(&self) -> bool {
         self.link.lock().outbox.is_some()

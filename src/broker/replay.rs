@@ -67,7 +67,8 @@ impl Connection {
                         )));
                     }
                 }
-                if terms.clean_start || left.ends {
+                // Its time may be over although nobody has come by to see.
+                if terms.clean_start || left.ends || known.is_over(self.work.now.wall) {
                     wills.extend(known.end(&shared, &host, &mut self.work));
                 }
             }
