@@ -23,6 +23,7 @@ pub(crate) struct Server {
     /// What it says on standard error, line by line; ends with the process.
     lines: Receiver<String>,
     pub(crate) stomp: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
     pub(crate) any: SocketAddr,
     pub(crate) http: SocketAddr,
     /// Removed with the server.
@@ -35,7 +36,7 @@ fn command(dir: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(binary);
     command.arg("serve").arg("--data-dir").arg(dir.join("data"));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let ports = ["listeners.stomp", "listeners.any", "listeners.http"];
+    let ports = ["listeners.stomp", "listeners.mqtt", "listeners.any", "listeners.http"];
     for key in ports.into_iter().filter(|key| !settings.iter().any(|(set, _)| set == key)) {
         command.arg("--set").arg(format!("{key}=127.0.0.1:0"));
     }
@@ -67,8 +68,10 @@ impl Server {
             }
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut server = Self { child, lines, stomp: nowhere, any: nowhere, http: nowhere, dir: None };
+        let mut server =
+            Self { child, lines, stomp: nowhere, mqtt: nowhere, any: nowhere, http: nowhere, dir: None };
         server.stomp = server.listening("STOMP on ");
+        server.mqtt = server.listening("MQTT on ");
         server.any = server.listening("every protocol on ");
         server.http = server.listening("HTTP and WebSocket on ");
         server
