@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use sabir_model::access::{Action, Exchange, Principal, Resource};
+use sabir_model::access::{Action, Principal, Resource};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::{Instant, Timestamp};
 use sabir_model::command::{Command, Outcome, Promise, Publish, ReceiptTime, TargetKey, WireAck};
@@ -52,9 +52,8 @@ pub struct Connection {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
     pub(crate) client_id: Option<Box<str>>,
-    pub(crate) opening: Option<Opening>,
-    /// The exchange of a login that takes several steps.
-    pub(crate) exchange: Option<Box<dyn Exchange>>,
+    /// Behind a pointer, for most of its life a connection has none.
+    pub(crate) opening: Option<Box<Opening>>,
     /// The client session it is in charge of, and the will that goes with it.
     pub(crate) session: Option<Arc<ClientSession>>,
     /// Last values still to be sent to new subscriptions of the session.
@@ -114,7 +113,6 @@ impl Connection {
             info,
             client_id: None,
             opening: None,
-            exchange: None,
             session: None,
             replays: VecDeque::new(),
             grants_session: false,

@@ -21,6 +21,8 @@ pub(crate) struct Opening {
     client_id: Option<Box<str>>,
     virtual_host: Option<Box<str>>,
     session: Option<Terms>,
+    /// The exchange, where the proof takes several steps.
+    exchange: Option<Box<dyn Exchange>>,
 }
 
 /// What it has asked of its client session.
@@ -63,7 +65,9 @@ impl Connection {
     pub(crate) fn logged_in(&mut self, result: Result<Step, Refusal>) -> Event {
         let result = match result {
             Ok(Step::Challenge { data, next }) => {
-                self.exchange = Some(next);
+                if let Some(opening) = &mut self.opening {
+                    opening.exchange = Some(next);
+                }
                 return Event::Challenge(data);
             }
             Ok(Step::Done { principal, data }) => Ok((principal, data)),
@@ -86,9 +90,10 @@ impl Connection {
         }
         self.stamp = fields.as_slice().to_vec();
         self.principal = principal;
-        let Some(Opening { client_id, virtual_host, session }) = opening else {
+        let Some(opening) = opening else {
             return Ok(Opened { resumed: false, data });
         };
+        let Opening { client_id, virtual_host, session, .. } = *opening;
         if let Some(name) = virtual_host.as_deref() {
             self.host = self.shared.host_named(name);
         }
@@ -122,7 +127,7 @@ impl Connection {
 
     pub(crate) fn open(&mut self, open: Open<'_>) -> Outcome {
         let remote = self.info.remote();
-        self.opening = Some(Opening {
+        self.opening = Some(Box::new(Opening {
             client_id: open.client_id.filter(|id| !id.is_empty()).map(Into::into),
             virtual_host: open.virtual_host.map(Into::into),
             session: open.session.map(|terms| Terms {
@@ -137,7 +142,8 @@ impl Connection {
                     delay_ms: will.delay_ms,
                 }),
             }),
-        });
+            exchange: None,
+        }));
         let shared = Arc::clone(&self.shared);
         if let Some((mechanism, initial)) = open.mechanism {
             if !shared.authenticator.mechanisms().contains(&mechanism) {
@@ -164,7 +170,8 @@ impl Connection {
 
     /// Takes the client's next word of an exchange.
     pub(crate) fn respond(&mut self, response: &[u8]) -> Outcome {
-        let Some(exchange) = self.exchange.take() else {
+        let exchange = self.opening.as_mut().and_then(|opening| opening.exchange.take());
+        let Some(exchange) = exchange else {
             return Outcome::Refused(Refusal::new(Code::UnexpectedFrame, "nothing was asked"));
         };
         let response: Box<[u8]> = response.into();
