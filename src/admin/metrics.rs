@@ -132,6 +132,27 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
             "Topic subscriptions, durable ones included.",
             broker.topic_subscriptions,
         ),
+        ("sabir_client_sessions", Gauge, "Client sessions, connected or not.", broker.sessions),
+        (
+            "sabir_client_sessions_connected",
+            Gauge,
+            "Client sessions that somebody is connected to.",
+            broker.sessions_connected,
+        ),
+        (
+            "sabir_client_sessions_expired_total",
+            Counter,
+            "Client sessions whose time was over.",
+            broker.sessions_expired,
+        ),
+        (
+            "sabir_shared_subscriptions",
+            Gauge,
+            "Groups that share a subscription.",
+            broker.shared_subscriptions,
+        ),
+        ("sabir_retained_messages", Gauge, "Topics that keep a last value.", broker.retained),
+        ("sabir_retained_bytes", Gauge, "Bytes of these values in memory.", broker.retained_bytes),
         ("sabir_memory_bytes", Gauge, "Bytes of messages held in memory.", broker.memory_bytes),
         ("sabir_memory_bytes_max", Gauge, "Most bytes of messages held in memory.", broker.memory_bytes_max),
     ] {
