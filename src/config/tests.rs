@@ -42,6 +42,7 @@ fn nothing_said_is_the_default() {
     assert_eq!(file(""), Config::default());
     let config = Config::default();
     assert_eq!(config.listeners.stomp, ["127.0.0.1:61613".parse().unwrap()]);
+    assert_eq!(config.listeners.mqtt, ["127.0.0.1:1883".parse().unwrap()]);
     assert_eq!(config.listeners.any, ["127.0.0.1:61616".parse().unwrap()]);
     assert_eq!(config.listeners.http, ["127.0.0.1:8161".parse().unwrap()]);
     assert!(config.listeners.unix.is_empty());
@@ -293,7 +294,7 @@ forward_to = ["queue://a"]
         "#]],
     );
     refused(
-        "[listeners]\nstomp = \"off\"\nany = \"off\"\nhttp = \"off\"\n",
+        "[listeners]\nstomp = \"off\"\nmqtt = \"off\"\nany = \"off\"\nhttp = \"off\"\n",
         expect![[r#"
             every listener is off, so nobody could connect
         "#]],

@@ -357,7 +357,7 @@ mod tests {
         let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
         let socket = Prefixed { prefix: Bytes::new(), socket: Socket::Unix(ours) };
         let census = Arc::new(Census::new(1, None));
-        let (reader, writer) = split(socket, &Bytes::new(), 1000, Instant(1), &census);
+        let (reader, writer) = split(socket, &Bytes::new(), 1000, false, Instant(1), &census);
         (reader, writer, theirs)
     }
 
