@@ -5,12 +5,11 @@
 //! connection of the same client id takes it over, whatever the last one is doing. Lock order: the host's map of
 //! sessions, the state of one session, then queues; the link is for whoever delivers and comes last before outboxes.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashSet, HashTable};
+use hashbrown::HashSet;
 use parking_lot::Mutex;
 use sabir_model::clock::Timestamp;
 use sabir_model::command::LASTS_FOREVER;
@@ -23,10 +22,10 @@ use sabir_model::pattern::Pattern;
 use sabir_model::settlement::SettleMode;
 use sabir_store::Level;
 
+use crate::bindings::{Bindings, Place, SessionBinding, Terms};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
 use crate::outbox::Outbox;
-use crate::pattern_trie::Handle;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::{Interest, VirtualHost, trie_levels};
@@ -74,124 +73,6 @@ pub(crate) struct State {
     credit: Arc<Credit>,
     next_order: u64,
     pub(crate) ended: bool,
-}
-
-/// One subscription of a session.
-#[derive(Debug)]
-pub(crate) struct SessionBinding {
-    pub(crate) session: Arc<ClientSession>,
-    pub(crate) pattern: Pattern,
-    pub(crate) group: Option<Box<str>>,
-    pub(crate) terms: Terms,
-}
-
-/// What a subscription grants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
-    pub(crate) identifier: u32,
-    pub(crate) guarantee: Guarantee,
-    pub(crate) no_local: bool,
-    pub(crate) keep_retain: bool,
-    /// Its place among the session's subscriptions.
-    pub(crate) order: u64,
-}
-
-impl Terms {
-    /// The grant of this subscription alone.
-    pub(crate) fn grant(&self) -> Grant {
-        let mut grant = Grant::default();
-        self.add_to(&mut grant);
-        grant
-    }
-
-    pub(crate) fn add_to(&self, grant: &mut Grant) {
-        grant.guarantee = grant.guarantee.max(self.guarantee);
-        grant.keep_retain |= self.keep_retain;
-        if self.identifier != 0 {
-            grant.identifiers.push(self.identifier);
-        }
-    }
-}
-
-/// Where a subscription hangs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Place {
-    /// In the table of topics.
-    Topic(Handle),
-    /// It is one of a group's.
-    Group,
-    /// A consumer of a queue.
-    Queue,
-}
-
-/// The subscriptions of one session.
-#[derive(Default)]
-pub(crate) struct Bindings {
-    table: HashTable<(Arc<SessionBinding>, Place)>,
-    hasher: RandomState,
-}
-
-impl Bindings {
-    fn hash(&self, pattern: &Pattern, group: Option<&str>) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        pattern.kind().hash(&mut hasher);
-        pattern.levels().hash(&mut hasher);
-        group.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
-    pub(crate) fn get(
-        &self,
-        pattern: &Pattern,
-        group: Option<&str>,
-    ) -> Option<&(Arc<SessionBinding>, Place)> {
-        self.table.find(self.hash(pattern, group), |(known, _)| known.is(pattern, group))
-    }
-
-    pub(crate) fn insert(&mut self, binding: Arc<SessionBinding>, place: Place) {
-        let hash = self.hash(&binding.pattern, binding.group.as_deref());
-        let Self { table, hasher } = self;
-        let again = |(known, _): &(Arc<SessionBinding>, Place)| {
-            let mut state = hasher.build_hasher();
-            known.pattern.kind().hash(&mut state);
-            known.pattern.levels().hash(&mut state);
-            known.group.as_deref().hash(&mut state);
-            state.finish()
-        };
-        table.insert_unique(hash, (binding, place), again);
-    }
-
-    pub(crate) fn remove(
-        &mut self,
-        pattern: &Pattern,
-        group: Option<&str>,
-    ) -> Option<(Arc<SessionBinding>, Place)> {
-        let hash = self.hash(pattern, group);
-        let found = self.table.find_entry(hash, |(known, _)| known.is(pattern, group)).ok()?;
-        let (removed, _) = found.remove();
-        if self.table.is_empty() {
-            self.table = HashTable::new();
-        }
-        Some(removed)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<SessionBinding>, Place)> {
-        self.table.iter()
-    }
-
-    fn take(&mut self) -> Vec<(Arc<SessionBinding>, Place)> {
-        std::mem::take(&mut self.table).into_iter().collect()
-    }
-}
-
-impl SessionBinding {
-    fn is(&self, pattern: &Pattern, group: Option<&str>) -> bool {
-        self.group.as_deref() == group && self.pattern == *pattern
-    }
 }
 
 impl ClientSession {
@@ -287,26 +168,6 @@ impl ClientSession {
             state.consume(&queue, &outbox, None);
         }
         Ok(())
-    }
-
-    /// The grants of all its subscriptions that match a message, as far as its backlog is concerned.
-    pub(crate) fn grant_of(&self, message: &Message) -> Option<Arc<Grant>> {
-        let destination = message.destination()?;
-        let state = self.state.lock();
-        let mut terms: Vec<Terms> = state
-            .bindings
-            .iter()
-            .filter(|(binding, place)| {
-                matches!(place, Place::Topic(_)) && binding.pattern.matches(destination)
-            })
-            .map(|(binding, _)| binding.terms)
-            .collect();
-        terms.sort_unstable_by_key(|terms| terms.order);
-        let mut grant = Grant::default();
-        for one in &terms {
-            one.add_to(&mut grant);
-        }
-        (!terms.is_empty()).then(|| Arc::new(grant))
     }
 }
 

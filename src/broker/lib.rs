@@ -6,6 +6,7 @@
 //! Lock order: maps of a virtual host → queues in ascending id → the journal's buffer → outbox → chunk pool.
 
 mod acknowledge;
+mod bindings;
 mod blocking;
 mod broker;
 mod browse;

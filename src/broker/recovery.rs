@@ -355,9 +355,10 @@ impl Recovered {
         for host in shared.hosts() {
             let sessions: Vec<Arc<ClientSession>> = host.sessions.lock().values().map(Arc::clone).collect();
             for session in sessions {
+                let state = session.state.lock();
                 if let Some(queue) = session.backlog() {
                     queue.lock().core.ready.for_each_mut(|entry| {
-                        entry.grant = session.grant_of(&entry.message);
+                        entry.grant = state.bindings.grant_of(&entry.message);
                     });
                 }
             }

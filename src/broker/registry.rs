@@ -15,8 +15,9 @@ use sabir_model::pattern::{Pattern, PatternLevel};
 use sabir_model::selector::Selector;
 use sabir_store::Level;
 
+use crate::bindings::SessionBinding;
 use crate::broker::Shared;
-use crate::client_session::{ClientSession, SessionBinding};
+use crate::client_session::ClientSession;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::outbox::Outbox;

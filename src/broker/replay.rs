@@ -14,7 +14,8 @@ use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
 use sabir_store::Level;
 
-use crate::client_session::{Bound, ClientSession, SESSION_KEY, State, Terms, Wanted};
+use crate::bindings::Terms;
+use crate::client_session::{Bound, ClientSession, SESSION_KEY, State, Wanted};
 use crate::connection::Connection;
 use crate::login;
 use crate::publish::{Failure, begin, log_received, put};

@@ -12,8 +12,9 @@ use sabir_model::message::{FieldsWriter, Tag};
 use sabir_model::selector::Selector;
 use smallvec::SmallVec;
 
+use crate::bindings::SessionBinding;
 use crate::broker::Shared;
-use crate::client_session::{ClientSession, SessionBinding};
+use crate::client_session::ClientSession;
 use crate::pattern_trie::MatchOptions;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};

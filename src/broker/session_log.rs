@@ -8,7 +8,8 @@ use sabir_model::pattern::Pattern;
 use sabir_model::varint;
 use sabir_store::Appender;
 
-use crate::client_session::{ClientSession, SessionBinding, State, Terms};
+use crate::bindings::{SessionBinding, Terms};
+use crate::client_session::{ClientSession, State};
 use crate::registry::VirtualHost;
 use crate::will::OwnedWill;
 

@@ -12,8 +12,8 @@ use sabir_model::error::Refusal;
 use sabir_model::pattern::Pattern;
 use sabir_store::Level;
 
+use crate::bindings::SessionBinding;
 use crate::broker::Shared;
-use crate::client_session::SessionBinding;
 use crate::pattern_trie::Handle;
 use crate::queue::{Queue, Role};
 use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue};
