@@ -26,10 +26,11 @@ sub() { timeout "$wait" mosquitto_sub -h "$host" -p "$port" -V "$version" "$@"; 
 listen() {
     local name=$1 turns=0
     shift
+    : >"$room/$name.raw" # here, not when the other process gets round to it
     stdbuf -oL mosquitto_sub -h "$host" -p "$port" -V "$version" -d "$@" >"$room/$name.raw" 2>&1 &
     pid=$!
     diary[pid]=$room/$name.raw
-    until grep -q '^Subscribed (mid' "$room/$name.raw" 2>/dev/null; do
+    until grep -q '^Subscribed (mid' "$room/$name.raw"; do
         sleep 0.05
         turns=$((turns + 1))
         if [ $turns -gt $((wait * 20)) ] || ! kill -0 "$pid" 2>/dev/null; then
@@ -246,7 +247,8 @@ many_at_once() {
 
 request_and_response() {
     local answerer
-    stdbuf -oL mosquitto_sub -h "$host" -p "$port" -V "$version" -t "$t/service" -q 1 -C 3 -F '%R %D %p' >"$room/requests" &
+    : >"$room/requests"
+    stdbuf -oL mosquitto_sub -h "$host" -p "$port" -V "$version" -t "$t/service" -q 1 -C 3 -F '%R %D %p' >"$room/requests" 2>&1 &
     answerer=$!
     # Its readiness shows by a retained message that it takes first.
     pub -t "$t/service" -q 1 -r -m ready || return
