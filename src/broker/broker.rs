@@ -600,14 +600,14 @@ fn sweep_sessions(shared: &Shared, host: &VirtualHost, work: &mut Work) {
                 continue;
             }
             let ends = state.ends_at.has_passed(work.now.wall);
+            // It may be neither: of what was to be looked at before the client came back, nobody has told the schedule.
             let due = ends || state.will_at.has_passed(work.now.wall);
             let will = if due { state.will.take() } else { None };
-            state.will_at = Timestamp::NEVER;
-            if !ends {
-                if will.is_some() {
+            if will.is_some() {
+                state.will_at = Timestamp::NEVER;
+                if !ends {
                     state.log(shared, host, &session, Level::Os);
                 }
-                host.schedule.lock().insert(state.ends_at, &client_id);
             }
             (ends, will)
         };

@@ -320,7 +320,7 @@ impl ClientSession {
         if state.will.is_some() {
             state.will_at = Timestamp(now.0.saturating_add(delay));
         }
-        host.schedule.lock().insert(state.ends_at.min(state.will_at), &self.client_id);
+        host.schedule.lock().look_at(&self.client_id, state.ends_at, state.will_at);
         state.log(shared, host, self, Level::Os);
         Left { was_on, ends, will }
     }

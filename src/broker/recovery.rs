@@ -324,7 +324,7 @@ impl Recovered {
                     (Some(_), false) => stored.will_at,
                 };
                 state.will = stored.will;
-                host.schedule.lock().insert(state.ends_at.min(state.will_at), &client_id);
+                host.schedule.lock().look_at(&client_id, state.ends_at, state.will_at);
             }
             host.sessions.lock().insert(client_id, session);
             report.sessions += 1;

@@ -137,9 +137,12 @@ impl Joined {
 pub(crate) struct Schedule(BTreeSet<(Timestamp, Box<str>)>);
 
 impl Schedule {
-    pub(crate) fn insert(&mut self, at: Timestamp, client_id: &str) {
-        if at != Timestamp::NEVER {
-            self.0.insert((at, client_id.into()));
+    /// Sees to it that a session is looked at when its time is over, and before that when its will is due.
+    pub(crate) fn look_at(&mut self, client_id: &str, ends_at: Timestamp, will_at: Timestamp) {
+        for at in [ends_at, will_at] {
+            if at != Timestamp::NEVER {
+                self.0.insert((at, client_id.into()));
+            }
         }
     }
 
