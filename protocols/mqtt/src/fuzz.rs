@@ -4,6 +4,8 @@ use crate::filter::{self, Bounds, Filter, Level};
 use crate::packet::{Connect, Packet, Progress, decode, frame};
 use crate::version::Version;
 
+pub use crate::fuzz_session::fuzz_session;
+
 /// Reads packets: the first byte picks the version, and how the rest is cut. What can be read can be written, and reads
 /// the same again; a cut changes nothing.
 ///

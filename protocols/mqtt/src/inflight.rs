@@ -62,11 +62,17 @@ pub(crate) struct Inflight {
     out: HashMap<u16, (DeliveryToken, Awaits), RandomState>,
     /// Where to look next for an id that follows from nothing: downwards, for those that follow count upwards.
     next: u16,
+    /// The last id that followed from a number in the backlog.
+    derived: Option<u16>,
 }
+
+/// Ids that are probed keep this far from those that are derived. An id that has just been freed must not be given to
+/// another message while a crash can still undo the acknowledgement that freed it.
+const APART: u16 = 8192;
 
 impl Default for Inflight {
     fn default() -> Self {
-        Self { out: HashMap::default(), next: u16::MAX }
+        Self { out: HashMap::default(), next: u16::MAX, derived: None }
     }
 }
 
@@ -91,6 +97,7 @@ impl Inflight {
             return None;
         }
         let derived = sequence.map(derived);
+        self.derived = derived.or(self.derived);
         if let Some(id) = derived.filter(|id| self.is_free(*id)) {
             return Some(Choice { id, note: (noted != 0).then_some((u32::from(id), true)) });
         }
@@ -102,9 +109,15 @@ impl Inflight {
         if self.out.len() >= usize::from(u16::MAX) {
             return None;
         }
+        if let Some(derived) = self.derived {
+            let apart = self.next.abs_diff(derived);
+            if apart.min(u16::MAX - apart) < APART {
+                self.next = below(derived, u16::MAX / 2);
+            }
+        }
         for _ in 0..u16::MAX {
             let id = self.next;
-            self.next = if id <= 1 { u16::MAX } else { id - 1 };
+            self.next = below(id, 1);
             if self.is_free(id) {
                 return Some(id);
             }
@@ -148,6 +161,11 @@ impl Inflight {
     }
 }
 
+/// The id that comes `count` before `id`, on the ring of those that are not zero.
+fn below(id: u16, count: u16) -> u16 {
+    if id > count { id - count } else { u16::MAX - (count - id) }
+}
+
 /// The id that follows from a delivery's number in its session's backlog.
 fn derived(sequence: Sequence) -> u16 {
     u16::try_from(sequence.0.wrapping_sub(1) % 65_535).unwrap_or(0) + 1
@@ -177,13 +195,14 @@ mod tests {
         let mut out = Inflight::default();
         assert_eq!(choose(&mut out, 0, Some(1)), Some((1, None)));
         assert_eq!(choose(&mut out, 0, Some(65_535)), Some((65_535, None)));
-        // Both taken by now.
-        assert_eq!(choose(&mut out, 0, Some(65_536)), Some((65_534, Some((65_534, true)))));
-        assert_eq!(choose(&mut out, 0, None), Some((65_533, Some((65_533, false)))));
+        // Taken by now: one that is far from it.
+        assert_eq!(choose(&mut out, 0, Some(65_536)), Some((32_769, Some((32_769, true)))));
+        assert_eq!(choose(&mut out, 0, None), Some((32_768, Some((32_768, false)))));
         assert_eq!(choose(&mut out, 7, Some(100)), Some((7, None)));
         assert_eq!(choose(&mut out, 7 | RECEIVED, Some(101)), None);
         let choice = out.choose(Handover::Once, 7, Some(Sequence(101)));
         assert_eq!(choice, Some(Choice { id: 101, note: Some((101, true)) }));
+        assert_eq!(choose(&mut Inflight::default(), 0, None), Some((65_535, Some((65_535, false)))));
     }
 
     #[test]
@@ -195,6 +214,7 @@ mod tests {
             assert!(id != 0 && seen.insert(id));
         }
         assert_eq!(choose(&mut out, 0, None), None);
+        assert!([below(1, 1), below(2, 1), below(1, 32_767)] == [65_535, 1, 32_769]);
         assert!(out.acknowledge(AckKind::Pubrec.name(9), Settlement::Accepted).is_some());
         assert_eq!(choose(&mut out, 0, None).map(|(id, _)| id), Some(9));
     }

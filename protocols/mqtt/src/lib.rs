@@ -21,6 +21,7 @@ mod error;
 mod execute;
 pub mod filter;
 pub mod fuzz;
+mod fuzz_session;
 mod inflight;
 mod lifetime;
 pub mod packet;

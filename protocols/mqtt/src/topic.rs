@@ -228,4 +228,23 @@ mod tests {
             assert_eq!(pattern(filter, LEVELS_MAX).unwrap().to_string(), shown);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn every_topic_name_comes_back_as_it_was_mqtt_4_7_3_4(topic in "[a/%2FB3 .,:ü*>]{1,12}") {
+            let destination = target(&topic, 100).unwrap();
+            proptest::prop_assert_eq!(name_of(&destination), topic.as_str());
+            proptest::prop_assert!(pattern(&topic, 100).unwrap().matches(destination.as_ref()));
+        }
+
+        #[test]
+        fn every_destination_is_found_by_its_name(canonical in "[a/%+#.\\x00]{1,12}") {
+            let there = Destination::from_canonical(Kind::Topic, false, &canonical).unwrap();
+            let name = name_of(&there);
+            // What holds an escape literally is taken for what the escape stands for.
+            if !ESCAPES.iter().any(|(_, escaped)| canonical.contains(escaped)) {
+                proptest::prop_assert_eq!(target(&name, 100).unwrap(), there);
+            }
+        }
+    }
 }

@@ -171,6 +171,7 @@ impl Host for RecordingHost {
     }
 
     fn settle_now(&mut self, ack: WireAck) -> Outcome {
+        self.flush_acks();
         self.acks.push(ack);
         let before = self.unknown.len();
         self.flush_acks();
