@@ -310,15 +310,14 @@ impl Recovered {
             {
                 let mut state = session.state.lock();
                 // Whoever was connected has lost the connection when the broker ended: now, as far as anybody knows.
-                let was_connected = stored.ends_at.0 == 0;
                 let delay = stored.will.as_ref().map_or(0, |will| will.delay_ms);
                 let after = |ms: u64| Timestamp(now.0.saturating_add(ms));
-                state.ends_at = match (was_connected, stored.lasts_ms) {
+                state.ends_at = match (stored.was_connected, stored.lasts_ms) {
                     (_, LASTS_FOREVER) => Timestamp::NEVER,
                     (true, lasts_ms) => after(lasts_ms),
                     (false, _) => stored.ends_at,
                 };
-                state.will_at = match (&stored.will, was_connected) {
+                state.will_at = match (&stored.will, stored.was_connected) {
                     (None, _) => Timestamp::NEVER,
                     (Some(_), true) => after(delay),
                     (Some(_), false) => stored.will_at,

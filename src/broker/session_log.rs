@@ -84,10 +84,9 @@ pub(crate) fn set_session(
 ) {
     let mut value = vec![1];
     value.extend_from_slice(&state.lasts_ms.to_le_bytes());
-    let connected = state.connection.is_some();
-    value.extend_from_slice(&if connected { 0 } else { state.ends_at.0 }.to_le_bytes());
-    value.extend_from_slice(&if connected { 0 } else { state.will_at.0 }.to_le_bytes());
-    value.push(u8::from(session.owner.is_some()));
+    value.extend_from_slice(&state.ends_at.0.to_le_bytes());
+    value.extend_from_slice(&state.will_at.0.to_le_bytes());
+    value.push(u8::from(session.owner.is_some()) | u8::from(state.connection.is_some()) << 1);
     write_block(&mut value, session.owner.as_deref().unwrap_or_default().as_bytes());
     if let Some(will) = &state.will {
         will.encode(&mut value);
@@ -138,7 +137,7 @@ pub(crate) struct StoredSession {
     pub(crate) host: String,
     pub(crate) client_id: String,
     pub(crate) lasts_ms: u64,
-    /// Zero if it was connected.
+    pub(crate) was_connected: bool,
     pub(crate) ends_at: Timestamp,
     pub(crate) will_at: Timestamp,
     pub(crate) owner: Option<String>,
@@ -162,16 +161,17 @@ pub(crate) fn decode_session(mut key: &[u8], value: &[u8]) -> Option<StoredSessi
     let (lasts, rest) = rest.split_first_chunk::<8>()?;
     let (ends, rest) = rest.split_first_chunk::<8>()?;
     let (will_at, rest) = rest.split_first_chunk::<8>()?;
-    let (&owned, mut rest) = rest.split_first()?;
+    let (&flags, mut rest) = rest.split_first()?;
     let owner = read_text(&mut rest)?;
     let will = if rest.is_empty() { None } else { Some(OwnedWill::decode(rest)?) };
     (version == 1).then_some(StoredSession {
         host,
         client_id,
         lasts_ms: u64::from_le_bytes(*lasts),
+        was_connected: flags & 2 != 0,
         ends_at: Timestamp(u64::from_le_bytes(*ends)),
         will_at: Timestamp(u64::from_le_bytes(*will_at)),
-        owner: (owned != 0).then_some(owner),
+        owner: (flags & 1 != 0).then_some(owner),
         will,
     })
 }
