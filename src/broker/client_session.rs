@@ -123,7 +123,8 @@ impl ClientSession {
 
     /// Whether `connection` is the one it is on.
     pub(crate) fn is_on(&self, connection: ConnectionId) -> bool {
-        self.link.lock().connection == connection
+        let link = self.link.lock();
+        link.outbox.is_some() && link.connection == connection
     }
 
     /// Encodes a message that may be lost straight into the outbox of whoever is connected.
