@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 7] = [
     ("decoder", sabir_stomp::fuzz::fuzz_decoder),
     ("session", sabir_stomp::fuzz::fuzz_session),
     ("selector", sabir_model::selector::fuzz_selector),
     ("recovery", sabir_store::fuzz::fuzz_recovery),
+    ("mqtt_decoder", sabir_mqtt::fuzz::fuzz_decode),
+    ("mqtt_filter", sabir_mqtt::fuzz::fuzz_filter),
+    ("mqtt_session", sabir_mqtt::fuzz::fuzz_session),
 ];
 
 /// A small generator with a period long enough for a minute of mutations (splitmix64).
@@ -36,7 +39,7 @@ impl Random {
 }
 
 /// Words that mean something to some target: mutations that use them reach further than single bytes do.
-const WORDS: [&[u8]; 24] = [
+const WORDS: [&[u8]; 32] = [
     b"\0",
     b"\n",
     b"\r\n",
@@ -61,6 +64,14 @@ const WORDS: [&[u8]; 24] = [
     b" LIKE '%",
     b"\xff\xfe",
     b"\xf0\x9f\x98\x80",
+    b"\x10\x0f\0\x04MQTT\x05\x02\0\0\0\0\x02id",
+    b"\x32\x06\0\x01a\0\x01\0",
+    b"\x82\x06\0\x01\0\x01#\x02",
+    b"\x62\x02\0\x01",
+    b"$share/g/",
+    b"\x26\0\x01a\0\x01b",
+    b"\x23\0\x01",
+    b"/+/",
 ];
 
 fn mutate(seed: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
