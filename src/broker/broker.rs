@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use sabir_model::access::{Action, Authenticator, Authorizer, Principal, Remote, Resource};
-use sabir_model::clock::{Clock, Timestamp};
+use sabir_model::clock::Clock;
 use sabir_model::destination::{Destination, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
@@ -594,20 +594,12 @@ fn sweep_sessions(shared: &Shared, host: &VirtualHost, work: &mut Work) {
         let Some(client_id) = due else { return };
         let session = host.sessions.lock().get(&client_id).map(Arc::clone);
         let Some(session) = session else { continue };
+        // It may be neither: of what was to be looked at before the client came back, nobody has told the schedule.
         let (ends, will) = {
-            let mut state = session.state.lock();
-            if state.connection.is_some() {
-                continue;
-            }
-            let ends = state.ends_at.has_passed(work.now.wall);
-            // It may be neither: of what was to be looked at before the client came back, nobody has told the schedule.
-            let due = ends || state.will_at.has_passed(work.now.wall);
-            let will = if due { state.will.take() } else { None };
-            if will.is_some() {
-                state.will_at = Timestamp::NEVER;
-                if !ends {
-                    state.log(shared, host, &session, Level::Os);
-                }
+            let mut state = session.state();
+            let (ends, will) = state.come_due(work.now.wall);
+            if will.is_some() && !ends {
+                state.log(shared, host, &session, Level::Os);
             }
             (ends, will)
         };

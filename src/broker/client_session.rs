@@ -10,12 +10,12 @@ use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sabir_model::clock::Timestamp;
-use sabir_model::command::LASTS_FOREVER;
+use sabir_model::command::{LASTS_FOREVER, Promise};
 use sabir_model::delivery::{Delivery, Grant, Guarantee};
 use sabir_model::destination::{Destination, Kind};
-use sabir_model::error::Refusal;
+use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
@@ -25,13 +25,14 @@ use sabir_store::Level;
 use crate::bindings::{Bindings, Place, SessionBinding, Terms};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
+use crate::lock_order::before_maps;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::{Interest, VirtualHost, trie_levels};
 use crate::session_log as log;
 use crate::will::OwnedWill;
-use crate::work::{Work, log_settled};
+use crate::work::{Work, log_settled, promise};
 
 /// All deliveries of a client session go under this name: they are told apart by their grants.
 pub(crate) const SESSION_KEY: SubscriptionKey = SubscriptionKey(0);
@@ -43,7 +44,7 @@ pub(crate) struct ClientSession {
     pub(crate) owner: Option<Box<str>>,
     /// Whether it may outlive its connection; then it is in the log.
     pub(crate) lasting: bool,
-    pub(crate) state: Mutex<State>,
+    state: Mutex<State>,
     link: Mutex<Link>,
     backlog: OnceLock<Arc<Queue>>,
     /// Subscriptions it has.
@@ -72,7 +73,10 @@ pub(crate) struct State {
     consumers: Vec<(Arc<Queue>, u32)>,
     credit: Arc<Credit>,
     next_order: u64,
-    pub(crate) ended: bool,
+    /// Its time is over: nobody enters any more.
+    over: bool,
+    /// All it had is gone.
+    ended: bool,
 }
 
 impl ClientSession {
@@ -92,6 +96,7 @@ impl ClientSession {
                 consumers: Vec::new(),
                 credit: Arc::new(Credit::new(credit, true)),
                 next_order: 1,
+                over: false,
                 ended: false,
             }),
             link: Mutex::default(),
@@ -110,10 +115,15 @@ impl ClientSession {
         let _ = self.backlog.set(queue);
     }
 
-    /// Whether nobody is connected and its time is over.
-    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
-        let state = self.state.lock();
-        state.connection.is_none() && state.ends_at.has_passed(now)
+    /// Takes the state. Whoever has it may wait for a queue, so nobody waits for it with a queue in hand.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        before_maps();
+        self.state.lock()
+    }
+
+    /// Takes the state if nobody has it.
+    pub(crate) fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock()
     }
 
     /// Whether somebody is connected.
@@ -193,6 +203,33 @@ impl State {
         self.consumers.push((Arc::clone(queue), slot));
     }
 
+    /// Whether its time is over although nobody is connected.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.over || self.ends_at.has_passed(now)
+    }
+
+    /// Refuses what a connection asks that is not in charge any more; `None` stands for the log.
+    pub(crate) fn check_in_charge(&self, connection: Option<ConnectionId>) -> Result<(), Refusal> {
+        if self.connection == connection && !self.ended {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::TakenOver, "another connection with the same client id has taken over"))
+    }
+
+    /// What its time or its will's has come to, if nobody is connected: whether it ends, and the will, if that is due.
+    pub(crate) fn come_due(&mut self, now: Timestamp) -> (bool, Option<OwnedWill>) {
+        if self.connection.is_some() || self.ended {
+            return (false, None);
+        }
+        self.over = self.is_over(now);
+        let due = self.over || self.will_at.has_passed(now);
+        let will = if due { self.will.take() } else { None };
+        if will.is_some() {
+            self.will_at = Timestamp::NEVER;
+        }
+        (self.over, will)
+    }
+
     fn next_order(&mut self) -> u64 {
         let order = self.next_order;
         self.next_order += 1;
@@ -213,6 +250,14 @@ impl State {
     }
 }
 
+/// With what a connection enters.
+pub(crate) struct Entering {
+    pub(crate) now: Timestamp,
+    pub(crate) lasts_ms: u64,
+    pub(crate) credit: u32,
+    pub(crate) will: Option<OwnedWill>,
+}
+
 /// A new subscription, as the client asked for it.
 pub(crate) struct Wanted<'a> {
     pub(crate) pattern: &'a Pattern,
@@ -226,6 +271,16 @@ pub(crate) struct Bound {
     pub(crate) new: bool,
     /// The session consumes another queue, and is to be granted that.
     pub(crate) consumes: bool,
+    /// When it is on disk, if it is to be.
+    pub(crate) promise: Option<Promise>,
+}
+
+/// What became of the end of a session.
+pub(crate) enum Ending {
+    /// It has ended, and this will is due.
+    Ended(Option<OwnedWill>),
+    /// Somebody is connected.
+    Connected,
 }
 
 impl ClientSession {
@@ -236,13 +291,12 @@ impl ClientSession {
         shared: &Shared,
         host: &VirtualHost,
         outbox: &Arc<Outbox>,
-        lasts_ms: u64,
-        credit: u32,
-        will: Option<OwnedWill>,
+        entering: Entering,
     ) -> bool {
-        let mut guard = self.state.lock();
+        let Entering { now, lasts_ms, credit, will } = entering;
+        let mut guard = self.state();
         let state = &mut *guard;
-        if state.ended || state.connection.is_some() {
+        if state.ended || state.connection.is_some() || state.is_over(now) {
             return false;
         }
         state.connection = Some(outbox.connection());
@@ -280,7 +334,7 @@ impl ClientSession {
 
     /// Lets deliveries begin: the greeting is in the outbox.
     pub(crate) fn grant(&self, connection: ConnectionId, work: &mut Work) {
-        let state = self.state.lock();
+        let state = self.state();
         if state.connection != Some(connection) {
             return;
         }
@@ -291,8 +345,8 @@ impl ClientSession {
         }
     }
 
-    /// Takes the session from its connection: what was on its way comes back. Returns the will if it is due at once.
-    /// `None` stands for whatever connection it is on.
+    /// Takes the session from its connection: what was on its way comes back. Returns the will if it is due. `None`
+    /// stands for whatever connection it is on, which stays open; one that is named is closed.
     pub(crate) fn leave(
         &self,
         shared: &Shared,
@@ -300,18 +354,27 @@ impl ClientSession {
         connection: Option<ConnectionId>,
         work: &mut Work,
     ) -> Left {
-        let mut state = self.state.lock();
-        if state.connection.is_none() || connection.is_some_and(|one| state.connection != Some(one)) {
+        let now = work.now.wall;
+        let mut state = self.state();
+        if connection.is_some_and(|one| state.connection != Some(one)) {
             return Left { was_on: None, ends: false, will: None };
+        }
+        if state.connection.is_none() {
+            // Its time may be over, or its will due, although nobody has come by to see.
+            let (ends, will) = state.come_due(now);
+            if will.is_some() && !ends {
+                state.log(shared, host, self, Level::Os);
+            }
+            return Left { was_on: None, ends, will };
         }
         let was_on = state.connection.take();
         let link = std::mem::take(&mut *self.link.lock());
-        let written = Some(link.outbox.as_ref().map_or(0, |outbox| outbox.written()));
+        let written = connection.map(|_| link.outbox.as_ref().map_or(0, |outbox| outbox.written()));
         for (queue, slot) in std::mem::take(&mut state.consumers) {
             let_go(shared, &queue, slot, written, work);
         }
-        let now = work.now.wall;
         let ends = state.lasts_ms == 0;
+        state.over = ends;
         state.ends_at = match state.lasts_ms {
             LASTS_FOREVER => Timestamp::NEVER,
             lasts => Timestamp(now.0.saturating_add(lasts)),
@@ -326,15 +389,17 @@ impl ClientSession {
         Left { was_on, ends, will }
     }
 
-    /// Adds or replaces a subscription.
+    /// Adds or replaces a subscription, for the connection in charge or (`None`) as the log knew it.
     pub(crate) fn bind(
         self: &Arc<Self>,
         shared: &Shared,
         host: &VirtualHost,
+        by: Option<ConnectionId>,
         wanted: &Wanted<'_>,
     ) -> Result<Bound, Refusal> {
-        let mut guard = self.state.lock();
+        let mut guard = self.state();
         let state = &mut *guard;
+        state.check_in_charge(by)?;
         let known = state
             .bindings
             .get(wanted.pattern, wanted.group)
@@ -373,7 +438,7 @@ impl ClientSession {
             (Kind::Queue, _) => {
                 let destination = wanted.pattern.as_literal().ok_or_else(|| {
                     Refusal::new(
-                        sabir_model::error::Code::InvalidDestination,
+                        Code::InvalidDestination,
                         "a client session consumes one queue by its name, not a pattern of queues",
                     )
                 })?;
@@ -384,10 +449,16 @@ impl ClientSession {
         if let Some(queue) = &queue {
             self.consume_anew(state, queue, &binding, known.is_some());
         }
+        // While the state is held, so that the log tells the same order.
+        let promise = (self.lasting && by.is_some()).then(|| {
+            let mut group = shared.store.begin();
+            log::set_binding(&mut group, host, &binding);
+            promise(group.finish(Level::Fsync), Level::Fsync)
+        });
         state.bindings.remove(wanted.pattern, wanted.group);
         state.bindings.insert(binding, place);
         self.bound.store(state.bindings.len(), Ordering::Release);
-        Ok(Bound { new: known.is_none(), consumes: state.consumers.len() > consuming })
+        Ok(Bound { new: known.is_none(), consumes: state.consumers.len() > consuming, promise })
     }
 
     /// Makes the connection a consumer of a group's or a plain queue, or changes what it is granted there.
@@ -406,17 +477,23 @@ impl ClientSession {
         }
     }
 
-    /// Ends a subscription. False if there is none.
+    /// Ends a subscription, for the connection in charge.
     pub(crate) fn unbind(
         &self,
         shared: &Shared,
         host: &VirtualHost,
-        pattern: &Pattern,
-        group: Option<&str>,
+        by: ConnectionId,
+        (pattern, group): (&Pattern, Option<&str>),
         work: &mut Work,
-    ) -> bool {
-        let mut state = self.state.lock();
-        let Some((binding, place)) = state.bindings.remove(pattern, group) else { return false };
+    ) -> Result<Option<Promise>, Refusal> {
+        let mut state = self.state();
+        state.check_in_charge(Some(by))?;
+        let Some((binding, place)) = state.bindings.remove(pattern, group) else {
+            return Err(Refusal::new(
+                Code::UnknownSubscription,
+                "the client session has no such subscription",
+            ));
+        };
         self.bound.store(state.bindings.len(), Ordering::Release);
         let queue = match place {
             Place::Topic(handle) => {
@@ -436,20 +513,22 @@ impl ClientSession {
         if matches!(place, Place::Group) {
             leave_group(shared, host, &binding, work);
         }
-        true
+        Ok(self.lasting.then(|| {
+            let mut log = shared.store.begin();
+            log::remove_binding(&mut log, host, self, pattern, group);
+            promise(log.finish(Level::Fsync), Level::Fsync)
+        }))
     }
 
-    /// Ends the session: subscriptions, backlog and all. Returns the will, which is due now.
-    pub(crate) fn end(
-        self: &Arc<Self>,
-        shared: &Shared,
-        host: &VirtualHost,
-        work: &mut Work,
-    ) -> Option<OwnedWill> {
+    /// Ends the session, unless somebody is connected: subscriptions, backlog and all.
+    pub(crate) fn end(self: &Arc<Self>, shared: &Shared, host: &VirtualHost, work: &mut Work) -> Ending {
         let (bindings, consumers, will) = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
+            if state.connection.is_some() {
+                return Ending::Connected;
+            }
             if std::mem::replace(&mut state.ended, true) {
-                return None;
+                return Ending::Ended(None);
             }
             if self.lasting {
                 let mut group = shared.store.begin();
@@ -485,7 +564,7 @@ impl ClientSession {
         if sessions.get(&self.client_id).is_some_and(|known| Arc::ptr_eq(known, self)) {
             sessions.remove(&self.client_id);
         }
-        will
+        Ending::Ended(will)
     }
 }
 

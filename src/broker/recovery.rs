@@ -308,7 +308,7 @@ impl Recovered {
             let client_id: Box<str> = stored.client_id.into();
             let session = ClientSession::new(client_id.clone(), owner, stored.lasts_ms, 1);
             {
-                let mut state = session.state.lock();
+                let mut state = session.state();
                 // Whoever was connected has lost the connection when the broker ended: now, as far as anybody knows.
                 let delay = stored.will.as_ref().map_or(0, |will| will.delay_ms);
                 let after = |ms: u64| Timestamp(now.0.saturating_add(ms));
@@ -332,7 +332,7 @@ impl Recovered {
             let host = shared.host_named(&host);
             let session = host.sessions.lock().get(&*client_id).map(Arc::clone);
             if let Some(session) = session {
-                session.state.lock().received.insert(number);
+                session.state().received.insert(number);
             }
         }
     }
@@ -344,17 +344,17 @@ impl Recovered {
             let host = shared.host_named(&stored.host);
             let session = host.sessions.lock().get(&*stored.client_id).map(Arc::clone);
             let Some(session) = session else { continue };
-            session.state.lock().order_after(stored.terms.order);
+            session.state().order_after(stored.terms.order);
             let wanted =
                 Wanted { pattern: &stored.pattern, group: stored.group.as_deref(), terms: stored.terms };
-            if let Err(refusal) = session.bind(shared, &host, &wanted) {
+            if let Err(refusal) = session.bind(shared, &host, None, &wanted) {
                 tracing::warn!(client_id = %session.client_id, %refusal, "a subscription was not restored");
             }
         }
         for host in shared.hosts() {
             let sessions: Vec<Arc<ClientSession>> = host.sessions.lock().values().map(Arc::clone).collect();
             for session in sessions {
-                let state = session.state.lock();
+                let state = session.state();
                 if let Some(queue) = session.backlog() {
                     queue.lock().core.ready.for_each_mut(|entry| {
                         entry.grant = state.bindings.grant_of(&entry.message);

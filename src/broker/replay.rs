@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
 use sabir_model::access::{Action, Resource};
 use sabir_model::command::{Bind, Outcome, Promise, Publish, Replay};
 use sabir_model::delivery::{Delivery, Grant, Guarantee};
@@ -15,12 +16,12 @@ use sabir_model::pattern::Pattern;
 use sabir_store::Level;
 
 use crate::bindings::Terms;
-use crate::client_session::{Bound, ClientSession, SESSION_KEY, State, Wanted};
+use crate::client_session::{Bound, ClientSession, Ending, Entering, SESSION_KEY, State, Wanted};
 use crate::connection::Connection;
 use crate::login;
 use crate::publish::{Failure, begin, log_received, put};
 use crate::ready::Entry;
-use crate::session_log::{self, TABLE_RECEIVED, received_key};
+use crate::session_log::{TABLE_RECEIVED, received_key};
 use crate::will::{OwnedWill, send_will};
 use crate::work::promise;
 
@@ -50,6 +51,29 @@ impl Connection {
         let will = terms.take_will(&self.shared, &self.principal)?;
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         let mut wills: Vec<OwnedWill> = Vec::new();
+        let entered = self.enter_or_begin(client_id, &terms, will, &mut wills);
+        for will in &wills {
+            send_will(&shared, &host, will, &mut self.work);
+        }
+        let (session, resumed) = entered?;
+        self.client_id = Some(client_id.into());
+        self.session = Some(session);
+        self.grants_session = true;
+        self.gated = true;
+        self.outbox.gate();
+        Ok(resumed)
+    }
+
+    /// Becomes the connection of the session, whoever else tries. Wills that this makes due go to `wills`.
+    fn enter_or_begin(
+        &mut self,
+        client_id: &str,
+        terms: &login::Terms,
+        will: Option<OwnedWill>,
+        wills: &mut Vec<OwnedWill>,
+    ) -> Result<(Arc<ClientSession>, bool), Refusal> {
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        let now = self.work.now.wall;
         loop {
             let known = host.sessions.lock().get(client_id).map(Arc::clone);
             if let Some(known) = &known {
@@ -68,9 +92,12 @@ impl Connection {
                         )));
                     }
                 }
-                // Its time may be over although nobody has come by to see.
-                if terms.clean_start || left.ends || known.is_over(self.work.now.wall) {
-                    wills.extend(known.end(&shared, &host, &mut self.work));
+                if terms.clean_start || left.ends {
+                    match known.end(&shared, &host, &mut self.work) {
+                        Ending::Ended(will) => wills.extend(will),
+                        // Somebody else was quicker.
+                        Ending::Connected => continue,
+                    }
                 }
             }
             let (session, resumed) = {
@@ -89,16 +116,10 @@ impl Connection {
                     }
                 }
             };
-            if session.enter(&shared, &host, &self.outbox, terms.lasts_ms, terms.credit, will.clone()) {
-                for will in &wills {
-                    send_will(&shared, &host, will, &mut self.work);
-                }
-                self.client_id = Some(client_id.into());
-                self.session = Some(session);
-                self.grants_session = true;
-                self.gated = true;
-                self.outbox.gate();
-                return Ok(resumed);
+            let (lasts_ms, credit) = (terms.lasts_ms, terms.credit);
+            let entering = Entering { now, lasts_ms, credit, will: will.clone() };
+            if session.enter(&shared, &host, &self.outbox, entering) {
+                return Ok((session, resumed));
             }
         }
     }
@@ -108,10 +129,19 @@ impl Connection {
         session.ok_or_else(|| Refusal::new(Code::UnexpectedFrame, "the connection has no client session"))
     }
 
+    /// The state of the session. A queue that is still held since the last send does not wait for it.
+    fn state_of<'a>(&mut self, session: &'a ClientSession) -> MutexGuard<'a, State> {
+        if let Some(state) = session.try_state() {
+            return state;
+        }
+        self.release();
+        session.state()
+    }
+
     /// Changes what the session does when this connection ends, unless another one has taken it over.
     pub(crate) fn change_session(&mut self, change: impl FnOnce(&mut State)) {
-        let Some(session) = &self.session else { return };
-        let mut state = session.state.lock();
+        let Some(session) = self.session.as_ref().map(Arc::clone) else { return };
+        let mut state = self.state_of(&session);
         if state.connection == Some(self.id) {
             change(&mut state);
         }
@@ -124,8 +154,10 @@ impl Connection {
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         let left = session.leave(&shared, &host, Some(self.id), &mut self.work);
         let mut wills: Vec<OwnedWill> = left.will.into_iter().collect();
-        if left.ends {
-            wills.extend(session.end(&shared, &host, &mut self.work));
+        if left.ends
+            && let Ending::Ended(will) = session.end(&shared, &host, &mut self.work)
+        {
+            wills.extend(will);
         }
         for will in &wills {
             send_will(&shared, &host, will, &mut self.work);
@@ -147,7 +179,7 @@ impl Connection {
         }
         let most = shared.limits.session_subscriptions_max;
         if session.bound.load(Ordering::Acquire) >= most {
-            let known = session.state.lock().bindings.get(bind.pattern, bind.group).is_some();
+            let known = session.state().bindings.get(bind.pattern, bind.group).is_some();
             if !known {
                 let sentence = format!("a client session may have {most} subscriptions");
                 return Err(Refusal::new(Code::LimitReached, sentence));
@@ -166,7 +198,7 @@ impl Connection {
         self.gated = true;
         self.outbox.gate();
         let wanted = Wanted { pattern: bind.pattern, group: bind.group, terms };
-        let Bound { new, consumes } = session.bind(&shared, &host, &wanted)?;
+        let Bound { new, consumes, promise } = session.bind(&shared, &host, Some(self.id), &wanted)?;
         self.grants_session |= consumes;
         let replay = match bind.replay {
             Replay::Always => true,
@@ -183,14 +215,7 @@ impl Connection {
                 after: None,
             });
         }
-        if !session.lasting {
-            return Ok(None);
-        }
-        let state = session.state.lock();
-        let Some((binding, _)) = state.bindings.get(bind.pattern, bind.group) else { return Ok(None) };
-        let mut group = shared.store.begin();
-        session_log::set_binding(&mut group, &host, binding);
-        Ok(Some(promise(group.finish(Level::Fsync), Level::Fsync)))
+        Ok(promise)
     }
 
     pub(crate) fn unbind(
@@ -201,18 +226,7 @@ impl Connection {
         let session = self.session()?;
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         self.replays.retain(|other| other.pattern != *pattern);
-        if !session.unbind(&shared, &host, pattern, share, &mut self.work) {
-            return Err(Refusal::new(
-                Code::UnknownSubscription,
-                "the client session has no such subscription",
-            ));
-        }
-        if !session.lasting {
-            return Ok(None);
-        }
-        let mut group = shared.store.begin();
-        session_log::remove_binding(&mut group, &host, &session, pattern, share);
-        Ok(Some(promise(group.finish(Level::Fsync), Level::Fsync)))
+        session.unbind(&shared, &host, self.id, (pattern, share), &mut self.work)
     }
 
     /// Sends a message that the client may repeat: a repetition is not sent again.
@@ -223,21 +237,16 @@ impl Connection {
     ) -> Result<Option<Promise>, Refusal> {
         let session = self.session()?;
         let key = session.lasting.then(|| received_key(&self.host, &session.client_id, number));
-        {
-            let mut state = session.state.lock();
-            if state.connection != Some(self.id) {
-                let sentence = "another connection with the same client id has taken over";
-                return Err(Refusal::new(Code::TakenOver, sentence));
-            }
-            if !state.received.insert(number) {
-                drop(state);
-                // What it repeats may not be on disk yet: then this is not before it.
-                return Ok(key.map(|key| log_received(&self.shared, &key)));
-            }
+        // Held until it is sent: whoever takes over finds the number and the message, or neither.
+        let mut state = self.state_of(&session);
+        state.check_in_charge(Some(self.id))?;
+        if !state.received.insert(number) {
+            // What it repeats may not be on disk yet: then this is not before it.
+            return Ok(key.map(|key| log_received(&self.shared, &key)));
         }
         let result = self.send(publish, key.as_deref());
         if result.is_err() {
-            session.state.lock().received.remove(&number);
+            state.received.remove(&number);
         }
         result
     }
@@ -248,8 +257,8 @@ impl Connection {
             Ok(session) => session,
             Err(refusal) => return Outcome::Refused(refusal),
         };
-        let mut state = session.state.lock();
-        if state.connection != Some(self.id) || !state.received.remove(&number) {
+        let mut state = self.state_of(&session);
+        if state.check_in_charge(Some(self.id)).is_err() || !state.received.remove(&number) {
             return Outcome::Refused(Refusal::new(Code::UnknownDelivery, "no message goes by that number"));
         }
         if !session.lasting {
