@@ -404,7 +404,12 @@ impl ClientSession {
             .bindings
             .get(wanted.pattern, wanted.group)
             .map(|(known, place)| (Arc::clone(known), *place));
-        let order = known.as_ref().map_or_else(|| state.next_order(), |(known, _)| known.terms.order);
+        let order = match (&known, wanted.terms.order) {
+            (Some((known, _)), _) => known.terms.order,
+            (None, 0) => state.next_order(),
+            // As the log has it.
+            (None, order) => order,
+        };
         let binding = Arc::new(SessionBinding {
             session: Arc::clone(self),
             pattern: wanted.pattern.clone(),
