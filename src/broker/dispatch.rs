@@ -1,5 +1,6 @@
 //! Dispatch: which ready message goes to which consumer. Runs under the queue's lock, by whoever made work.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -75,9 +76,31 @@ impl QueueCore {
                 continue;
             }
             let Some(slot) = self.next_consumer(None) else { return };
+            if !self.undurable.is_empty() && self.must_wait(queue, key, work) {
+                return;
+            }
             self.hand_over(queue, key, slot, work);
         }
         self.continue_later(queue, work);
+    }
+
+    /// Whether the message at `key` waits for the log, which wakes whoever it is for.
+    fn must_wait(&mut self, queue: &Arc<Queue>, key: Key, work: &mut Work) -> bool {
+        while let Some((sequence, position)) = self.undurable.front().copied() {
+            if work.durable.is_some_and(|durable| durable.covers(position, queue.policy.durability)) {
+                self.undurable.pop_front();
+                continue;
+            }
+            if sequence <= key.sequence {
+                work.undurable.push((Arc::clone(queue), position));
+                return true;
+            }
+            break;
+        }
+        if self.undurable.is_empty() && self.undurable.capacity() > 1024 {
+            self.undurable = VecDeque::new();
+        }
+        false
     }
 
     pub(crate) fn continue_later(&self, queue: &Arc<Queue>, work: &mut Work) {
@@ -221,7 +244,14 @@ impl QueueCore {
         let progress = entry.progress;
         let backlog = matches!(queue.role, Role::Backlog { .. });
         let connection = outbox.connection();
-        let held = InFlight { sequence: key.sequence, entry, connection, consumer: slot, ends_at: u64::MAX };
+        let held = InFlight {
+            sequence: key.sequence,
+            entry,
+            connection,
+            consumer: slot,
+            ends_at: u64::MAX,
+            done: false,
+        };
         let (place, generation) = self.in_flight.insert(held);
         let token = DeliveryToken { boot: queue.boot, queue: queue.id, slot: place, generation };
         let delivery = Delivery {
@@ -238,9 +268,10 @@ impl QueueCore {
         };
         let handed = outbox.deliver(work.now, &delivery, settle == SettleMode::Auto, queue);
         match handed {
-            Handed::Sent { ends_at, noted } => {
+            Handed::Sent { ends_at, noted, done } => {
                 if let Some(held) = self.in_flight.get_mut(place, generation) {
                     held.ends_at = ends_at;
+                    held.done = done;
                     if let Some((progress, kept)) = noted {
                         held.entry.progress = progress;
                         if kept && backlog && held.entry.logged {

@@ -17,6 +17,8 @@ pub(crate) struct InFlight {
     pub(crate) consumer: u32,
     /// Where its bytes end in the consumer's outbox.
     pub(crate) ends_at: u64,
+    /// It needs no acknowledgement: what has reached the socket is settled.
+    pub(crate) done: bool,
 }
 
 #[derive(Debug)]

@@ -47,8 +47,8 @@ pub trait Writer: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handed {
     /// It is in the outbox; its bytes end at this offset of everything ever appended. The egress may have noted
-    /// something, to be kept in the log or not.
-    Sent { ends_at: u64, noted: Option<(u32, bool)> },
+    /// something, to be kept in the log or not, or have said that it needs no acknowledgement (`done`).
+    Sent { ends_at: u64, noted: Option<(u32, bool)>, done: bool },
     /// There is no room. The queue is told when there is.
     NoRoom,
     /// The protocol's own window is full, or the connection is closing.
@@ -233,7 +233,8 @@ impl Outbox {
                     Admission::Noted { progress, kept } => Some((progress, kept)),
                     _ => None,
                 };
-                Handed::Sent { ends_at: state.appended, noted }
+                let done = admission == Admission::Done;
+                Handed::Sent { ends_at: state.appended, noted, done }
             }
             Admission::NoCredit => Handed::NoCredit,
             Admission::Undeliverable(reason) => Handed::Undeliverable(reason),

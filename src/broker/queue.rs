@@ -3,7 +3,7 @@
 //! Whoever makes work (a send, a settlement, a subscription, credit) dispatches before unlocking. What a queue cannot do
 //! under its own lock (moving a dead letter to another queue) it leaves in the [`Work`] of its caller.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ use sabir_model::access::Principal;
 use sabir_model::clock::{Instant, Timestamp};
 use sabir_model::destination::{Destination, dotted};
 use sabir_model::error::{Code, Refusal};
-use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence, SubscriptionKey};
+use sabir_model::ids::{ConnectionId, DeliveryToken, Position, QueueId, Sequence, SubscriptionKey};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::Selector;
 use sabir_model::settlement::{SettleMode, Settlement};
@@ -121,6 +121,10 @@ pub(crate) struct QueueCore {
     /// Consumers whose credit other queues share.
     pub(crate) sharing: usize,
     pub(crate) browsers: Vec<Browser>,
+    /// In the backlog of a client session: messages to be handed over exactly once, and the groups of the log they are in,
+    /// until these are durable. A client remembers by which number it got a message; if a crash took the message, another
+    /// one would get the number and be taken for it.
+    pub(crate) undurable: VecDeque<(Sequence, Position)>,
     pub(crate) expiring: BTreeSet<(Timestamp, Sequence, Key2)>,
     pub(crate) last_used: Instant,
     pub(crate) enqueued: u64,
@@ -160,6 +164,7 @@ impl QueueCore {
             selecting: 0,
             sharing: 0,
             browsers: Vec::new(),
+            undurable: VecDeque::new(),
             expiring: BTreeSet::new(),
             last_used: now,
             enqueued: 0,
@@ -204,39 +209,49 @@ impl QueueCore {
     /// consumers says: a subscriber that does not acknowledge must not refuse the publisher. False if the new message is
     /// the one to drop.
     pub(crate) fn make_room(&mut self, queue: &Queue, work: &mut Work) -> bool {
-        let full = match queue.role {
+        // One large message may take the place of many small ones.
+        while self.is_full(queue) {
+            work.discarded += 1;
+            match queue.policy.slow_consumer {
+                SlowConsumer::DropNewest => return false,
+                SlowConsumer::DropOldest => {
+                    let oldest = self.oldest_not_begun();
+                    let Some((key, oldest)) =
+                        oldest.and_then(|key| self.take(key).map(|oldest| (key, oldest)))
+                    else {
+                        // All of it is on its way to the subscriber.
+                        return false;
+                    };
+                    self.drop_entry(queue, key.sequence, &oldest, work);
+                }
+                SlowConsumer::Disconnect => {
+                    for consumer in self.consumers() {
+                        consumer.outbox.fail(Refusal::new(
+                            Code::SlowConsumer,
+                            "the subscriber acknowledges too slowly and its topic's policy is to disconnect it",
+                        ));
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn is_full(&self, queue: &Queue) -> bool {
+        match queue.role {
             Role::Plain | Role::Temporary(_) | Role::Durable { .. } => false,
             Role::Window => self.ready.len() >= queue.policy.pending_max.max(1),
             Role::Backlog { .. } | Role::Group { .. } => {
                 self.depth() >= queue.policy.messages_max.max(1) || self.bytes >= queue.policy.bytes_max
             }
-        };
-        if !full {
-            return true;
         }
-        work.discarded += 1;
-        match queue.policy.slow_consumer {
-            SlowConsumer::DropNewest => false,
-            SlowConsumer::DropOldest => {
-                let oldest = self.ready.peek_from(Key::FIRST).map(|(key, _)| key);
-                let Some((key, oldest)) = oldest.and_then(|key| self.take(key).map(|oldest| (key, oldest)))
-                else {
-                    // All of it is on its way to the subscriber.
-                    return matches!(queue.role, Role::Window);
-                };
-                self.drop_entry(queue, key.sequence, &oldest, work);
-                true
-            }
-            SlowConsumer::Disconnect => {
-                for consumer in self.consumers() {
-                    consumer.outbox.fail(Refusal::new(
-                        Code::SlowConsumer,
-                        "the subscriber acknowledges too slowly and its topic's policy is to disconnect it",
-                    ));
-                }
-                false
-            }
-        }
+    }
+
+    /// The oldest message that waits, but for handovers that have begun: no more of them than were ever unsettled at a
+    /// time, and they are brought to their end.
+    fn oldest_not_begun(&self) -> Option<Key> {
+        self.ready.iter().find(|(_, entry)| entry.progress == 0).map(|(key, _)| key)
     }
 
     /// The number the next message gets.
@@ -414,8 +429,8 @@ impl QueueCore {
         settled: &mut Vec<Sequence>,
         attempts: &mut Vec<(Sequence, u32)>,
     ) {
-        if reached && auto {
-            // The socket took it; whoever wrote it just has not come round to settling it yet.
+        if reached && (auto || held.done) {
+            // The socket took it, or will; whoever wrote it just has not come round to settling it yet.
             self.forget(&held.entry, work);
             self.acknowledged += 1;
             work.acknowledged += 1;
