@@ -2,8 +2,15 @@
 //! in the same run, and it checks what it measures: every message carries its sender and number, and loss, duplicates
 //! and order are part of the result.
 
+#![expect(clippy::disallowed_methods, reason = "measures time")]
+
+mod mqtt;
 mod process;
+mod report;
 mod stomp;
 mod verify;
+mod wire;
 
+pub use mqtt::{Arguments as MqttArguments, MqttVersion, run as run_mqtt};
+pub use report::Common;
 pub use stomp::{Arguments as StompArguments, run as run_stomp};

@@ -30,7 +30,8 @@ impl Usage {
             line.split_whitespace().nth(1)?.parse().ok()
         };
         Some(Self {
-            cpu: precise_cpu(&place)
+            cpu: pid
+                .and_then(|_| precise_cpu(&place))
                 .unwrap_or_else(|| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)),
             rss: kib("VmRSS:")? * 1024,
             rss_max: kib("VmHWM:")? * 1024,
@@ -38,7 +39,7 @@ impl Usage {
     }
 }
 
-/// The scheduler's own account in nanoseconds, summed over the threads alive now.
+/// The scheduler's own account in nanoseconds, summed over the threads alive now. Ours come and go; a broker's stay.
 fn precise_cpu(place: &str) -> Option<Duration> {
     let mut total = 0u64;
     for task in std::fs::read_dir(format!("{place}/task")).ok()? {

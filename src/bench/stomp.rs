@@ -1,8 +1,6 @@
 //! `sabir bench stomp`: producers and consumers over plain sockets, a bounded number of messages in flight.
-#![expect(clippy::disallowed_methods, reason = "measures time")]
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Thread};
@@ -10,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use sabir_stomp::client::{self, Connect, Decoder, Version};
 
-use crate::process::Usage;
+use crate::report::{Common, Report, Stopwatch};
 use crate::verify::{STAMP_BYTES, Tally, stamp};
+use crate::wire::Wire;
 
 /// Frames encoded before each write.
 const BATCH_FRAMES: u64 = 256;
+/// What one read takes.
+const READ_BYTES: usize = 256 * 1024;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -58,15 +59,9 @@ pub struct Arguments {
     /// Password
     #[arg(long)]
     pub passcode: Option<String>,
-    /// Process whose CPU time and memory are reported: the broker's
-    #[arg(long)]
-    pub pid: Option<u32>,
-    /// Give up when nothing moves for this many seconds
-    #[arg(long, default_value_t = 20)]
-    pub patience: u64,
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
+    /// What every measurement can be told
+    #[command(flatten)]
+    pub common: Common,
 }
 
 struct Shared {
@@ -107,9 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         producers.push(Peer::open(&arguments).map_err(|error| format!("producer: {error}"))?);
     }
 
-    let before = Usage::of(arguments.pid);
-    let own_before = Usage::of(None).unwrap_or_default();
-    let start = Instant::now();
+    let stopwatch = Stopwatch::start(arguments.common.pid);
     let producing: Vec<_> = producers
         .into_iter()
         .enumerate()
@@ -136,12 +129,12 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
             Err(_) => problems.push("producer: panicked".into()),
         }
     }
-    let sent_for = start.elapsed();
-    wait_for_all(&arguments, &shared);
+    // With nobody to receive, that is all.
+    if copies > 0 {
+        wait_for_all(&arguments, &shared);
+    }
+    let lap = stopwatch.stop();
     shared.done.store(true, Ordering::Release);
-    let elapsed = start.elapsed();
-    let after = Usage::of(arguments.pid);
-    let own_after = Usage::of(None).unwrap_or_default();
     let mut tallies: Vec<Tally> = Vec::new();
     for handle in consuming {
         match handle.join() {
@@ -151,17 +144,19 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         }
     }
     let sent = shared.sent.load(Ordering::Acquire);
+    let (expected, tally) = (sent * copies, total(&tallies));
     let report = Report {
         sent,
-        expected: sent * copies,
-        tally: total(&tallies),
-        elapsed: if copies == 0 { sent_for } else { elapsed },
-        cpu: before.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu)),
-        rss: after,
-        own_cpu: own_after.cpu.saturating_sub(own_before.cpu),
+        expected,
+        received: tally.received,
+        lost: expected.saturating_sub(tally.received),
+        duplicates: tally.received.saturating_sub(expected),
+        out_of_order: tally.out_of_order,
+        redelivered: tally.redelivered,
+        lap,
         problems,
     };
-    report.print(&arguments);
+    report.print(arguments.common.json);
     Ok(report.is_clean())
 }
 
@@ -176,7 +171,7 @@ fn wait_for_all(arguments: &Arguments, shared: &Shared) {
         }
         if received != last.0 {
             last = (received, Instant::now());
-        } else if last.1.elapsed() > Duration::from_secs(arguments.patience) {
+        } else if last.1.elapsed() > arguments.common.patience() {
             return;
         }
         thread::sleep(Duration::from_millis(1));
@@ -194,90 +189,16 @@ fn total(tallies: &[Tally]) -> Tally {
     all
 }
 
-struct Report {
-    sent: u64,
-    expected: u64,
-    tally: Tally,
-    elapsed: Duration,
-    cpu: Option<Duration>,
-    rss: Option<Usage>,
-    own_cpu: Duration,
-    problems: Vec<String>,
-}
-
-impl Report {
-    fn is_clean(&self) -> bool {
-        self.problems.is_empty() && self.tally.received == self.expected && self.tally.out_of_order == 0
-    }
-
-    fn print(&self, arguments: &Arguments) {
-        let deliveries = if self.expected == 0 { self.sent } else { self.expected };
-        let per_second = deliveries as f64 / self.elapsed.as_secs_f64();
-        let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / deliveries.max(1) as f64;
-        let lost = self.expected.saturating_sub(self.tally.received);
-        let doubled = self.tally.received.saturating_sub(self.expected);
-        let cpu = self.cpu.map(micros);
-        let own = micros(self.own_cpu);
-        let own_share = self.own_cpu.as_secs_f64() / self.elapsed.as_secs_f64();
-        let mut out = io::stdout().lock();
-        let written = if arguments.json {
-            writeln!(
-                out,
-                "{{\"sent\":{},\"received\":{},\"lost\":{lost},\"duplicates\":{doubled},\"out_of_order\":{},\
-                 \"redelivered\":{},\"seconds\":{:.3},\"per_second\":{per_second:.0},\"broker_cpu_us\":{},\
-                 \"broker_rss\":{},\"generator_cpu_us\":{own:.3},\"generator_cores\":{own_share:.2}}}",
-                self.sent,
-                self.tally.received,
-                self.tally.out_of_order,
-                self.tally.redelivered,
-                self.elapsed.as_secs_f64(),
-                cpu.map_or_else(|| "null".to_owned(), |cpu| format!("{cpu:.3}")),
-                self.rss.map_or_else(|| "null".to_owned(), |usage| usage.rss.to_string()),
-            )
-        } else {
-            let broker = match (cpu, self.rss) {
-                (Some(cpu), Some(usage)) if arguments.pid.is_some() => format!(
-                    "broker     {cpu:.3} µs of CPU per message, {} MiB resident, {} MiB at most\n",
-                    usage.rss >> 20,
-                    usage.rss_max >> 20
-                ),
-                _ => String::new(),
-            };
-            writeln!(
-                out,
-                "messages   {} sent, {} received in {:.3} s: {per_second:.0} per second\n\
-                 checked    {lost} lost, {doubled} duplicated, {} out of order, {} redelivered\n\
-                 {broker}generator  {own:.3} µs of CPU per message, {own_share:.2} cores",
-                self.sent,
-                self.tally.received,
-                self.elapsed.as_secs_f64(),
-                self.tally.out_of_order,
-                self.tally.redelivered,
-            )
-        };
-        drop(written);
-        for problem in &self.problems {
-            let _ = writeln!(io::stderr(), "{problem}");
-        }
-    }
-}
-
 /// One connection to the broker.
 struct Peer {
-    socket: TcpStream,
+    wire: Wire,
     decoder: Decoder,
-    buffer: Vec<u8>,
-    filled: usize,
 }
 
 impl Peer {
     fn open(arguments: &Arguments) -> Result<Self, String> {
-        let socket = TcpStream::connect(&arguments.server)
-            .map_err(|error| format!("cannot connect to {}: {error}", arguments.server))?;
-        socket.set_nodelay(true).map_err(|error| error.to_string())?;
-        socket.set_read_timeout(Some(Duration::from_millis(200))).map_err(|error| error.to_string())?;
-        let mut peer =
-            Self { socket, decoder: Decoder::new(Version::V12), buffer: vec![0; 256 * 1024], filled: 0 };
+        let wire = Wire::open(&arguments.server, READ_BYTES)?;
+        let mut peer = Self { wire, decoder: Decoder::new(Version::V12) };
         let mut out = Vec::new();
         let connect = Connect {
             versions: &[Version::V12],
@@ -287,8 +208,8 @@ impl Peer {
             ..Connect::default()
         };
         client::connect(&mut out, &connect);
-        peer.write(&out)?;
-        peer.expect("CONNECTED", arguments.patience)?;
+        peer.wire.write(&out)?;
+        peer.expect("CONNECTED", arguments.common.patience)?;
         Ok(peer)
     }
 
@@ -307,32 +228,9 @@ impl Peer {
             ("receipt", "subscribed"),
         ];
         client::frame(&mut out, Version::V12, "SUBSCRIBE", headers.iter().copied(), None);
-        peer.write(&out)?;
-        peer.expect("RECEIPT", arguments.patience)?;
+        peer.wire.write(&out)?;
+        peer.expect("RECEIPT", arguments.common.patience)?;
         Ok(peer)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.socket.write_all(bytes).map_err(|error| format!("cannot write: {error}"))
-    }
-
-    /// Reads more; false if nothing came within the socket's time-out.
-    fn fill(&mut self) -> Result<bool, String> {
-        if self.filled == self.buffer.len() {
-            self.buffer.resize(self.buffer.len() * 2, 0);
-        }
-        match self.socket.read(self.buffer.get_mut(self.filled..).unwrap_or_default()) {
-            Ok(0) => Err("the broker closed the connection".into()),
-            Ok(count) => {
-                self.filled += count;
-                Ok(true)
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                Ok(false)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(format!("cannot read: {error}")),
-        }
     }
 
     /// Hands every whole frame to `each`.
@@ -340,13 +238,8 @@ impl Peer {
         &mut self,
         mut each: impl FnMut(&client::Frame<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
-        let mut at = 0;
-        loop {
-            let input = self.buffer.get(at..self.filled).unwrap_or_default();
-            if input.is_empty() {
-                break;
-            }
-            let decoded = self.decoder.next(input).map_err(|refusal| refusal.to_string())?;
+        while !self.wire.input().is_empty() {
+            let decoded = self.decoder.next(self.wire.input()).map_err(|refusal| refusal.to_string())?;
             let (consumed, found) = (decoded.consumed, decoded.frame.is_some());
             if let Some(frame) = decoded.frame {
                 if frame.command() == "ERROR" {
@@ -354,13 +247,11 @@ impl Peer {
                 }
                 each(&frame)?;
             }
-            at += consumed;
+            self.wire.consume(consumed);
             if !found {
                 break;
             }
         }
-        self.buffer.copy_within(at..self.filled, 0);
-        self.filled -= at;
         Ok(())
     }
 
@@ -371,7 +262,7 @@ impl Peer {
             if Instant::now() > deadline {
                 return Err(format!("no {command} from the broker"));
             }
-            self.fill()?;
+            self.wire.fill()?;
             self.frames(|frame| {
                 seen |= frame.command() == command;
                 Ok(())
@@ -413,14 +304,14 @@ fn produce(mut peer: Peer, index: usize, arguments: &Arguments, shared: &Shared)
             // Counted before the write, so that consumers never run ahead of the count.
             shared.sent.fetch_add(count, Ordering::AcqRel);
             number += count;
-            if let Err(problem) = peer.write(&out) {
+            if let Err(problem) = peer.wire.write(&out) {
                 shared.failed.store(true, Ordering::Release);
                 return Err(problem);
             }
             moved = Instant::now();
         }
         if arguments.receipts {
-            let outcome = peer.fill().and_then(|_| {
+            let outcome = peer.wire.fill().and_then(|_| {
                 peer.frames(|frame| {
                     if frame.command() == "RECEIPT" {
                         receipted += 1;
@@ -436,9 +327,9 @@ fn produce(mut peer: Peer, index: usize, arguments: &Arguments, shared: &Shared)
         } else if count == 0 {
             thread::park_timeout(Duration::from_millis(1));
         }
-        if moved.elapsed() > Duration::from_secs(arguments.patience) {
+        if moved.elapsed() > arguments.common.patience() {
             shared.failed.store(true, Ordering::Release);
-            return Err(format!("nothing has moved for {} s", arguments.patience));
+            return Err(format!("nothing has moved for {} s", arguments.common.patience));
         }
     }
     Ok(())
@@ -467,7 +358,7 @@ fn consume(
     let mut tally = Tally::default();
     let mut acks: Vec<u8> = Vec::new();
     while !shared.done.load(Ordering::Acquire) {
-        let outcome = peer.fill().and_then(|_| {
+        let outcome = peer.wire.fill().and_then(|_| {
             let before = tally.received;
             let mut last: Vec<u8> = Vec::new();
             peer.frames(|frame| {
@@ -487,7 +378,7 @@ fn consume(
             })?;
             acks.extend_from_slice(&last);
             if !acks.is_empty() {
-                let written = peer.write(&acks);
+                let written = peer.wire.write(&acks);
                 acks.clear();
                 written?;
             }

@@ -76,6 +76,8 @@ enum Command {
 enum Bench {
     /// Producers and consumers over STOMP
     Stomp(sabir_bench::StompArguments),
+    /// Publishers and subscribers over MQTT
+    Mqtt(sabir_bench::MqttArguments),
 }
 
 /// Where and as whom the messaging commands connect.
@@ -164,11 +166,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pub(arguments) => publish::run(&arguments),
         Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
-        Command::Bench(Bench::Stomp(arguments)) => match sabir_bench::run_stomp(&arguments) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::Failed("messages were lost, doubled or out of order".into())),
-            Err(problem) => Err(Failure::Failed(problem)),
-        },
+        Command::Bench(Bench::Stomp(arguments)) => measured(sabir_bench::run_stomp(&arguments)),
+        Command::Bench(Bench::Mqtt(arguments)) => measured(sabir_bench::run_mqtt(&arguments)),
         Command::Completion { shell } => completion(shell),
     };
     match done {
@@ -179,6 +178,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             failure.exit()
         }
+    }
+}
+
+fn measured(outcome: Result<bool, String>) -> Result<(), Failure> {
+    match outcome {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Failed("messages were lost, doubled or out of order".into())),
+        Err(problem) => Err(Failure::Failed(problem)),
     }
 }
 
