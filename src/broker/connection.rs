@@ -56,6 +56,8 @@ pub struct Connection {
     pub(crate) opening: Option<Box<Opening>>,
     /// The client session it is in charge of, and the will that goes with it.
     pub(crate) session: Option<Arc<ClientSession>>,
+    /// What the log must cover before the connection is told that it is introduced.
+    pub(crate) opens_at: Option<Promise>,
     /// Last values still to be sent to new subscriptions of the session.
     pub(crate) replays: VecDeque<Replaying>,
     /// The session's deliveries may begin at the end of this batch.
@@ -114,6 +116,7 @@ impl Connection {
             client_id: None,
             opening: None,
             session: None,
+            opens_at: None,
             replays: VecDeque::new(),
             grants_session: false,
             work: Work::new(now),
@@ -168,7 +171,16 @@ impl Connection {
         self.work.now = self.shared.now();
         let login = self.mailbox.login.lock().take();
         if let Some(result) = login {
-            return Poll::Ready(self.logged_in(result));
+            let event = self.logged_in(result);
+            if !matches!(event, Event::Opened(_)) {
+                return Poll::Ready(event);
+            }
+            // It comes before anything else that waits, but not before the log is where it must be.
+            self.events.push_front(event);
+            self.await_opening();
+        }
+        if self.opens_at.is_some() && !self.may_open() {
+            return Poll::Pending;
         }
         if !self.replays.is_empty() {
             self.replay();
@@ -182,6 +194,7 @@ impl Connection {
         let covered = self.mailbox.covered.swap(false, Ordering::AcqRel);
         if covered {
             self.waiting_for_log = false;
+            self.resume_backlog();
         }
         if let Some(event) = self.due_receipts() {
             return Poll::Ready(event);
@@ -190,6 +203,41 @@ impl Connection {
             return Poll::Ready(event);
         }
         Poll::Pending
+    }
+
+    /// Has the log wake us once it covers what the connection's opening tells.
+    fn await_opening(&mut self) {
+        if let Some(promise) = self.opens_at {
+            let mailbox: Arc<dyn Wake> = Arc::clone(&self.mailbox) as Arc<dyn Wake>;
+            self.shared.store.wake_at(promise.position, level_of(promise), mailbox);
+        }
+    }
+
+    /// Whether the log covers what the connection's opening tells.
+    fn may_open(&mut self) -> bool {
+        let covers = self
+            .opens_at
+            .is_none_or(|promise| self.shared.store.watermark().covers(promise.position, level_of(promise)));
+        if covers {
+            self.opens_at = None;
+        }
+        covers
+    }
+
+    /// The log has gone on: what waits for it in the session's backlog may be handed over.
+    fn resume_backlog(&mut self) {
+        let backlog = self.session.as_ref().and_then(|session| session.backlog().map(Arc::clone));
+        let Some(queue) = backlog else { return };
+        self.work.durable = Some(self.shared.store.watermark());
+        let mut held = queue.lock();
+        if held.core.undurable.is_empty() {
+            return;
+        }
+        held.core.dispatch(&queue, &mut self.work);
+        drop(held);
+        if finish(&self.shared, &mut self.work) {
+            self.outbox.wake_owner();
+        }
     }
 
     /// Releases the receipts that the log covers, and asks to be woken for the next.

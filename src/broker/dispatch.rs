@@ -244,6 +244,7 @@ impl QueueCore {
         let progress = entry.progress;
         let backlog = matches!(queue.role, Role::Backlog { .. });
         let connection = outbox.connection();
+        let settled = consumer.credit.settled();
         let held = InFlight {
             sequence: key.sequence,
             entry,
@@ -289,7 +290,14 @@ impl QueueCore {
                     self.insert(queue, held.sequence, held.entry);
                 }
                 if let Some(consumer) = self.consumer_mut(slot) {
-                    consumer.waits = if handed == Handed::NoRoom { Waits::ForRoom } else { Waits::ForWindow };
+                    if handed == Handed::NoRoom {
+                        consumer.waits = Waits::ForRoom;
+                    } else {
+                        consumer.waits = Waits::ForWindow;
+                        if !consumer.credit.wait_for_window(queue, settled) {
+                            work.windows.push((connection, Arc::clone(queue)));
+                        }
+                    }
                     consumer.credit.give(work);
                 }
                 // Its flush is what makes room, so see that there is one.

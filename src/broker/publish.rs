@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::policy::Policy;
-use crate::queue::{Held, Queue, SettleResult};
+use crate::queue::{Held, Queue, Role, SettleResult};
 use crate::ready::Entry;
 use crate::registry::{Live, VirtualHost};
 use crate::route::{Leg, Route};
@@ -131,6 +131,13 @@ fn build(incoming: &Incoming<'_>, leg: &Leg, now: Timestamp) -> Message {
     Message::new(facts, &[&leg.head, incoming.stamp, incoming.fields], incoming.body.clone())
 }
 
+/// Whether a message must not be handed over before the log holds it.
+fn waits_for_log(queue: &Queue, entry: &Entry) -> bool {
+    matches!(queue.role, Role::Backlog { .. })
+        && entry.message.facts().exactly_once
+        && entry.grant.as_ref().is_some_and(|grant| grant.guarantee == Guarantee::ExactlyOnce)
+}
+
 /// Logs that the message of this key has arrived.
 pub(crate) fn log_received(shared: &Shared, key: &[u8]) -> Promise {
     let mut group = shared.store.begin();
@@ -178,6 +185,12 @@ pub(crate) fn enqueue_single(
         kept = incoming.once.map(|key| log_received(shared, key));
     }
     let entry = Entry { grant: grant.cloned(), ..Entry::new(message, logged) };
+    if logged
+        && let Some(kept) = kept
+        && waits_for_log(queue, &entry)
+    {
+        core.undurable.push_back((sequence, kept.position));
+    }
     core.enqueue(queue, sequence, entry, work);
     Ok(kept)
 }
@@ -380,6 +393,7 @@ pub(crate) fn execute(
     }
 
     let mut numbered: Vec<(QueueId, Sequence)> = Vec::new();
+    let mut waiting: SmallVec<[(usize, Sequence); 4]> = SmallVec::new();
     for (index, places) in &puts {
         let Some(one) = planned.get(*index) else { continue };
         numbered.clear();
@@ -394,6 +408,9 @@ pub(crate) fn execute(
                 numbered.push((queue.id, sequence));
             }
             let entry = Entry { grant: grant.clone(), ..Entry::new(one.message.clone(), logged) };
+            if logged && waits_for_log(queue, &entry) {
+                waiting.push((*place, sequence));
+            }
             core.enqueue(queue, sequence, entry, work);
         }
         if let Some(topic) = &one.keeps {
@@ -443,6 +460,13 @@ pub(crate) fn execute(
         (Some(group), Some(level)) => Some(promise(group.finish(level), level)),
         _ => None,
     };
+    if let Some(kept) = kept {
+        for (place, sequence) in waiting {
+            if let Some(Held { core, .. }) = held.get_mut(place) {
+                core.undurable.push_back((sequence, kept.position));
+            }
+        }
+    }
     let yielded = std::mem::take(&mut work.yielded);
     // In the order written, not in that of the locks: one consumer may take from several of the targets.
     let mut served = vec![false; held.len()];

@@ -362,6 +362,15 @@ impl QueueCore {
         }
     }
 
+    /// Lets the consumers of a connection go on whose protocol's own window may have opened.
+    pub(crate) fn window_again(&mut self, connection: ConnectionId) {
+        for consumer in self.consumers.iter_mut().flatten() {
+            if consumer.outbox.connection() == connection && consumer.waits == Waits::ForWindow {
+                consumer.waits = Waits::No;
+            }
+        }
+    }
+
     /// Removes a consumer. Its unsettled deliveries return to the head: counted as attempts where their bytes had
     /// reached the socket (`written`), uncounted otherwise; automatic ones that reached it are settled. What must be
     /// logged goes to `settled` and `attempts`.
@@ -484,6 +493,9 @@ impl QueueCore {
         work: &mut Work,
     ) {
         self.forget(&entry, work);
+        if entry.progress_logged {
+            work.progress_over.push((queue.id, sequence));
+        }
         self.dead_lettered += 1;
         work.dead.push(Dead { queue: Arc::clone(queue), sequence, entry, reason });
     }
@@ -521,6 +533,7 @@ impl QueueCore {
             if consumer.waits == Waits::ForWindow {
                 consumer.waits = Waits::No;
             }
+            consumer.credit.open_window(connection, work);
         }
         let settlement = match (settlement, queue.policy.negative) {
             (Settlement::Negative, Negative::Redeliver) => Settlement::Failed,
@@ -558,10 +571,18 @@ impl QueueCore {
     }
 
     /// Drops everything: the queue is being deleted. Returns the subscriptions that end with it.
-    pub(crate) fn clear(&mut self, work: &mut Work) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
+    pub(crate) fn clear(&mut self, queue: QueueId, work: &mut Work) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
         work.memory -= self.bytes.cast_signed();
         self.bytes = 0;
-        self.ready = Ready::new(false);
+        let mut over = |sequence: Sequence, entry: &Entry| {
+            if entry.progress_logged {
+                work.progress_over.push((queue, sequence));
+            }
+        };
+        std::mem::replace(&mut self.ready, Ready::new(false))
+            .iter()
+            .for_each(|(key, entry)| over(key.sequence, entry));
+        self.in_flight.iter().for_each(|held| over(held.sequence, &held.entry));
         for held in std::mem::take(&mut self.in_flight).iter() {
             if let Some(consumer) = self.consumer(held.consumer) {
                 consumer.credit.give(work);

@@ -21,6 +21,7 @@ use crate::connection::Connection;
 use crate::login;
 use crate::publish::{Failure, begin, log_received, put};
 use crate::ready::Entry;
+use crate::recovery::{MARK_CLEAN, TABLE_COUNTERS};
 use crate::session_log::{TABLE_RECEIVED, received_key};
 use crate::will::{OwnedWill, send_will};
 use crate::work::promise;
@@ -51,11 +52,19 @@ impl Connection {
         let will = terms.take_will(&self.shared, &self.principal)?;
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         let mut wills: Vec<OwnedWill> = Vec::new();
+        let lasting = host.sessions.lock().get(client_id).is_some_and(|known| known.lasting);
         let entered = self.enter_or_begin(client_id, &terms, will, &mut wills);
         for will in &wills {
             send_will(&shared, &host, will, &mut self.work);
         }
         let (session, resumed) = entered?;
+        if lasting || session.lasting {
+            // What the client is told from now on follows from what an earlier connection has changed, and from the end of
+            // an earlier session: no crash may undo that. The mark is not there anyway; it gives the log a place to name.
+            let mut group = shared.store.begin();
+            group.remove(TABLE_COUNTERS, MARK_CLEAN);
+            self.opens_at = Some(promise(group.finish(Level::Fsync), Level::Fsync));
+        }
         self.client_id = Some(client_id.into());
         self.session = Some(session);
         self.grants_session = true;

@@ -10,11 +10,11 @@ use sabir_model::command::Promise;
 use sabir_model::delivery::EncodeCache;
 use sabir_model::destination::{Destination, DestinationRef, Kind};
 use sabir_model::headers::ValueRef;
-use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence};
+use sabir_model::ids::{ConnectionId, DeliveryToken, Position, QueueId, Sequence};
 use sabir_model::message::{Body, Facts, Field, FieldsWriter, Message, Tag};
 use sabir_model::session::Now;
 use sabir_model::settlement::Settlement;
-use sabir_store::Level;
+use sabir_store::{Durable, Level};
 
 use crate::broker::Shared;
 use crate::outbox::{Mark, Outbox};
@@ -42,12 +42,18 @@ pub(crate) struct Work {
     pub(crate) dirty: Vec<Arc<Outbox>>,
     pub(crate) dead: Vec<Dead>,
     pub(crate) resume: Vec<Arc<Queue>>,
+    /// Queues with consumers of a connection whose protocol's own window may have opened.
+    pub(crate) windows: Vec<(ConnectionId, Arc<Queue>)>,
     /// Shared credit that was given back is on its way to another queue.
     pub(crate) yielded: bool,
     pub(crate) expired_logged: Vec<(QueueId, Sequence)>,
     /// Notes of handovers to be logged, and those that are of no more use.
     pub(crate) progress_made: Vec<(QueueId, Sequence, u32)>,
     pub(crate) progress_over: Vec<(QueueId, Sequence)>,
+    /// Backlogs whose next message waits for the log to cover a position.
+    pub(crate) undurable: Vec<(Arc<Queue>, Position)>,
+    /// How far the log was when this batch began.
+    pub(crate) durable: Option<Durable>,
     pub(crate) cache: EncodeCache,
     /// Change of the bytes held in memory.
     pub(crate) memory: i64,
@@ -67,10 +73,13 @@ impl Work {
             dirty: Vec::new(),
             dead: Vec::new(),
             resume: Vec::new(),
+            windows: Vec::new(),
             yielded: false,
             expired_logged: Vec::new(),
             progress_made: Vec::new(),
             progress_over: Vec::new(),
+            undurable: Vec::new(),
+            durable: None,
             cache: EncodeCache::new(),
             memory: 0,
             dispatched: 0,
@@ -94,6 +103,7 @@ impl Work {
         self.dirty.is_empty()
             && self.dead.is_empty()
             && self.resume.is_empty()
+            && self.windows.is_empty()
             && self.expired_logged.is_empty()
             && self.progress_made.is_empty()
             && self.progress_over.is_empty()
@@ -103,6 +113,7 @@ impl Work {
     fn shrink(&mut self) {
         self.dirty.shrink_to(64);
         self.resume.shrink_to(64);
+        self.windows.shrink_to(64);
         self.due.shrink_to(256);
         self.settled.shrink_to(256);
         self.cache.reset();
@@ -111,9 +122,14 @@ impl Work {
 
 /// Does what is left. True if some is still left for the next turn.
 pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
+    work.durable = Some(shared.store.watermark());
     for _ in 0..ROUNDS_MAX {
         log_expired(shared, work);
         bury(shared, work);
+        for (connection, queue) in std::mem::take(&mut work.windows) {
+            queue.lock().core.window_again(connection);
+            work.resume.push(queue);
+        }
         let mut resume = std::mem::take(&mut work.resume);
         once_each(&mut resume);
         for queue in resume {
@@ -126,10 +142,22 @@ pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
             break;
         }
     }
+    await_log(shared, work);
     shared.account(work);
     count(&shared.counters, work);
     work.shrink();
     !work.is_done()
+}
+
+/// Has the log wake those whose backlogs wait for it.
+fn await_log(shared: &Shared, work: &mut Work) {
+    for (queue, position) in work.undurable.drain(..) {
+        let connection = queue.lock().core.consumers().next().map(|one| one.outbox.connection());
+        let mailbox = connection.and_then(|one| shared.connections.lock().get(&one).map(Arc::clone));
+        if let Some(mailbox) = mailbox {
+            shared.store.wake_at(position, queue.policy.durability, mailbox);
+        }
+    }
 }
 
 /// Keeps the first mention of each queue.
@@ -269,7 +297,7 @@ pub(crate) fn for_each_run(sequences: &mut [Sequence], mut each: impl FnMut(Sequ
 }
 
 /// What a receipt for a group of this level waits for.
-pub(crate) fn promise(position: sabir_model::ids::Position, level: Level) -> Promise {
+pub(crate) fn promise(position: Position, level: Level) -> Promise {
     Promise { position, synced: level == Level::Fsync }
 }
 

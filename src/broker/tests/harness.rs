@@ -16,11 +16,11 @@ use sabir_model::command::{
 };
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
-use sabir_model::event::Event;
+use sabir_model::event::{Event, Opened};
 use sabir_model::ids::{SubscriptionKey, TransactionKey};
 use sabir_model::message::{Body, Facts, FieldsWriter};
 use sabir_model::pattern::Pattern;
-use sabir_model::session::{EgressNote, Host, Now};
+use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_store::StoreOptions;
 use sabir_store::fault_fs::{FaultFs, Survival};
@@ -140,8 +140,13 @@ impl World {
 
     /// Loses power and starts again.
     pub(super) fn crash(self) -> Self {
+        self.crash_as(Survival::None)
+    }
+
+    /// Loses power and starts again; so much of what was not synced survives.
+    pub(super) fn crash_as(self, survival: Survival) -> Self {
         let Self { broker, clock, disk, setup, .. } = self;
-        let disk = disk.crash(Survival::None);
+        let disk = disk.crash(survival);
         drop(broker);
         clock.advance(Duration::from_secs(1));
         Self::on(disk, setup, clock)
@@ -157,10 +162,20 @@ impl World {
 
     pub(super) fn client_as(&self, open: &Open<'_>) -> Result<Client, Refusal> {
         let wire = Arc::new(Mutex::new(Wire::default()));
-        let info = ConnectionInfo { remote: None, local: true, peer: "test".into(), listener: "test" };
         let egress = Lines { wire: Arc::clone(&wire), subscriptions: BTreeMap::new() };
+        self.client_on(open, wire, Box::new(egress)).map(|(client, _)| client)
+    }
+
+    /// A client with an egress of its own. Tells what it learnt when it was let in.
+    pub(super) fn client_on(
+        &self,
+        open: &Open<'_>,
+        wire: Arc<Mutex<Wire>>,
+        egress: Box<dyn Egress>,
+    ) -> Result<(Client, Opened), Refusal> {
+        let info = ConnectionInfo { remote: None, local: true, peer: "test".into(), listener: "test" };
         let writer = FakeWriter(Arc::clone(&wire));
-        let connection = self.broker.connect(info, Box::new(egress), Box::new(writer))?;
+        let connection = self.broker.connect(info, egress, Box::new(writer))?;
         let mut client = Client {
             connection: Some(connection),
             clock: Arc::clone(&self.clock),
@@ -181,11 +196,21 @@ impl World {
         loop {
             client.pump();
             match client.events.pop() {
-                Some(Event::Opened(_)) => return Ok(client),
+                Some(Event::Opened(opened)) => {
+                    // What may follow the greeting follows it.
+                    client.end_batch();
+                    return Ok((client, opened));
+                }
                 Some(Event::OpenRefused(refusal)) => return Err(refusal),
                 Some(other) => panic!("{other:?}"),
-                // With threads the answer takes a moment.
-                None => std::thread::yield_now(),
+                // With threads the answer takes a moment; without, the log is turned by hand.
+                None => {
+                    if let Some(sentence) = self.broker.store().failed() {
+                        return Err(Refusal::new(Code::Internal, sentence));
+                    }
+                    self.broker.store().turn();
+                    std::thread::yield_now();
+                }
             }
         }
     }
@@ -229,9 +254,9 @@ impl World {
 
 /// One client and its connection.
 pub(super) struct Client {
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     clock: Arc<ManualClock>,
-    broker: Broker,
+    pub(super) broker: Broker,
     pub(super) wire: Arc<Mutex<Wire>>,
     batching: bool,
     replies: Chunks,
@@ -465,7 +490,7 @@ impl Client {
         self.connection.take().expect("it is not closed").close(clean);
     }
 
-    fn key(&mut self, address: &str) -> TargetKey {
+    pub(super) fn key(&mut self, address: &str) -> TargetKey {
         let slot = self.addresses.iter().position(|known| known == address).unwrap_or_else(|| {
             self.addresses.push(address.to_owned());
             self.addresses.len() - 1
