@@ -189,8 +189,8 @@ impl std::fmt::Debug for ClientSession {
 }
 
 impl State {
-    /// Makes the session's connection a consumer of a queue.
-    fn consume(&mut self, queue: &Arc<Queue>, outbox: &Arc<Outbox>, grant: Option<Arc<Grant>>) {
+    /// Makes the session's connection a consumer of a queue. False if that has been deleted since it was found.
+    fn consume(&mut self, queue: &Arc<Queue>, outbox: &Arc<Outbox>, grant: Option<Arc<Grant>>) -> bool {
         let consumer = Consumer::new(
             Arc::clone(outbox),
             SESSION_KEY,
@@ -199,8 +199,37 @@ impl State {
             None,
             0,
         );
-        let slot = queue.lock().core.attach(Consumer { grant, ..consumer });
+        let mut held = queue.lock();
+        if queue.deleted.load(Ordering::Acquire) {
+            return false;
+        }
+        let slot = held.core.attach(Consumer { grant, ..consumer });
         self.consumers.push((Arc::clone(queue), slot));
+        true
+    }
+
+    /// Changes what is granted of a group's or a plain queue. False if the connection does not consume it yet.
+    fn grant_anew(&self, queue: &Arc<Queue>, grant: &Arc<Grant>) -> bool {
+        let Some((_, slot)) = self.consumers.iter().find(|(other, _)| other.id == queue.id) else {
+            return false;
+        };
+        if let Some(consumer) = queue.lock().core.consumer_mut(*slot) {
+            consumer.grant = Some(Arc::clone(grant));
+        }
+        true
+    }
+
+    /// Makes the session's connection a consumer of the queue of this name, made if it is new.
+    fn consume_named(
+        &mut self,
+        shared: &Shared,
+        host: &VirtualHost,
+        name: &Destination,
+        outbox: &Arc<Outbox>,
+        grant: &Arc<Grant>,
+    ) -> Result<(), Refusal> {
+        while !self.consume(&host.queue(shared, name, Role::Plain)?, outbox, Some(Arc::clone(grant))) {}
+        Ok(())
     }
 
     /// Whether its time is over although nobody is connected.
@@ -316,16 +345,22 @@ impl ClientSession {
             .map(|(binding, place)| (Arc::clone(binding), *place))
             .collect();
         for (binding, place) in others {
-            let queue = match place {
-                Place::Topic(_) => None,
-                Place::Group => host.shares.lock().queue_of(&binding),
-                Place::Queue => binding
-                    .pattern
-                    .as_literal()
-                    .and_then(|destination| host.queue(shared, destination, Role::Plain).ok()),
-            };
-            if let Some(queue) = queue {
-                state.consume(&queue, outbox, Some(Arc::new(binding.terms.grant())));
+            let grant = Arc::new(binding.terms.grant());
+            match place {
+                Place::Topic(_) => {}
+                Place::Group => {
+                    let queue = host.shares.lock().queue_of(&binding);
+                    if let Some(queue) = queue {
+                        state.consume(&queue, outbox, Some(grant));
+                    }
+                }
+                Place::Queue => {
+                    let name = binding.pattern.as_literal();
+                    let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
+                    if let Some(Err(refusal)) = consumed {
+                        tracing::warn!(client_id = %self.client_id, %refusal, "a queue is not consumed again");
+                    }
+                }
             }
         }
         state.log(shared, host, self, Level::Os);
@@ -416,8 +451,10 @@ impl ClientSession {
             group: wanted.group.map(Into::into),
             terms: Terms { order, ..wanted.terms },
         });
+        state.consumers.retain(|(queue, _)| !queue.deleted.load(Ordering::Acquire));
         let consuming = state.consumers.len();
-        let mut queue = None;
+        let outbox = self.link.lock().outbox.clone();
+        let grant = Arc::new(binding.terms.grant());
         let place = match (wanted.pattern.kind(), wanted.group) {
             (Kind::Topic, None) => {
                 if binding.terms.guarantee > Guarantee::AtMostOnce {
@@ -436,8 +473,11 @@ impl ClientSession {
                 Place::Topic(handle)
             }
             (Kind::Topic, Some(_)) => {
-                let shared_queue = host.shares.lock().join(shared, host, &binding, known.is_none())?;
-                queue = Some(shared_queue);
+                let queue = host.shares.lock().join(shared, host, &binding, known.is_none())?;
+                if let (Some(outbox), false) = (&outbox, state.grant_anew(&queue, &grant)) {
+                    // It is there for as long as this member is in the group.
+                    state.consume(&queue, outbox, Some(grant));
+                }
                 Place::Group
             }
             (Kind::Queue, _) => {
@@ -447,13 +487,13 @@ impl ClientSession {
                         "a client session consumes one queue by its name, not a pattern of queues",
                     )
                 })?;
-                queue = Some(host.queue(shared, destination, Role::Plain)?);
+                let queue = host.queue(shared, destination, Role::Plain)?;
+                if let (Some(outbox), false) = (&outbox, state.grant_anew(&queue, &grant)) {
+                    state.consume_named(shared, host, destination, outbox, &grant)?;
+                }
                 Place::Queue
             }
         };
-        if let Some(queue) = &queue {
-            self.consume_anew(state, queue, &binding, known.is_some());
-        }
         // While the state is held, so that the log tells the same order.
         let promise = (self.lasting && by.is_some()).then(|| {
             let mut group = shared.store.begin();
@@ -464,22 +504,6 @@ impl ClientSession {
         state.bindings.insert(binding, place);
         self.bound.store(state.bindings.len(), Ordering::Release);
         Ok(Bound { new: known.is_none(), consumes: state.consumers.len() > consuming, promise })
-    }
-
-    /// Makes the connection a consumer of a group's or a plain queue, or changes what it is granted there.
-    fn consume_anew(&self, state: &mut State, queue: &Arc<Queue>, binding: &SessionBinding, known: bool) {
-        let grant = Arc::new(binding.terms.grant());
-        if known && let Some((_, slot)) = state.consumers.iter().find(|(other, _)| other.id == queue.id) {
-            let mut held = queue.lock();
-            if let Some(consumer) = held.core.consumer_mut(*slot) {
-                consumer.grant = Some(grant);
-            }
-            return;
-        }
-        let outbox = self.link.lock().outbox.clone();
-        if let Some(outbox) = outbox {
-            state.consume(queue, &outbox, Some(grant));
-        }
     }
 
     /// Ends a subscription, for the connection in charge.

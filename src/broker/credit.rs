@@ -1,14 +1,14 @@
 //! Consumers of a queue and the credit they have: how many deliveries may be unsettled at a time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use parking_lot::Mutex;
 use sabir_model::delivery::Grant;
-use sabir_model::ids::{QueueId, SubscriptionKey};
+use sabir_model::ids::{ConnectionId, QueueId, SubscriptionKey};
 use sabir_model::selector::Selector;
 use sabir_model::settlement::SettleMode;
 
@@ -24,6 +24,11 @@ pub(crate) struct Credit {
     /// Whether consumers on several queues share it.
     pub(crate) shared: bool,
     line: Mutex<Line>,
+    /// Settlements on any of the queues.
+    settled: AtomicU64,
+    /// Queues that found the protocol's own window full, if there are any.
+    barred: AtomicBool,
+    waiting_for_window: Mutex<Vec<Weak<Queue>>>,
 }
 
 /// Queues that have something for a subscription whose credit is spent. They are served in turn, so that none with a
@@ -36,7 +41,42 @@ pub(crate) struct Line {
 
 impl Credit {
     pub(crate) fn new(limit: u32, shared: bool) -> Self {
-        Self { available: AtomicI64::new(i64::from(limit)), shared, line: Mutex::default() }
+        Self {
+            available: AtomicI64::new(i64::from(limit)),
+            shared,
+            line: Mutex::default(),
+            settled: AtomicU64::new(0),
+            barred: AtomicBool::new(false),
+            waiting_for_window: Mutex::default(),
+        }
+    }
+
+    /// Settlements so far, for [`Credit::wait_for_window`].
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::SeqCst)
+    }
+
+    /// Notes a queue that found the protocol's own window full, after so many settlements: the next one, on any of the
+    /// queues, may open it. False if that has been already.
+    pub(crate) fn wait_for_window(&self, queue: &Arc<Queue>, settled: u64) -> bool {
+        if !self.shared {
+            return true;
+        }
+        self.waiting_for_window.lock().push(Arc::downgrade(queue));
+        self.barred.store(true, Ordering::SeqCst);
+        self.settled() == settled
+    }
+
+    /// A settlement may have opened the window: those who wait for it try again.
+    pub(crate) fn open_window(&self, connection: ConnectionId, work: &mut Work) {
+        if !self.shared {
+            return;
+        }
+        self.settled.fetch_add(1, Ordering::SeqCst);
+        if self.barred.load(Ordering::SeqCst) && self.barred.swap(false, Ordering::SeqCst) {
+            let waiting = std::mem::take(&mut *self.waiting_for_window.lock());
+            work.windows.extend(waiting.iter().filter_map(Weak::upgrade).map(|queue| (connection, queue)));
+        }
     }
 
     /// Puts a queue in line, unless it is there.

@@ -439,7 +439,7 @@ impl VirtualHost {
             }
         }
         shared.by_id.write().remove(&queue.id);
-        let ended = queue.lock().core.clear(work);
+        let ended = queue.lock().core.clear(queue.id, work);
         if queue.is_defined() {
             let mut group = shared.store.begin();
             group.delete_queue(queue.id);

@@ -414,7 +414,7 @@ impl Connection {
                     // Its consumer goes with it and need not be told.
                     queue.deleted.store(true, Ordering::Release);
                     self.shared.by_id.write().remove(&queue.id);
-                    queue.lock().core.clear(&mut self.work);
+                    queue.lock().core.clear(queue.id, &mut self.work);
                 }
                 Part::Durable { queue, slot, client_id, name } => {
                     self.leave(&queue, slot, written);
