@@ -5,10 +5,13 @@
 
 mod configuration;
 mod connection;
+mod link;
 mod log;
+mod mqtt;
 mod output;
 mod publish;
 mod request;
+mod server;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -83,13 +86,17 @@ enum Bench {
 /// Where and as whom the messaging commands connect.
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// stomp://USER:PASSWORD@HOST:PORT or unix:PATH; also from SABIR_SERVER [default: stomp://127.0.0.1:61613]
+    /// stomp://USER:PASSWORD@HOST:PORT, mqtt://USER:PASSWORD@HOST:PORT or unix:PATH (STOMP); also from SABIR_SERVER
+    /// [default: stomp://127.0.0.1:61613]
     #[arg(long, short, value_name = "URL")]
     server: Option<String>,
+    /// MQTT: 3.1, 3.1.1 or 5; the same as mqtt://…?version= [default: 5]
+    #[arg(long, value_name = "VERSION", value_parser = server::mqtt_version)]
+    mqtt_version: Option<sabir_mqtt::Version>,
     /// Seconds to wait for an answer of the server
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: std::time::Duration,
-    /// The virtual host to be in
+    /// STOMP: the virtual host to be in
     #[arg(long, value_name = "NAME", default_value = "/")]
     virtual_host: String,
 }
@@ -126,6 +133,11 @@ impl Failure {
             Self::TimedOut(_) => ExitCode::from(3),
             Self::ReaderGone => ExitCode::SUCCESS,
         }
+    }
+
+    /// An option that the protocol of the server has no meaning for.
+    fn only(option: &str, protocol: &str) -> Self {
+        Self::Usage(format!("{option} is for {protocol} only"))
     }
 
     /// A failure to write to standard output.
@@ -215,6 +227,20 @@ fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once(':') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("must be NAME:VALUE".to_owned()),
+    }
+}
+
+/// Reads a quality of service.
+fn qos(text: &str) -> Result<sabir_mqtt::Qos, String> {
+    let level = text.parse().map_err(|_| "must be 0, 1 or 2".to_owned())?;
+    sabir_mqtt::Qos::from_level(level).ok_or_else(|| "must be 0, 1 or 2".to_owned())
+}
+
+/// That none of these options of `protocol` is given, because the server is spoken to in another.
+fn only(protocol: &str, options: &[(&str, bool)]) -> Result<(), Failure> {
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Failure::only(option, protocol)),
+        None => Ok(()),
     }
 }
 

@@ -67,7 +67,7 @@ fn json(message: &Message, out: &mut Vec<u8>) {
         }
         Err(_) => {
             out.extend_from_slice(b"\"body_base64\":\"");
-            base64(&message.body, out);
+            put_base64(&message.body, out);
             out.push(b'"');
         }
     }
@@ -92,7 +92,14 @@ fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+/// Bytes that are no text, as text.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    put_base64(bytes, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn put_base64(bytes: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {
         let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
@@ -143,8 +150,9 @@ mod tests {
             ("foobar", "Zm9vYmFy"),
         ] {
             let mut out = Vec::new();
-            base64(plain.as_bytes(), &mut out);
+            put_base64(plain.as_bytes(), &mut out);
             assert_eq!(out, coded.as_bytes());
+            assert_eq!(base64(plain.as_bytes()), coded);
         }
     }
 }

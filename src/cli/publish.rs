@@ -6,10 +6,12 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use sabir_mqtt::Qos;
 use sabir_stomp::client;
 
 use super::connection::Connection;
-use super::{Failure, ServerArgs, header, pairs};
+use super::server::{Protocol, Server};
+use super::{Failure, ServerArgs, header, mqtt, only, pairs, qos};
 
 /// Messages on the way without a receipt.
 const WINDOW: usize = 1000;
@@ -18,23 +20,35 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to: /queue/NAME, /topic/NAME, several separated by commas
-    destination: String,
+    /// Where to. STOMP: /queue/NAME, /topic/NAME, several separated by commas. MQTT: a topic
+    pub(super) destination: String,
     /// The message; without it, standard input is
     #[arg(conflicts_with = "lines")]
     body: Option<String>,
     /// Send each line of standard input as a message
     #[arg(long, short)]
     lines: bool,
-    /// A header; may be repeated
+    /// A header, or a user property of MQTT 5; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
-    headers: Vec<(String, String)>,
-    /// Ask that the messages survive the broker
+    pub(super) headers: Vec<(String, String)>,
+    /// What the body is, such as application/json
+    #[arg(long, value_name = "TYPE")]
+    pub(super) content_type: Option<String>,
+    /// STOMP: ask that the messages survive the broker
     #[arg(long, short)]
     persistent: bool,
-    /// Ask for a receipt of each message, and fail unless all come
+    /// STOMP: ask for a receipt of each message, and fail unless all come
     #[arg(long, short)]
     receipt: bool,
+    /// MQTT: 1 or 2 asks that each message be acknowledged, and fails unless all are [default: 0]
+    #[arg(long, value_name = "0|1|2", value_parser = qos)]
+    pub(super) qos: Option<Qos>,
+    /// MQTT: keep the message for whoever subscribes later
+    #[arg(long)]
+    pub(super) retain: bool,
+    /// Who we are to the server
+    #[arg(long, value_name = "ID")]
+    pub(super) client_id: Option<String>,
     /// Send the message this many times
     #[arg(long, short = 'n', default_value_t = 1, conflicts_with = "lines")]
     count: u64,
@@ -42,10 +56,31 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<u32>,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
+}
+
+/// One protocol's way of sending.
+pub(super) trait Sender {
+    fn send(&mut self, body: &[u8]) -> Result<(), Failure>;
+
+    /// Writes if more than this many bytes have gathered.
+    fn write(&mut self, bytes: usize) -> Result<(), Failure>;
+
+    /// Waits until everything is confirmed that is to be, and leaves.
+    fn finish(self) -> Result<(), Failure>;
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let server = Server::of(&arguments.server)?;
+    match server.protocol {
+        Protocol::Stomp => {
+            only("MQTT", &[("--qos", arguments.qos.is_some()), ("--retain", arguments.retain)])?;
+        }
+        Protocol::Mqtt(version) => {
+            only("STOMP", &[("--persistent", arguments.persistent), ("--receipt", arguments.receipt)])?;
+            mqtt::publish::check(arguments, version)?;
+        }
+    }
     // What standard input holds is read first: a broker should not wait for somebody who types.
     let whole = match (&arguments.body, arguments.lines) {
         (Some(body), _) => Some(body.clone().into_bytes()),
@@ -56,10 +91,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Some(bytes)
         }
     };
+    match server.protocol {
+        Protocol::Stomp => pump(StompSender::open(&server, arguments)?, arguments, whole),
+        Protocol::Mqtt(version) => {
+            pump(mqtt::publish::MqttSender::open(&server, version, arguments)?, arguments, whole)
+        }
+    }
+}
+
+/// Sends what there is to send: `whole` as often as asked, or each line of standard input.
+fn pump(sender: impl Sender, arguments: &Arguments, whole: Option<Vec<u8>>) -> Result<(), Failure> {
     let mut publisher = Publisher {
-        connection: Connection::open(&arguments.server, None)?,
-        arguments,
-        pending: HashSet::new(),
+        sender,
         pace: arguments
             .rate
             .and_then(|rate| Duration::from_secs(1).checked_div(rate))
@@ -69,7 +112,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(body) => {
             for _ in 0..arguments.count {
                 publisher.send(&body)?;
-                publisher.write(BATCH_BYTES)?;
+                publisher.sender.write(BATCH_BYTES)?;
             }
         }
         None => {
@@ -79,54 +122,45 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 publisher.send(line.strip_suffix(b"\n").unwrap_or(&line))?;
                 line.clear();
                 // Before waiting for another line, what there is goes out.
-                publisher.write(if input.buffer().is_empty() { 0 } else { BATCH_BYTES })?;
+                publisher.sender.write(if input.buffer().is_empty() { 0 } else { BATCH_BYTES })?;
             }
         }
     }
-    publisher.finish()
+    publisher.sender.finish()
 }
 
-struct Publisher<'a> {
-    connection: Connection,
-    arguments: &'a Arguments,
-    /// Receipts that have not come.
-    pending: HashSet<String>,
+/// Sends at the pace that was asked for.
+struct Publisher<S> {
+    sender: S,
     /// When the next message may go, and how long after it the one after.
     pace: Option<(Instant, Duration)>,
 }
 
-impl Publisher<'_> {
+impl<S: Sender> Publisher<S> {
     fn send(&mut self, body: &[u8]) -> Result<(), Failure> {
         if let Some((next, gap)) = self.pace {
             let now = Instant::now();
             if let Some(wait) = next.checked_duration_since(now).filter(|wait| !wait.is_zero()) {
-                self.connection.flush()?;
+                self.sender.write(0)?;
                 std::thread::sleep(wait);
             }
             self.pace = Some((next.max(now) + gap, gap));
         }
-        let receipt = self.arguments.receipt.then(|| self.connection.receipt());
-        let mut headers = pairs(&self.arguments.headers);
-        if self.arguments.persistent {
-            headers.push(("persistent", "true"));
-        }
-        if let Some(receipt) = &receipt {
-            headers.push(("receipt", receipt));
-        }
-        append(&mut self.connection, &self.arguments.destination, &headers, body);
-        if let Some(receipt) = receipt {
-            self.pending.insert(receipt);
-            if self.pending.len() >= WINDOW {
-                self.connection.flush()?;
-                self.wait_for(WINDOW / 2)?;
-            }
-        }
-        Ok(())
+        self.sender.send(body)
     }
+}
 
-    /// Writes if more than this many bytes have gathered.
-    fn write(&mut self, bytes: usize) -> Result<(), Failure> {
-        if self.connection.out().len() > bytes { self.connection.flush() } else { Ok(()) }
+struct StompSender<'a> {
+    connection: Connection,
+    arguments: &'a Arguments,
+    /// Receipts that have not come.
+    pending: HashSet<String>,
+}
+
+impl<'a> StompSender<'a> {
+    fn open(server: &Server, arguments: &'a Arguments) -> Result<Self, Failure> {
+        let connection = Connection::open(server, &arguments.server, arguments.client_id.as_deref())?;
+        Ok(Self { connection, arguments, pending: HashSet::new() })
     }
 
     /// Waits until no more than `left` receipts are missing.
@@ -145,6 +179,33 @@ impl Publisher<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Sender for StompSender<'_> {
+    fn send(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let receipt = self.arguments.receipt.then(|| self.connection.receipt());
+        let mut headers = pairs(&self.arguments.headers);
+        headers.extend(self.arguments.content_type.as_deref().map(|kind| ("content-type", kind)));
+        if self.arguments.persistent {
+            headers.push(("persistent", "true"));
+        }
+        if let Some(receipt) = &receipt {
+            headers.push(("receipt", receipt));
+        }
+        append(&mut self.connection, &self.arguments.destination, &headers, body);
+        if let Some(receipt) = receipt {
+            self.pending.insert(receipt);
+            if self.pending.len() >= WINDOW {
+                self.connection.flush()?;
+                self.wait_for(WINDOW / 2)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: usize) -> Result<(), Failure> {
+        if self.connection.out().len() > bytes { self.connection.flush() } else { Ok(()) }
     }
 
     fn finish(mut self) -> Result<(), Failure> {

@@ -4,15 +4,17 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use sabir_mqtt::Qos;
 use sabir_stomp::client::{self, Version};
 
 use super::connection::{Connection, Message};
 use super::output::{self, Form};
-use super::{Failure, ServerArgs, header, pairs, seconds};
+use super::server::{Protocol, Server};
+use super::{Failure, ServerArgs, header, mqtt, only, pairs, qos, seconds};
 
 const SUBSCRIPTION: &str = "sub";
 /// Messages printed together.
-const BATCH_BYTES: usize = 64 * 1024;
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Ack {
@@ -36,14 +38,14 @@ impl Ack {
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where from: /queue/NAME, /topic/NAME, wildcards allowed, several separated by commas
-    destination: String,
+    /// Where from. STOMP: /queue/NAME, /topic/NAME, wildcards allowed, several separated by commas. MQTT: a topic filter
+    pub(super) destination: String,
     /// Leave after this many messages
     #[arg(long, short = 'n')]
-    count: Option<u64>,
+    pub(super) count: Option<u64>,
     /// Leave when no message has come for so long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    idle: Option<Duration>,
+    pub(super) idle: Option<Duration>,
     /// Print each body and a line end (this is the default)
     #[arg(long, short, group = "form")]
     lines: bool,
@@ -53,44 +55,78 @@ pub(super) struct Arguments {
     /// Print a JSON object with headers and body on each line
     #[arg(long, group = "form")]
     json: bool,
-    /// When messages are acknowledged
-    #[arg(long, value_enum, default_value = "client-individual")]
-    ack: Ack,
-    /// Only messages that this SQL-92 condition holds for
+    /// STOMP: when messages are acknowledged [default: client-individual]
+    #[arg(long, value_enum)]
+    ack: Option<Ack>,
+    /// STOMP: only messages that this SQL-92 condition holds for
     #[arg(long, value_name = "CONDITION")]
     selector: Option<String>,
-    /// Keep this subscription of a topic while nobody is connected
+    /// STOMP: keep this subscription of a topic while nobody is connected
     #[arg(long, value_name = "NAME", requires = "client_id")]
     durable: Option<String>,
-    /// The client a durable subscription belongs to
+    /// Whose a durable subscription or a session is
     #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
+    pub(super) client_id: Option<String>,
     /// Messages that may be on the way unacknowledged
     #[arg(long, value_name = "COUNT")]
-    prefetch: Option<u32>,
-    /// Another header of the subscription; may be repeated
+    pub(super) prefetch: Option<u32>,
+    /// A header of the subscription, or a user property of MQTT 5; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
-    headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(String, String)>,
+    /// MQTT: at most this; with 1 and 2, messages are acknowledged once printed [default: 1]
+    #[arg(long, value_name = "0|1|2", value_parser = qos)]
+    pub(super) qos: Option<Qos>,
+    /// MQTT: take up our session, and keep it for so long while we are not connected
+    #[arg(long, value_name = "SECONDS", requires = "client_id")]
+    pub(super) session_expiry: Option<u32>,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
 }
 
-#[cfg(test)]
 impl Arguments {
-    pub(super) fn server(&self) -> &ServerArgs {
-        &self.server
+    pub(super) fn form(&self) -> Form {
+        Form::of(self.raw, self.json)
+    }
+
+    /// The end of it, when this many have come.
+    pub(super) fn verdict(&self, received: u64) -> Result<(), Failure> {
+        match self.count {
+            Some(count) if received < count => {
+                Err(Failure::TimedOut(format!("{received} of {count} messages came")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut connection = Connection::open(&arguments.server, arguments.client_id.as_deref())?;
-    let mut unconfirmed = Some(subscribe(arguments, &mut connection)?);
-    let mut printer = Printer {
-        form: Form::of(arguments.raw, arguments.json),
-        ack: arguments.ack,
-        printed: Vec::new(),
-        unacknowledged: Vec::new(),
-    };
+    let server = Server::of(&arguments.server)?;
+    match server.protocol {
+        Protocol::Stomp => {
+            let session = arguments.session_expiry.is_some();
+            only("MQTT", &[("--qos", arguments.qos.is_some()), ("--session-expiry", session)])?;
+            take(&server, arguments)
+        }
+        Protocol::Mqtt(version) => {
+            only(
+                "STOMP",
+                &[
+                    ("--ack", arguments.ack.is_some()),
+                    ("--selector", arguments.selector.is_some()),
+                    ("--durable", arguments.durable.is_some()),
+                ],
+            )?;
+            mqtt::subscribe::take(&server, version, arguments)
+        }
+    }
+}
+
+fn take(server: &Server, arguments: &Arguments) -> Result<(), Failure> {
+    let ack = arguments.ack.unwrap_or(Ack::ClientIndividual);
+    let mut connection = Connection::open(server, &arguments.server, arguments.client_id.as_deref())?;
+    let mut unconfirmed = Some(subscribe(arguments, ack, &mut connection)?);
+    let mut printer =
+        Printer { form: arguments.form(), ack, printed: Vec::new(), unacknowledged: Vec::new() };
     let wanted = arguments.count.unwrap_or(u64::MAX);
     let mut received = 0;
     while received < wanted {
@@ -123,16 +159,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let version = connection.version;
     client::unsubscribe(connection.out(), version, SUBSCRIPTION, &[]);
     connection.disconnect()?;
-    match arguments.count {
-        Some(count) if received < count => {
-            Err(Failure::TimedOut(format!("{received} of {count} messages came")))
-        }
-        _ => Ok(()),
-    }
+    arguments.verdict(received)
 }
 
 /// Asks for messages; the answer is the name of the receipt that will confirm it.
-fn subscribe(arguments: &Arguments, connection: &mut Connection) -> Result<String, Failure> {
+fn subscribe(arguments: &Arguments, ack: Ack, connection: &mut Connection) -> Result<String, Failure> {
     // No more on the way than will be printed: the rest stays with the broker in its order.
     let few = arguments.count.and_then(|count| u32::try_from(count.clamp(1, 1000)).ok());
     let prefetch = arguments.prefetch.or(few).map(|prefetch| prefetch.to_string());
@@ -147,14 +178,7 @@ fn subscribe(arguments: &Arguments, connection: &mut Connection) -> Result<Strin
         headers.extend(value.map(|value| (name, value)));
     }
     let version = connection.version;
-    client::subscribe(
-        connection.out(),
-        version,
-        SUBSCRIPTION,
-        &arguments.destination,
-        arguments.ack.word(),
-        &headers,
-    );
+    client::subscribe(connection.out(), version, SUBSCRIPTION, &arguments.destination, ack.word(), &headers);
     connection.flush()?;
     Ok(receipt)
 }

@@ -112,7 +112,7 @@ fn receive(stream: &mut TcpStream, input: &mut Vec<u8>) -> Option<Received> {
 }
 
 /// Runs a command line without going through the process's exit code.
-fn run(line: &[&str]) -> Result<(), Failure> {
+pub(super) fn run(line: &[&str]) -> Result<(), Failure> {
     let words = ["sabir"].into_iter().chain(line.iter().copied());
     match Cli::try_parse_from(words).unwrap().command.unwrap() {
         Command::Pub(arguments) => publish::run(&arguments),
@@ -329,7 +329,8 @@ fn a_large_message_comes_whole() {
     });
     let words = ["sabir", "sub", "-s", &url, "/queue/a"];
     let Some(Command::Sub(arguments)) = Cli::try_parse_from(words).unwrap().command else { panic!("sub") };
-    let mut connection = connection::Connection::open(arguments.server(), None).unwrap();
+    let server = server::Server::of(&arguments.server).unwrap();
+    let mut connection = connection::Connection::open(&server, &arguments.server, None).unwrap();
     sabir_stomp::client::subscribe(connection.out(), Version::V12, "sub", "/queue/a", "auto", &[]);
     connection.flush().unwrap();
     let message = connection.next(None).unwrap().unwrap();

@@ -1,0 +1,149 @@
+//! A blocking socket with its buffers, for the protocols of the command line: one packet at a time, with deadlines.
+#![expect(clippy::disallowed_methods, reason = "a client of the broker: its deadlines are its own")]
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
+
+use super::Failure;
+use super::server::Location;
+
+const READ_BYTES: usize = 64 * 1024;
+pub(super) const CLOSED: &str = "the server closed the connection";
+
+/// One connection and what is on its way in and out.
+pub(super) struct Link {
+    stream: Stream,
+    /// Bytes from `start` on have been received and not been read.
+    input: Vec<u8>,
+    start: usize,
+    out: Vec<u8>,
+}
+
+impl Link {
+    pub(super) fn open(place: &Location, timeout: Duration) -> Result<Self, Failure> {
+        let stream = Stream::open(place, timeout)
+            .map_err(|error| Failure::Failed(format!("{place} cannot be reached: {error}")))?;
+        Ok(Self { stream, input: Vec::new(), start: 0, out: Vec::new() })
+    }
+
+    /// What is to be written.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Writes it. That the server does not read is a failure; that the connection broke is left to the caller, because
+    /// the server may have said why.
+    pub(super) fn write(&mut self) -> Result<Option<io::Error>, Failure> {
+        let written = self.stream.write_all(&self.out);
+        self.out.clear();
+        match written {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Failure::TimedOut("the server does not read what it is sent".to_owned()))
+            }
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
+    /// What has come and has not been read.
+    pub(super) fn input(&self) -> &[u8] {
+        self.input.get(self.start..).unwrap_or_default()
+    }
+
+    /// The first `count` bytes of the input have been read.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.start += count;
+    }
+
+    /// Reads more; false if the deadline came first.
+    pub(super) fn fill(&mut self, deadline: Option<Instant>) -> Result<bool, Failure> {
+        let wait = match deadline {
+            None => None,
+            Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                Some(wait) if !wait.is_zero() => Some(wait),
+                _ => return Ok(false),
+            },
+        };
+        self.stream.set_read_timeout(wait).map_err(|error| broken(&error))?;
+        self.input.drain(..self.start.min(self.input.len()));
+        self.start = 0;
+        let filled = self.input.len();
+        // Grows with a large frame, so that its bytes are looked at a bounded number of times.
+        self.input.resize(filled + READ_BYTES.max(filled), 0);
+        let read = self.stream.read(self.input.get_mut(filled..).unwrap_or_default());
+        self.input.truncate(filled + read.as_ref().copied().unwrap_or(0));
+        match read {
+            Ok(0) => Err(Failure::Failed(CLOSED.to_owned())),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Ok(false)
+            }
+            Err(error) => Err(broken(&error)),
+        }
+    }
+}
+
+pub(super) fn broken(error: &io::Error) -> Failure {
+    Failure::Failed(format!("the connection broke: {error}"))
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Stream {
+    fn open(place: &Location, timeout: Duration) -> io::Result<Self> {
+        match place {
+            Location::Tcp { host, port } => {
+                let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1))) {
+                        Ok(stream) => {
+                            stream.set_nodelay(true)?;
+                            stream.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+                            return Ok(Self::Tcp(stream));
+                        }
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+            #[cfg(unix)]
+            Location::Unix(path) => {
+                let stream = std::os::unix::net::UnixStream::connect(path)?;
+                stream.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+                Ok(Self::Unix(stream))
+            }
+            #[cfg(not(unix))]
+            Location::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+}
