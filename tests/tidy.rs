@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 
 #[path = "tidy/pages.rs"]
 mod pages;
+#[path = "tidy/statements.rs"]
+mod statements;
 #[path = "tidy/text.rs"]
 mod text;
 

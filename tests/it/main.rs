@@ -7,6 +7,7 @@ mod destinations;
 mod http;
 mod lifecycle;
 mod limits;
+mod mqtt;
 mod server;
 mod startup;
 mod transports;

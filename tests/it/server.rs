@@ -41,7 +41,11 @@ fn command(dir: &Path, settings: &[(&str, &str)]) -> Command {
         command.arg("--set").arg(format!("{key}=127.0.0.1:0"));
     }
     for (key, value) in settings {
-        command.arg("--set").arg(format!("{key}={value}"));
+        match *key {
+            // A file can hold what no single setting can.
+            "--config" => command.arg(key).arg(value),
+            _ => command.arg("--set").arg(format!("{key}={value}")),
+        };
     }
     command
 }

@@ -50,7 +50,7 @@ fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
 }
 
 /// What stands between backticks.
-fn quoted_words(text: &str) -> Vec<&str> {
+pub(super) fn quoted_words(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
