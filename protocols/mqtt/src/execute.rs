@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) wants_problems: bool,
     /// Largest packet the client takes.
     pub(crate) packet_bytes_max: usize,
+    /// An earlier session goes on: what its last connection was answered may have been lost.
+    pub(crate) resumed: bool,
     /// CONNECT asked for a session that ends with the connection.
     pub(crate) ends_with_connection: bool,
     replies: Replies,
@@ -63,6 +65,7 @@ impl Core {
             version: Version::V311,
             wants_problems: true,
             packet_bytes_max: usize::MAX,
+            resumed: false,
             ends_with_connection: false,
             replies: Replies::default(),
             fields: FieldsWriter::new(),
@@ -273,7 +276,9 @@ impl Core {
         match accepted(host.ask(Command::Forget(id.get()))) {
             Ok(promise) => self.ack(AckKind::Pubcomp, id, Reason::Success, promise, host, out),
             Err(refusal) if refusal.code == Code::UnknownDelivery => {
-                let reason = Reason::PacketIdentifierNotFound;
+                // 3.7.2.1: no error during recovery. The answer to its first PUBREL was lost, and some clients take anything
+                // but success for a failure of the publish.
+                let reason = if self.resumed { Reason::Success } else { Reason::PacketIdentifierNotFound };
                 self.ack(AckKind::Pubcomp, id, reason, None, host, out);
             }
             // PUBCOMP cannot tell it. The client says it again on its next connection.

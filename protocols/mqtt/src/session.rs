@@ -234,6 +234,7 @@ impl MqttSession {
     fn greet(&mut self, opened: &Opened, host: &mut dyn Host, out: &mut Chunks) {
         let Self { core, greeting, .. } = self;
         core.state = State::Open;
+        core.resumed = opened.resumed;
         host.note(EgressNote::Dialect(dialect(core.version)));
         host.note(EgressNote::Receiver {
             frame_bytes_max: u32::try_from(core.packet_bytes_max).unwrap_or(u32::MAX),
