@@ -2,8 +2,9 @@
 //!
 //! A topic is a list of levels, parted by `/`. What is no topic has a first level of its own: `$queue/orders/eu` is the
 //! queue of these levels, and `$reply/queue/…` the temporary queue of somebody who waits for a reply there. A level of
-//! another protocol's topic may hold what MQTT reads as syntax; such a character is written `%2F`, `%2B` or `%23`, and so
-//! these three are what a level cannot hold literally. Nothing else is touched, trimmed or normalised.
+//! another protocol's topic may hold what MQTT reads as syntax; such a character is written `%2F`, `%2B` or `%23`. A
+//! level that holds one of these literally has it as `%252F`, and `%252F` as `%25252F`: there and back is the same for every
+//! name. Nothing else is touched, trimmed or normalised.
 
 use std::borrow::Cow;
 
@@ -17,8 +18,10 @@ const QUEUE: &str = "$queue/";
 const REPLY_QUEUE: &str = "$reply/queue/";
 const REPLY_TOPIC: &str = "$reply/topic/";
 
-/// The characters that a level holds in an escaped form only.
-const ESCAPES: [(char, &str); 3] = [('/', "%2F"), ('+', "%2B"), ('#', "%23")];
+/// The characters that a level holds in an escaped form only, and what follows the percent sign then.
+const ESCAPES: [(char, &str); 3] = [('/', "2F"), ('+', "2B"), ('#', "23")];
+/// What follows the percent sign of an escaped percent sign.
+const PERCENT: &str = "25";
 
 /// What may be sent to: any destination that `topic` names.
 ///
@@ -82,11 +85,17 @@ pub(crate) fn put_name(out: &mut String, destination: DestinationRef<'_>) -> boo
         (Kind::Topic, true) => REPLY_TOPIC,
     });
     let name = destination.canonical;
-    if name.contains(['/', '+', '#']) {
-        for character in name.chars() {
+    if name.contains(['/', '+', '#', '%']) {
+        for (at, character) in name.char_indices() {
             match ESCAPES.iter().find(|(plain, _)| *plain == character) {
-                Some((_, escaped)) => out.push_str(escaped),
+                Some((_, code)) => {
+                    out.push('%');
+                    out.push_str(code);
+                }
                 None => out.push(if character == LEVEL_SEPARATOR { '/' } else { character }),
+            }
+            if character == '%' && is_code(name.get(at + 1..).unwrap_or_default()) {
+                out.push_str(PERCENT);
             }
         }
     } else {
@@ -129,17 +138,28 @@ fn canonical(name: &str) -> String {
     unescaped(&name.replace('/', "\0")).into_owned()
 }
 
+/// Whether `rest` makes an escape of the percent sign before it.
+fn is_code(rest: &str) -> bool {
+    let code = rest.trim_start_matches(PERCENT);
+    ESCAPES.iter().any(|(_, known)| code.starts_with(known))
+}
+
 fn unescaped(text: &str) -> Cow<'_, str> {
     if !text.contains("%2") {
         return Cow::Borrowed(text);
     }
-    ESCAPES.iter().fold(Cow::Borrowed(text), |text, (plain, escaped)| {
-        if text.contains(escaped) {
-            Cow::Owned(text.replace(escaped, plain.encode_utf8(&mut [0; 4])))
-        } else {
-            text
-        }
-    })
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let plain = ESCAPES.iter().find_map(|(plain, code)| Some((*plain, after.strip_prefix(code)?)));
+        let percent = || Some(('%', after.strip_prefix(PERCENT).filter(|_| is_code(after))?));
+        let (character, behind) = plain.or_else(percent).unwrap_or(('%', after));
+        out.push(character);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -169,6 +189,9 @@ mod tests {
             ("a,b?c=d", "topic://a,b?c=d"),
             ("a%2Fb", "topic://a/b"),
             ("50%/%2f/%2e", "topic://50%.%2f.%2e"),
+            ("%25/%2525/%2/%", "topic://%25.%2525.%2.%"),
+            ("%252F%2523", "topic://%2F%23"),
+            ("%25252B/%25%2F", "topic://%252B.%25/"),
             ("*/>", "topic://*.>"),
             ("$queue/orders/eu", "queue://orders.eu"),
             ("$queue//", "queue://."),
@@ -183,7 +206,9 @@ mod tests {
 
     #[test]
     fn what_others_hold_in_a_level_is_escaped() {
-        for (canonical, topic) in [("a/b\0c", "a%2Fb/c"), ("+\0#", "%2B/%23"), ("a+b", "a%2Bb")] {
+        for (canonical, topic) in
+            [("a/b\0c", "a%2Fb/c"), ("+\0#", "%2B/%23"), ("a+b", "a%2Bb"), ("a%2Fb\0%/", "a%252Fb/%%2F")]
+        {
             let there = Destination::from_canonical(Kind::Topic, false, canonical).unwrap();
             assert_eq!(name_of(&there), topic);
             assert_eq!(target(topic, LEVELS_MAX).unwrap(), there);
