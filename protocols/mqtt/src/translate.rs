@@ -37,11 +37,17 @@ pub(crate) fn read_message(
         }
     }
     if let Some(data) = properties.correlation_data {
-        fields.field(Tag::CorrelationBytes, data);
+        // Text, if it can be shown as such: others compare it, and a selector reads it.
+        let is_text = std::str::from_utf8(data).is_ok_and(|text| !text.chars().any(char::is_control));
+        fields.field(if is_text { Tag::CorrelationText } else { Tag::CorrelationBytes }, data);
     }
     // In order, with whatever repeats [5: 3.3.2-18].
     for (name, value) in properties.user.iter() {
-        fields.text_property(name, value);
+        match field_of(name) {
+            Some(Tag::GroupSequence) => group_sequence(name, value, fields),
+            Some(tag) => fields.field(tag, value.as_bytes()),
+            None => fields.text_property(name, value),
+        }
         if name == PRIORITY
             && let [digit @ b'0'..=b'9'] = *value.as_bytes()
         {
@@ -56,6 +62,27 @@ pub(crate) fn read_message(
         body_kind: body_kind(properties, payload)?,
         ..Facts::default()
     })
+}
+
+/// The field that a user property of this name is: what `render` writes for it, so that it leaves as it came.
+fn field_of(name: &str) -> Option<Tag> {
+    Some(match name {
+        "type" => Tag::Type,
+        "content-encoding" => Tag::ContentEncoding,
+        "JMSXGroupID" => Tag::GroupId,
+        "JMSXGroupSeq" => Tag::GroupSequence,
+        "message-id" => Tag::SenderMessageId,
+        "app-id" => Tag::AppId,
+        _ => return None,
+    })
+}
+
+/// A number is one if it would be written so again; anything else is a property.
+fn group_sequence(name: &str, value: &str, fields: &mut FieldsWriter) {
+    match value.parse::<i32>() {
+        Ok(sequence) if sequence.to_string() == value => fields.group_sequence(sequence),
+        _ => fields.text_property(name, value),
+    }
 }
 
 fn body_kind(properties: &MessageProperties<'_>, payload: &[u8]) -> Result<BodyKind, Refusal> {
@@ -122,8 +149,9 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::packet::UserPropertiesBuffer;
+    use crate::render::Renderer;
     use sabir_model::headers::ValueRef;
-    use sabir_model::message::{Field, Fields};
+    use sabir_model::message::{Body, Field, Fields, Message};
 
     fn read(properties: &MessageProperties<'_>, payload: &[u8]) -> Result<(Facts, FieldsWriter), Refusal> {
         let mut fields = FieldsWriter::new();
@@ -186,6 +214,35 @@ mod tests {
                 text("priority", "7"),
             ]
         );
+    }
+
+    #[test]
+    fn properties_that_are_fields_of_the_model_leave_as_they_came_mqtt_3_3_2_17() {
+        let pairs = [
+            ("type", "order"),
+            ("a", "1"),
+            ("JMSXGroupSeq", "-1"),
+            ("JMSXGroupSeq", "007"),
+            ("JMSXGroupID", ""),
+            ("message-id", "m:1"),
+            ("message-id", "m:2"),
+            ("app-id", "shop"),
+            ("content-encoding", "gzip"),
+            ("type", "other"),
+        ];
+        let mut user = UserPropertiesBuffer::new();
+        for (name, value) in pairs {
+            assert!(user.push(name, value));
+        }
+        let properties = MessageProperties { user: user.get(), ..Default::default() };
+        let (facts, fields) = read(&properties, b"").unwrap();
+        for (tag, text) in [(Tag::Type, "order"), (Tag::SenderMessageId, "m:1"), (Tag::GroupId, "")] {
+            assert_eq!(Fields::new(fields.as_slice()).find_text(tag), Some(text));
+        }
+        assert_eq!(Fields::new(fields.as_slice()).find(Tag::GroupSequence), Some(&(-1i32).to_le_bytes()[..]));
+        let message = Message::new(facts, &[fields.as_slice()], Body::Borrowed(b""));
+        let mut renderer = Renderer::default();
+        assert!(renderer.properties(&message, Timestamp(1)).user.iter().eq(pairs));
     }
 
     #[test]
