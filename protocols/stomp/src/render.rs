@@ -12,7 +12,7 @@ use sabir_model::message::{BodyKind, Field, Message, Tag};
 use crate::address::{own_prefix, put_destination, put_qualified};
 use crate::encode::{is_plain, put_decimal, put_escaped, put_message_id, put_percent};
 use crate::frame::Version;
-use crate::translate::{is_clean_text, type_name};
+use crate::translate::{is_clean_text, shown_octets, type_name};
 
 /// This connection's temporary destinations: what the client calls them.
 pub(crate) trait OwnNames {
@@ -104,7 +104,7 @@ impl Renderer<'_> {
                             }
                         }
                         Tag::ReplyToText => lines.text("reply-to", text()),
-                        Tag::CorrelationText => lines.text("correlation-id", text()),
+                        Tag::CorrelationText => lines.correlation_text(text()),
                         Tag::CorrelationBytes => lines.correlation(bytes),
                         Tag::Type => lines.text("type", text()),
                         Tag::ContentType => {
@@ -169,6 +169,9 @@ impl Renderer<'_> {
         out.push(b'\n');
         if facts.persistent {
             out.extend_from_slice(b"persistent:true\n");
+        }
+        if facts.exactly_once {
+            out.extend_from_slice(b"ActiveMQ.MQTT.QoS:2\n");
         }
         if facts.retain {
             out.extend_from_slice(b"ActiveMQ.Retain:true\n");
@@ -265,9 +268,21 @@ impl Lines<'_> {
     }
 
     fn correlation(&mut self, bytes: &[u8]) {
-        if is_clean_text(bytes) {
-            return self.text("correlation-id", std::str::from_utf8(bytes).unwrap_or_default());
+        match std::str::from_utf8(bytes) {
+            Ok(text) if is_clean_text(bytes) => self.correlation_text(text),
+            _ => self.correlation_octets(bytes),
         }
+    }
+
+    fn correlation_text(&mut self, text: &str) {
+        // From another protocol: it must not come back as what it looks like.
+        if text.starts_with("base64:") && shown_octets(text).is_some() {
+            return self.correlation_octets(text.as_bytes());
+        }
+        self.text("correlation-id", text);
+    }
+
+    fn correlation_octets(&mut self, bytes: &[u8]) {
         let mut text = b"base64:".to_vec();
         base64::encode(bytes, &mut text);
         self.text("correlation-id", std::str::from_utf8(&text).unwrap_or_default());
@@ -302,6 +317,8 @@ fn is_reserved(name: &str) -> bool {
             | "delivery-count"
             | "original-destination"
             | "JMSXUserID"
+            | "ActiveMQ.Retain"
+            | "ActiveMQ.MQTT.QoS"
             | "browser"
             | "property-types"
             | "x-percent-encoded"

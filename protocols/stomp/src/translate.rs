@@ -59,6 +59,7 @@ enum Known {
     SenderId,
     DeliveryMode,
     Expiration,
+    Qos,
     Transformation,
     /// Scheduled delivery.
     Scheduled,
@@ -89,6 +90,7 @@ fn known(name: &str) -> Known {
         "amq-msg-type" => Known::MessageKind,
         "transformation" => Known::Transformation,
         "ActiveMQ.Retain" => Known::Retain,
+        "ActiveMQ.MQTT.QoS" => Known::Qos,
         "app-id" => Known::AppId,
         "amqp-message-id" => Known::SenderId,
         "AMQ_SCHEDULED_DELAY" | "AMQ_SCHEDULED_PERIOD" | "AMQ_SCHEDULED_REPEAT" | "AMQ_SCHEDULED_CRON" => {
@@ -128,6 +130,7 @@ pub(crate) fn read_send<'a>(
     let mut repeats = Repeats::new(frame);
     let mut seen = 0u32;
     let (mut content_type, mut kind, mut relative) = (None, None, None);
+    let mut qos = 0;
     for (index, header) in frame.headers().enumerate() {
         let which = known(header.raw_name());
         match which {
@@ -181,6 +184,7 @@ pub(crate) fn read_send<'a>(
                 fields.text_property("amq-msg-type", header.raw_value());
             }
             Known::Retain => sent.facts.retain = header.raw_value().eq_ignore_ascii_case("true"),
+            Known::Qos => qos = quality(&header)?,
             Known::AppId => text(fields, Tag::AppId, &header),
             Known::SenderId => text(fields, Tag::SenderMessageId, &header),
             Known::Transformation => transformation(&header, &mut kind)?,
@@ -194,6 +198,9 @@ pub(crate) fn read_send<'a>(
         // RabbitMQ's clients say how long, not until when.
         sent.facts.expires = Timestamp(around.wall.0.saturating_add(span).max(1));
     }
+    // It adds to what `persistent` promises and takes nothing from it.
+    sent.facts.persistent |= qos > 0;
+    sent.facts.exactly_once = qos > 1;
     let kind = kind.unwrap_or_else(|| body_kind(frame, content_type, around.length_means_bytes));
     // Text that is none would be refused or mangled by others; as bytes it survives.
     let text = kind == BodyKind::Text && std::str::from_utf8(frame.body).is_ok();
@@ -238,6 +245,14 @@ fn priority(header: &Header<'_>) -> Result<u8, Refusal> {
     Ok(u8::try_from(number.clamp(0, i64::from(PRIORITY_MAX))).unwrap_or(PRIORITY_DEFAULT))
 }
 
+/// The quality of service that MQTT's clients are to get it with.
+fn quality(header: &Header<'_>) -> Result<u8, Refusal> {
+    match header.raw_value().trim().as_bytes() {
+        [digit @ b'0'..=b'2'] => Ok(digit - b'0'),
+        _ => Err(not_a(header, "0, 1 or 2")),
+    }
+}
+
 /// Milliseconds; what lies before 1970 counts as not set.
 fn millis(header: &Header<'_>) -> Result<u64, Refusal> {
     let number: i64 =
@@ -246,15 +261,23 @@ fn millis(header: &Header<'_>) -> Result<u64, Refusal> {
 }
 
 /// Octets that came from another protocol were shown as `base64:…` and become octets again; text that merely looks so
-/// stays text, for the rule that showed them would have shown it as it is.
+/// stays text.
 fn correlation(fields: &mut FieldsWriter, value: &str) {
-    if let Some(encoded) = value.strip_prefix("base64:")
-        && let Some(bytes) = base64::decode(encoded.as_bytes())
-        && !is_clean_text(&bytes)
-    {
-        return fields.field(Tag::CorrelationBytes, &bytes);
+    match shown_octets(value) {
+        Some(bytes) => fields.field(Tag::CorrelationBytes, &bytes),
+        None => fields.field(Tag::CorrelationText, value.as_bytes()),
     }
-    fields.field(Tag::CorrelationText, value.as_bytes());
+}
+
+/// The octets that are shown as `text`, if it is how octets are shown. Text that would be taken for such is shown like
+/// them, so that it comes back as it was; each look behind a prefix is at three quarters of the length.
+pub(crate) fn shown_octets(text: &str) -> Option<Vec<u8>> {
+    let bytes = base64::decode(text.strip_prefix("base64:")?.as_bytes())?;
+    let is_needed = match std::str::from_utf8(&bytes) {
+        Ok(text) => !is_clean_text(&bytes) || shown_octets(text).is_some(),
+        Err(_) => true,
+    };
+    is_needed.then_some(bytes)
 }
 
 /// Whether octets can be shown as text: UTF-8 without control characters.
