@@ -3,6 +3,7 @@
 
 mod cli;
 mod client;
+mod crossing;
 mod destinations;
 mod http;
 mod lifecycle;
