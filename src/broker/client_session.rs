@@ -5,6 +5,7 @@
 //! connection of the same client id takes it over, whatever the last one is doing. Lock order: the host's map of
 //! sessions, the state of one session, then queues; the link is for whoever delivers and comes last before outboxes.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -30,6 +31,7 @@ use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::{Interest, VirtualHost, trie_levels};
+use crate::replay::Replaying;
 use crate::session_log as log;
 use crate::will::OwnedWill;
 use crate::work::{Work, log_settled, promise};
@@ -49,6 +51,8 @@ pub(crate) struct ClientSession {
     backlog: OnceLock<Arc<Queue>>,
     /// Subscriptions it has.
     pub(crate) bound: AtomicUsize,
+    /// Last values still to be sent to new subscriptions. Taken after the state, before queues.
+    pub(crate) owed: Mutex<VecDeque<Replaying>>,
 }
 
 /// Where live deliveries go.
@@ -102,6 +106,7 @@ impl ClientSession {
             link: Mutex::default(),
             backlog: OnceLock::new(),
             bound: AtomicUsize::new(0),
+            owed: Mutex::default(),
         })
     }
 
@@ -363,6 +368,8 @@ impl ClientSession {
                 }
             }
         }
+        // What may be lost is, when its connection is.
+        self.owed.lock().retain(|owed| owed.grant.guarantee > Guarantee::AtMostOnce);
         state.log(shared, host, self, Level::Os);
         true
     }
@@ -568,6 +575,7 @@ impl ClientSession {
             (state.bindings.take(), std::mem::take(&mut state.consumers), state.will.take())
         };
         *self.link.lock() = Link::default();
+        self.owed.lock().clear();
         {
             let mut topics = host.topics.write();
             for (_, place) in &bindings {

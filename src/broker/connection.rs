@@ -30,7 +30,6 @@ use crate::outbox::{Mark, Outbox, Writer};
 use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, log_received, plan};
 use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
-use crate::replay::Replaying;
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::subscribe::Subscription;
@@ -58,8 +57,6 @@ pub struct Connection {
     pub(crate) session: Option<Arc<ClientSession>>,
     /// What the log must cover before the connection is told that it is introduced.
     pub(crate) opens_at: Option<Promise>,
-    /// Last values still to be sent to new subscriptions of the session.
-    pub(crate) replays: VecDeque<Replaying>,
     /// The session's deliveries may begin at the end of this batch.
     pub(crate) grants_session: bool,
     pub(crate) work: Work,
@@ -117,7 +114,6 @@ impl Connection {
             opening: None,
             session: None,
             opens_at: None,
-            replays: VecDeque::new(),
             grants_session: false,
             work: Work::new(now),
             held: None,
@@ -182,11 +178,8 @@ impl Connection {
         if self.opens_at.is_some() && !self.may_open() {
             return Poll::Pending;
         }
-        if !self.replays.is_empty() {
-            self.replay();
-            if finish(&self.shared, &mut self.work) {
-                self.outbox.wake_owner();
-            }
+        if self.replay() && finish(&self.shared, &mut self.work) {
+            self.outbox.wake_owner();
         }
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(event);

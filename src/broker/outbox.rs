@@ -403,6 +403,13 @@ impl Outbox {
         state.marks.push_back((at, Mark::Resume(Arc::downgrade(queue))));
     }
 
+    /// Marks the end of what waits, so that the owner is woken when that is written.
+    pub(crate) fn resume_owner_when_written(&self) {
+        let mut state = self.state();
+        let at = state.appended;
+        state.marks.push_back((at, Mark::Owner));
+    }
+
     /// Lets the egress say that a browser has seen everything.
     pub(crate) fn browsed(&self, key: SubscriptionKey) {
         let mut state = self.state();

@@ -37,7 +37,7 @@ const BACKLOG_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Replaying {
     pattern: Pattern,
-    grant: Arc<Grant>,
+    pub(crate) grant: Arc<Grant>,
     /// The last topic done with.
     after: Option<Box<str>>,
 }
@@ -158,7 +158,6 @@ impl Connection {
 
     /// Leaves the session to whoever comes next.
     pub(crate) fn leave_session(&mut self) {
-        self.replays.clear();
         let Some(session) = self.session.take() else { return };
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         let left = session.leave(&shared, &host, Some(self.id), &mut self.work);
@@ -217,12 +216,9 @@ impl Connection {
         if replay && direct {
             let grant = Grant { retained: true, ..terms.grant() };
             // A repeated subscription starts again.
-            self.replays.retain(|other| other.pattern != *bind.pattern);
-            self.replays.push_back(Replaying {
-                pattern: bind.pattern.clone(),
-                grant: Arc::new(grant),
-                after: None,
-            });
+            let mut owed = session.owed.lock();
+            owed.retain(|other| other.pattern != *bind.pattern);
+            owed.push_back(Replaying { pattern: bind.pattern.clone(), grant: Arc::new(grant), after: None });
         }
         Ok(promise)
     }
@@ -234,8 +230,11 @@ impl Connection {
     ) -> Result<Option<Promise>, Refusal> {
         let session = self.session()?;
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
-        self.replays.retain(|other| other.pattern != *pattern);
-        session.unbind(&shared, &host, self.id, (pattern, share), &mut self.work)
+        let ended = session.unbind(&shared, &host, self.id, (pattern, share), &mut self.work)?;
+        if share.is_none() {
+            session.owed.lock().retain(|other| other.pattern != *pattern);
+        }
+        Ok(ended)
     }
 
     /// Sends a message that the client may repeat: a repetition is not sent again.
@@ -279,10 +278,16 @@ impl Connection {
         Outcome::Accepted(Some(promise(group.finish(Level::Fsync), Level::Fsync)))
     }
 
-    /// Sends last values that are owed, as many as there is room for.
-    pub(crate) fn replay(&mut self) {
+    /// Sends last values that are owed, as many as there is room for. The rest is owed to whoever is connected then. False
+    /// if nothing is owed.
+    pub(crate) fn replay(&mut self) -> bool {
+        let Some(session) = self.session.as_ref().map(Arc::clone) else { return false };
+        let mut replays = session.owed.lock();
+        if replays.is_empty() || !session.is_on(self.id) {
+            return false;
+        }
         let mut sent = 0;
-        while let Some(mut owed) = self.replays.pop_front() {
+        while let Some(mut owed) = replays.pop_front() {
             let matches =
                 self.host.retained.lock().next_matches(&owed.pattern, owed.after.as_deref(), LOOKED_UP_MAX);
             let last = matches.len() < LOOKED_UP_MAX;
@@ -294,31 +299,32 @@ impl Connection {
                     stopped = true;
                     break;
                 }
-                if !self.replay_one(&message, &owed.grant) {
+                if !self.replay_one(&session, &message, &owed.grant) {
                     stopped = true;
                     break;
                 }
                 owed.after = Some(topic);
             }
             if stopped || !last {
-                self.replays.push_front(owed);
+                replays.push_front(owed);
             }
             if stopped {
-                return;
+                return true;
             }
         }
-        if self.replays.capacity() > 64 {
-            self.replays.shrink_to(0);
+        if replays.capacity() > 64 {
+            replays.shrink_to(0);
         }
+        true
     }
 
     /// Sends one last value. False if there is no room now.
-    fn replay_one(&mut self, message: &Message, grant: &Arc<Grant>) -> bool {
+    fn replay_one(&mut self, session: &ClientSession, message: &Message, grant: &Arc<Grant>) -> bool {
         let now = self.work.now;
         if message.facts().expires.has_passed(now.wall) {
             return true;
         }
-        let backlog = self.session.as_ref().and_then(|session| session.backlog().map(Arc::clone));
+        let backlog = session.backlog().map(Arc::clone);
         let guarantee = message.facts().guarantee().min(grant.guarantee);
         let Some(queue) = backlog.filter(|_| guarantee > Guarantee::AtMostOnce) else {
             let delivery = Delivery {
@@ -338,9 +344,20 @@ impl Connection {
             return taken;
         };
         let mut held = queue.lock();
-        if held.core.ready.len() >= BACKLOG_MAX {
-            // Acknowledgements make room, and their batch comes by here.
-            return held.core.in_flight.len() == 0;
+        if queue.deleted.load(Ordering::Acquire) {
+            // A connection with a clean start has ended the session.
+            return false;
+        }
+        let (messages_max, bytes_max) = (queue.policy.messages_max / 2, queue.policy.bytes_max / 2);
+        let waiting = held.core.ready.len();
+        if waiting >= BACKLOG_MAX || waiting as u64 > messages_max || held.core.bytes > bytes_max {
+            // Acknowledgements make room, and their batch comes by here. Before there is anything to acknowledge, what is
+            // in the way must be written.
+            if held.core.in_flight.len() == 0 && !self.outbox.is_idle() {
+                self.outbox.resume_owner_when_written();
+                self.work.enlist(&self.outbox);
+            }
+            return false;
         }
         if !held.core.make_room(&queue, &mut self.work) {
             return true;
