@@ -2,15 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod device;
 mod fake;
 mod harness;
 
 mod durability;
+mod groups;
 mod limits;
 mod names;
 mod queues;
+mod retained;
 mod routing;
 mod selectors;
+mod session_durability;
+mod sessions;
 mod stress;
 mod topics;
 mod transactions;
+mod wills;
