@@ -407,6 +407,11 @@ impl Appender<'_> {
         let buffer = &mut *self.buffer;
         let appended = buffer.open.bytes.len().saturating_sub(start);
         if appended == 0 {
+            // Nothing to write, but what it stands behind is to be as durable as was asked for.
+            if level == Level::Fsync {
+                buffer.sync = true;
+                self.wake.armed = std::mem::take(&mut buffer.asleep);
+            }
             return Position(buffer.next - 1);
         }
         let position = buffer.next;

@@ -63,6 +63,19 @@ fn a_waiter_is_woken_once_when_its_position_is_covered() {
 }
 
 #[test]
+fn a_group_that_holds_nothing_stands_behind_what_is_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(real(dir.path())).unwrap();
+    let before = append(&store, &[Op::Set { key: 1, value: vec![1] }], Level::Os);
+    let position = store.begin().finish(Level::Fsync);
+    assert_eq!(position, before);
+    let bell = Arc::new(Bell::default());
+    store.wake_at(position, Level::Fsync, Arc::clone(&bell) as Arc<dyn Wake>);
+    bell.wait();
+    assert!(store.watermark().covers(position, Level::Fsync));
+}
+
+#[test]
 fn a_second_store_on_the_directory_is_refused_by_name_until_the_first_closes() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(real(dir.path())).unwrap();
