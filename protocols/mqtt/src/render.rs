@@ -66,7 +66,7 @@ impl Renderer {
         let mut found = MessageProperties {
             payload_is_text: matches!(facts.body_kind, BodyKind::Text | BodyKind::Map | BodyKind::List)
                 .then_some(true),
-            expiry_s: remaining_s(facts.expires, now),
+            expiry_s: remaining_s(facts.expires, not_before(now, facts.timestamp)),
             ..MessageProperties::default()
         };
         let mut has_priority = facts.priority == PRIORITY_DEFAULT;
@@ -168,6 +168,15 @@ fn plain_text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|_| fits)
 }
 
+/// How far ahead of a delivery's batch the one that brought the message may be, in milliseconds.
+const BATCHES_APART_MS: u64 = 1000;
+
+/// The time of a delivery, which is not before the message was sent: whoever delivers may have begun a little earlier, and
+/// no message has more time left than it was given.
+fn not_before(now: Timestamp, sent: Timestamp) -> Timestamp {
+    if sent.0.saturating_sub(now.0) <= BATCHES_APART_MS { now.max(sent) } else { now }
+}
+
 /// The seconds that are left, rounded up and at least one [5: 3.3.2-6].
 fn remaining_s(expires: Timestamp, now: Timestamp) -> Option<u32> {
     if expires == Timestamp::NEVER {
@@ -207,6 +216,10 @@ mod tests {
             (u64::MAX, 0, Some(u32::MAX)),
         ] {
             assert_eq!(remaining_s(Timestamp(expires), Timestamp(now)), left);
+        }
+        for (now, sent, time) in [(5000, 4000, 5000), (5000, 5003, 5003), (5000, 9000, 5000), (5000, 0, 5000)]
+        {
+            assert_eq!(not_before(Timestamp(now), Timestamp(sent)), Timestamp(time));
         }
     }
 
