@@ -2,9 +2,9 @@
 //! files below; what they are asked for is read where STOMP's is.
 #![expect(clippy::disallowed_methods, reason = "a client of the broker: its deadlines are its own")]
 
-pub(super) mod publish;
-pub(super) mod request;
-pub(super) mod subscribe;
+pub(crate) mod publish;
+pub(crate) mod request;
+pub(crate) mod subscribe;
 #[cfg(test)]
 mod tests;
 
