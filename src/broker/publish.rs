@@ -20,6 +20,7 @@ use crate::policy::Policy;
 use crate::queue::{Held, Queue, Role, SettleResult};
 use crate::ready::Entry;
 use crate::registry::{Live, VirtualHost};
+use crate::retained::Retained;
 use crate::route::{Leg, Route};
 use crate::selection::MessageView;
 use crate::session_log::TABLE_RECEIVED;
@@ -379,7 +380,7 @@ pub(crate) fn execute(
         }
         puts.push((index, places));
     }
-    let retained_queue = match planned.iter().any(|one| one.keeps.is_some()) {
+    let retained_queue = match keeps_in_log && planned.iter().any(|one| one.keeps.is_some()) {
         true => host.retained_queue(shared),
         false => QueueId(0),
     };
@@ -423,7 +424,8 @@ pub(crate) fn execute(
             }
             if let Some(old) = changed.old {
                 let group = group.get_or_insert_with(|| shared.store.begin());
-                group.acknowledge(retained_queue, old, 1);
+                // It has a number, so the queue is there.
+                group.acknowledge(host.retained_queue(shared), old, 1);
                 level.get_or_insert(Level::Os);
             }
         }
@@ -511,7 +513,11 @@ fn check_retained(
 ) -> Result<(), Failure> {
     let retained = host.retained.lock();
     let most = shared.limits.retained_max;
-    if message.body().is_empty() || retained.len() < most || retained.contains(topic.canonical()) {
+    if message.body().is_empty()
+        || retained.counted() < most
+        || retained.contains(topic.canonical())
+        || Retained::is_told(topic.canonical())
+    {
         return Ok(());
     }
     let sentence = format!("the broker keeps its most, {most} last values of topics");

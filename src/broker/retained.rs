@@ -19,6 +19,8 @@ pub(crate) struct Retained {
     expiring: BTreeSet<(Timestamp, Box<str>)>,
     next: u64,
     bytes: u64,
+    /// Values of topics that only the broker itself publishes to.
+    told: usize,
 }
 
 struct Kept {
@@ -40,13 +42,23 @@ pub(crate) struct Changed {
 
 impl Default for Retained {
     fn default() -> Self {
-        Self { values: NameIndex::new(), expiring: BTreeSet::new(), next: 1, bytes: 0 }
+        Self { values: NameIndex::new(), expiring: BTreeSet::new(), next: 1, bytes: 0, told: 0 }
     }
 }
 
 impl Retained {
     pub(crate) fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// Whether only the broker itself publishes to `topic`.
+    pub(crate) fn is_told(topic: &str) -> bool {
+        topic.starts_with('$')
+    }
+
+    /// Values that count towards the limit: not what the broker says about itself.
+    pub(crate) fn counted(&self) -> usize {
+        self.len() - self.told
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -92,6 +104,7 @@ impl Retained {
     fn insert(&mut self, topic: &str, message: Message, logged: Option<Sequence>) -> i64 {
         let memory = message.memory() as u64 + topic.len() as u64;
         self.bytes += memory;
+        self.told += usize::from(Self::is_told(topic));
         if message.facts().expires != Timestamp::NEVER {
             self.expiring.insert((message.facts().expires, topic.into()));
         }
@@ -107,6 +120,7 @@ impl Retained {
         }
         let memory = kept.message.memory() as u64 + topic.len() as u64;
         self.bytes = self.bytes.saturating_sub(memory);
+        self.told -= usize::from(Self::is_told(topic));
         Changed { old: kept.logged, new: None, memory: -memory.cast_signed() }
     }
 

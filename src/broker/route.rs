@@ -19,6 +19,7 @@ use crate::pattern_trie::MatchOptions;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::{Interest, Live, Stamp, VirtualHost};
+use crate::retained::Retained;
 
 /// How deep rules may lead to further rules.
 const DEPTH_MAX: usize = 16;
@@ -232,6 +233,11 @@ impl Resolver<'_> {
                 Code::LimitReached,
                 format!("the routing rules for {target} lead too far or to too many targets"),
             ));
+        }
+        if self.who.is_some() && target.kind() == Kind::Topic && Retained::is_told(target.canonical()) {
+            let sentence =
+                format!("topics that begin with '$' are the broker's own: nobody may send to {target}");
+            return Err(Refusal::new(Code::AccessDenied, sentence));
         }
         self.check(Action::Send, target)?;
         self.path.push(target.clone());

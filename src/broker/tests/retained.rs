@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use sabir_model::command::Replay;
+use sabir_model::command::{Outcome, Replay};
 use sabir_model::destination::Destination;
 use sabir_model::error::Code;
 
 use super::device::{Coming, Device, FOREVER, bodies};
 use super::harness::{Setup, World};
+use crate::BrokerLimits;
 
 /// What a new subscription is sent.
 fn kept(world: &World, pattern: &str) -> Vec<String> {
@@ -85,6 +86,23 @@ fn names_that_begin_with_a_dollar_sign_are_for_those_who_ask() {
     system.bind("$SYS.>").at_most_once().ok();
     world.broker.tell(&Destination::topic("$SYS.load"), b"9").unwrap();
     assert_eq!((all.bodies(), system.bodies()), (vec![], vec!["9".to_owned()]));
+    // Nobody else may say anything there, and what the broker says takes nobody's place.
+    let mut sender = sender(&world);
+    let outcome = sender.send("$SYS.load", "10").outcome();
+    assert!(matches!(outcome, Outcome::Refused(refusal) if refusal.code == Code::AccessDenied));
+}
+
+#[test]
+fn what_the_broker_tells_needs_no_place_and_no_queue_of_the_log() {
+    let limits = BrokerLimits { retained_max: 1, ..BrokerLimits::default() };
+    let world = Setup { limits, ..Setup::default() }.open();
+    for number in 0..3 {
+        world.broker.tell(&Destination::topic(&format!("$SYS.{number}")), b"told").unwrap();
+    }
+    let mut sender = sender(&world);
+    sender.send("a", "kept").retain().ok();
+    let outcome = sender.send("b", "one too many").retain().outcome();
+    assert!(matches!(outcome, Outcome::Refused(refusal) if refusal.code == Code::LimitReached));
 }
 
 #[test]
