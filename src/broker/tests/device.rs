@@ -341,6 +341,18 @@ impl Device {
         self.read()
     }
 
+    /// What has come since the last look, whatever the log is about.
+    pub(super) fn arrived(&mut self) -> Vec<Parcel> {
+        self.client.pump();
+        self.read()
+    }
+
+    /// Takes and acknowledges what has come.
+    pub(super) fn take_arrived(&mut self) {
+        let some = self.arrived();
+        self.ack_all(&some);
+    }
+
     /// What has reached the wire, also that of a connection that is gone.
     pub(super) fn read(&mut self) -> Vec<Parcel> {
         let bytes = std::mem::take(&mut self.client.wire.lock().bytes);

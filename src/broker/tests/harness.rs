@@ -195,7 +195,9 @@ impl World {
         client.end_batch();
         loop {
             client.pump();
-            match client.events.pop() {
+            // Somebody may have taken over by now: that is the next news.
+            let first = (!client.events.is_empty()).then(|| client.events.remove(0));
+            match first {
                 Some(Event::Opened(opened)) => {
                     // What may follow the greeting follows it.
                     client.end_batch();

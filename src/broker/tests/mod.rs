@@ -6,6 +6,7 @@ mod device;
 mod fake;
 mod harness;
 
+mod backlogs;
 mod durability;
 mod groups;
 mod limits;
@@ -15,6 +16,7 @@ mod retained;
 mod routing;
 mod selectors;
 mod session_durability;
+mod session_races;
 mod sessions;
 mod stress;
 mod topics;
