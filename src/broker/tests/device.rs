@@ -14,18 +14,14 @@ use sabir_model::delivery::{Admission, Delivery, EncodeCache, Guarantee};
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
-use sabir_model::ids::{DeliveryToken, QueueId, Sequence, SubscriptionKey};
+use sabir_model::ids::{DeliveryToken, QueueId, SubscriptionKey};
 use sabir_model::message::{Body, Facts};
 use sabir_model::pattern::Pattern;
 use sabir_model::session::{Egress, EgressNote, Host, Settled};
 use sabir_model::settlement::Settlement;
 
-use sabir_store::fault_fs::Survival;
-use sabir_store::{PutMeta, Recover, Store, StoreOptions};
-
 use super::fake::{FIELD, Wire};
 use super::harness::{Client, World, refusal};
-use crate::session_log::TABLE_PROGRESS;
 
 pub(super) const FOREVER: u64 = LASTS_FOREVER;
 
@@ -113,7 +109,6 @@ impl Egress for Copies {
     }
 
     fn browsed(&mut self, _: SubscriptionKey, _: &mut Chunks) {}
-
     fn note(&mut self, _: EgressNote<'_>) {}
 }
 
@@ -353,10 +348,9 @@ impl Device {
         self.ack_all(&some);
     }
 
-    /// What has reached the wire, also that of a connection that is gone.
+    /// What has reached the wire, whoever is gone.
     pub(super) fn read(&mut self) -> Vec<Parcel> {
-        let bytes = std::mem::take(&mut self.client.wire.lock().bytes);
-        self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        self.text.push_str(std::str::from_utf8(&std::mem::take(&mut self.client.wire.lock().bytes)).unwrap());
         let Some(end) = self.text.rfind('\n') else { return Vec::new() };
         let rest = self.text.split_off(end + 1);
         std::mem::replace(&mut self.text, rest).lines().map(Parcel::parse).collect()
@@ -603,33 +597,4 @@ impl World {
     pub(super) fn clock_ms(&self) -> u64 {
         self.now().wall.0
     }
-
-    /// Notes of handovers that the log holds now.
-    pub(super) fn notes(&self) -> usize {
-        self.broker.store().sync();
-        let mut found = Notes::default();
-        let mut options = StoreOptions::new("/log");
-        options.segment_bytes = 1 << 20;
-        options.manual = true;
-        // A copy of the disk, so that nobody is disturbed.
-        let disk = self.disk.crash(Survival::All);
-        drop(Store::open(options, Arc::new(disk), &mut found).unwrap());
-        found.0
-    }
-}
-
-/// Counts the rows of one table.
-#[derive(Default)]
-struct Notes(usize);
-
-impl Recover for Notes {
-    fn meta(&mut self, table: u8, _: &[u8], _: &[u8]) {
-        self.0 += usize::from(table == TABLE_PROGRESS);
-    }
-
-    fn queue(&mut self, _: QueueId, _: Sequence) {}
-
-    fn message(&mut self, _: &[(QueueId, Sequence)], _: PutMeta, _: &[u8], _: &[u8]) {}
-
-    fn attempts(&mut self, _: QueueId, _: Sequence, _: u32) {}
 }

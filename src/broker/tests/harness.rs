@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sabir_model::access::{Action, Attempt, Authenticator, Authorizer, Credentials, Principal, Resource};
+use sabir_model::access::{Authenticator, Authorizer};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::{Clock, ManualClock, Timestamp};
 use sabir_model::command::{
@@ -25,53 +25,13 @@ use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_store::StoreOptions;
 use sabir_store::fault_fs::{FaultFs, Survival};
 
+use super::access::Access;
 use super::fake::{FIELD, FakeWriter, Lines, Wire, Woken};
 pub(super) use super::fake::{Got, Line};
 use crate::stats::QueueStats;
 use crate::{
     Broker, BrokerLimits, BrokerOptions, BrokerStats, Connection, ConnectionInfo, Policies, Policy, Rules,
 };
-
-/// Lets everybody in under the name they give, and denies what it is told to deny.
-#[derive(Default)]
-pub(super) struct Access {
-    denied: Mutex<Vec<(Action, String)>>,
-    generation: AtomicU64,
-}
-
-impl Access {
-    pub(super) fn deny(&self, action: Action, what: &str) {
-        self.denied.lock().push((action, what.to_owned()));
-        self.generation.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-impl Authenticator for Access {
-    fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Principal, Refusal> {
-        match attempt.credentials {
-            Credentials::Password { login: "mallory", .. } => {
-                Err(Refusal::new(Code::AuthenticationFailed, "not you"))
-            }
-            Credentials::Password { login, .. } => Ok(Principal::user(login, attempt.remote)),
-            _ => Ok(Principal::anonymous(attempt.remote)),
-        }
-    }
-}
-
-impl Authorizer for Access {
-    fn allows(&self, _: &Principal, action: Action, resource: Resource<'_>) -> bool {
-        let text = match resource {
-            Resource::Server => "server".to_owned(),
-            Resource::Destination(destination) => destination.to_string(),
-            Resource::Pattern(pattern) => pattern.to_string(),
-        };
-        !self.denied.lock().iter().any(|(denied, what)| *denied == action && *what == text)
-    }
-
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-}
 
 /// How a world differs from the usual.
 #[derive(Clone, Default)]

@@ -1,14 +1,49 @@
 //! What comes back of client sessions after a restart, after a loss of power, and after one at any disk operation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sabir_model::command::{Outcome, Promise, Replay};
 use sabir_model::error::Code;
+use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::settlement::Settlement;
 use sabir_store::fault_fs::{Fault, Survival};
+use sabir_store::{PutMeta, Recover, Store, StoreOptions};
 
 use super::device::{Coming, Device, FOREVER, Parcel, bodies};
 use super::harness::{World, refusal};
+use crate::session_log::TABLE_PROGRESS;
+
+impl World {
+    /// Notes of handovers that the log holds now.
+    fn notes(&self) -> usize {
+        self.broker.store().sync();
+        let mut found = Notes::default();
+        let mut options = StoreOptions::new("/log");
+        options.segment_bytes = 1 << 20;
+        options.manual = true;
+        // A copy of the disk, so that nobody is disturbed.
+        let disk = self.disk.crash(Survival::All);
+        drop(Store::open(options, Arc::new(disk), &mut found).unwrap());
+        found.0
+    }
+}
+
+/// Counts the rows of one table.
+#[derive(Default)]
+struct Notes(usize);
+
+impl Recover for Notes {
+    fn meta(&mut self, table: u8, _: &[u8], _: &[u8]) {
+        self.0 += usize::from(table == TABLE_PROGRESS);
+    }
+
+    fn queue(&mut self, _: QueueId, _: Sequence) {}
+
+    fn message(&mut self, _: &[(QueueId, Sequence)], _: PutMeta, _: &[u8], _: &[u8]) {}
+
+    fn attempts(&mut self, _: QueueId, _: Sequence, _: u32) {}
+}
 
 fn world_after(world: World, power_lost: bool) -> World {
     if power_lost { world.crash() } else { world.restart() }
