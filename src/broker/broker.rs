@@ -15,17 +15,16 @@ use sabir_model::destination::{Destination, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
-use sabir_model::limits::Prefetch;
 use sabir_model::message::{Body, BodyKind, Facts};
 use sabir_model::session::{Egress, Now};
-use sabir_store::{Fs, Level, RecoveryReport, Store, StoreError, StoreOptions};
+use sabir_store::{Level, RecoveryReport, Store, StoreError};
 
 use crate::blocking::Pool;
 use crate::connection::Connection;
 use crate::lock_order::before_maps;
 use crate::mailbox::Mailbox;
-use crate::outbox::{OutboxLimits, Writer};
-use crate::policy::{Policies, Policy, SlowConsumer};
+use crate::options::{BrokerLimits, BrokerOptions};
+use crate::policy::{Policies, Policy};
 use crate::queue::{Queue, Role};
 use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
@@ -33,91 +32,10 @@ use crate::rules::Rules;
 use crate::stats::{BrokerStats, Counters, read};
 use crate::will::{Sent, send_for_nobody, send_will};
 use crate::work::{Work, finish};
+use crate::writer::Writer;
 
 /// Ticks between two sweeps for expired messages and unused queues: one second at the usual tick of 100 ms.
 const TICKS_PER_SWEEP: u64 = 10;
-
-/// Bounds of the broker.
-#[derive(Clone, Debug)]
-pub struct BrokerLimits {
-    /// Most open connections.
-    pub connections_max: usize,
-    /// Most queues of any kind.
-    pub destinations_max: usize,
-    /// Most bytes of messages in memory; beyond, sends are refused.
-    pub memory_bytes_max: u64,
-    /// Unsynced bytes above which publishers' reading pauses.
-    pub pending_bytes_soft: usize,
-    /// Most bytes one open transaction may hold.
-    pub transaction_bytes_max: usize,
-    /// Most sends and settlements one open transaction may hold.
-    pub transaction_items_max: usize,
-    /// Most temporary destinations of one connection.
-    pub temporaries_max: usize,
-    /// Most subscriptions of one client session.
-    pub session_subscriptions_max: usize,
-    /// Most messages in the backlog of one client session.
-    pub session_messages_max: u64,
-    /// Most bytes in the backlog of one client session.
-    pub session_bytes_max: u64,
-    /// What happens beyond: the oldest or the newest is dropped, or the client is disconnected.
-    pub session_when_full: SlowConsumer,
-    /// What is promised of messages in the backlog of a client session that may outlive its connection.
-    pub session_durability: Level,
-    /// Most topics that keep a last value.
-    pub retained_max: usize,
-    /// Bounds of one connection's outgoing side.
-    pub outbox: OutboxLimits,
-    /// Credit granted where neither client nor policy names one.
-    pub prefetch: Prefetch,
-}
-
-impl Default for BrokerLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 100_000,
-            destinations_max: 1_000_000,
-            memory_bytes_max: 4 << 30,
-            pending_bytes_soft: 4 << 20,
-            transaction_bytes_max: 256 << 20,
-            transaction_items_max: 1_000_000,
-            temporaries_max: 10_000,
-            session_subscriptions_max: 10_000,
-            session_messages_max: 100_000,
-            session_bytes_max: 256 << 20,
-            session_when_full: SlowConsumer::DropOldest,
-            session_durability: Level::Fsync,
-            retained_max: 10_000_000,
-            outbox: OutboxLimits::default(),
-            prefetch: Prefetch::default(),
-        }
-    }
-}
-
-/// What a broker is made of.
-pub struct BrokerOptions {
-    /// The message log.
-    pub store: StoreOptions,
-    /// The disk it lives on.
-    pub fs: Arc<dyn Fs>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Who is who.
-    pub authenticator: Arc<dyn Authenticator>,
-    /// Who may do what.
-    pub authorizer: Arc<dyn Authorizer>,
-    /// Composite destinations, virtual topics, mirrored queues.
-    pub rules: Rules,
-    /// What holds for destinations.
-    pub policies: Policies,
-    /// Bounds.
-    pub limits: BrokerLimits,
-    /// Names of virtual hosts besides the default, `/`.
-    pub virtual_hosts: Vec<String>,
-    /// No threads of the broker's own: passwords are checked where they arrive. For simulations, which must follow from
-    /// their inputs alone; the log has such a switch too.
-    pub single_threaded: bool,
-}
 
 /// Why a broker did not open.
 #[derive(Debug)]

@@ -13,28 +13,27 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use parking_lot::{Mutex, MutexGuard};
 use sabir_model::clock::Timestamp;
-use sabir_model::command::{LASTS_FOREVER, Promise};
+use sabir_model::command::LASTS_FOREVER;
 use sabir_model::delivery::{Delivery, Grant, Guarantee};
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::Message;
-use sabir_model::pattern::Pattern;
 use sabir_model::settlement::SettleMode;
 use sabir_store::Level;
 
-use crate::bindings::{Bindings, Place, SessionBinding, Terms};
+use crate::bindings::{Bindings, Place, SessionBinding};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
-use crate::registry::{Interest, VirtualHost, trie_levels};
+use crate::registry::VirtualHost;
 use crate::replay::Replaying;
 use crate::session_log as log;
 use crate::will::OwnedWill;
-use crate::work::{Work, log_settled, promise};
+use crate::work::{Work, log_settled};
 
 /// All deliveries of a client session go under this name: they are told apart by their grants.
 pub(crate) const SESSION_KEY: SubscriptionKey = SubscriptionKey(0);
@@ -47,7 +46,7 @@ pub(crate) struct ClientSession {
     /// Whether it may outlive its connection; then it is in the log.
     pub(crate) lasting: bool,
     state: Mutex<State>,
-    link: Mutex<Link>,
+    pub(crate) link: Mutex<Link>,
     backlog: OnceLock<Arc<Queue>>,
     /// Subscriptions it has.
     pub(crate) bound: AtomicUsize,
@@ -57,9 +56,9 @@ pub(crate) struct ClientSession {
 
 /// Where live deliveries go.
 #[derive(Default)]
-struct Link {
+pub(crate) struct Link {
     connection: ConnectionId,
-    outbox: Option<Arc<Outbox>>,
+    pub(crate) outbox: Option<Arc<Outbox>>,
 }
 
 /// What a session knows besides its backlog.
@@ -74,7 +73,7 @@ pub(crate) struct State {
     pub(crate) bindings: Bindings,
     /// Numbers of messages that have arrived and may be repeated.
     pub(crate) received: HashSet<u16, RandomState>,
-    consumers: Vec<(Arc<Queue>, u32)>,
+    pub(crate) consumers: Vec<(Arc<Queue>, u32)>,
     credit: Arc<Credit>,
     next_order: u64,
     /// Its time is over: nobody enters any more.
@@ -170,7 +169,12 @@ impl ClientSession {
     }
 
     /// Makes the backlog if it is not there. The caller holds the state.
-    fn need_backlog(&self, shared: &Shared, host: &VirtualHost, state: &mut State) -> Result<(), Refusal> {
+    pub(crate) fn need_backlog(
+        &self,
+        shared: &Shared,
+        host: &VirtualHost,
+        state: &mut State,
+    ) -> Result<(), Refusal> {
         if self.backlog.get().is_some() {
             return Ok(());
         }
@@ -195,7 +199,12 @@ impl std::fmt::Debug for ClientSession {
 
 impl State {
     /// Makes the session's connection a consumer of a queue. False if that has been deleted since it was found.
-    fn consume(&mut self, queue: &Arc<Queue>, outbox: &Arc<Outbox>, grant: Option<Arc<Grant>>) -> bool {
+    pub(crate) fn consume(
+        &mut self,
+        queue: &Arc<Queue>,
+        outbox: &Arc<Outbox>,
+        grant: Option<Arc<Grant>>,
+    ) -> bool {
         let consumer = Consumer::new(
             Arc::clone(outbox),
             SESSION_KEY,
@@ -214,7 +223,7 @@ impl State {
     }
 
     /// Changes what is granted of a group's or a plain queue. False if the connection does not consume it yet.
-    fn grant_anew(&self, queue: &Arc<Queue>, grant: &Arc<Grant>) -> bool {
+    pub(crate) fn grant_anew(&self, queue: &Arc<Queue>, grant: &Arc<Grant>) -> bool {
         let Some((_, slot)) = self.consumers.iter().find(|(other, _)| other.id == queue.id) else {
             return false;
         };
@@ -225,7 +234,7 @@ impl State {
     }
 
     /// Makes the session's connection a consumer of the queue of this name, made if it is new.
-    fn consume_named(
+    pub(crate) fn consume_named(
         &mut self,
         shared: &Shared,
         host: &VirtualHost,
@@ -264,7 +273,7 @@ impl State {
         (self.over, will)
     }
 
-    fn next_order(&mut self) -> u64 {
+    pub(crate) fn next_order(&mut self) -> u64 {
         let order = self.next_order;
         self.next_order += 1;
         order
@@ -290,23 +299,6 @@ pub(crate) struct Entering {
     pub(crate) lasts_ms: u64,
     pub(crate) credit: u32,
     pub(crate) will: Option<OwnedWill>,
-}
-
-/// A new subscription, as the client asked for it.
-pub(crate) struct Wanted<'a> {
-    pub(crate) pattern: &'a Pattern,
-    pub(crate) group: Option<&'a str>,
-    pub(crate) terms: Terms,
-}
-
-/// What became of a subscription.
-pub(crate) struct Bound {
-    /// Whether there was none before.
-    pub(crate) new: bool,
-    /// The session consumes another queue, and is to be granted that.
-    pub(crate) consumes: bool,
-    /// When it is on disk, if it is to be.
-    pub(crate) promise: Option<Promise>,
 }
 
 /// What became of the end of a session.
@@ -431,131 +423,6 @@ impl ClientSession {
         Left { was_on, ends, will }
     }
 
-    /// Adds or replaces a subscription, for the connection in charge or (`None`) as the log knew it.
-    pub(crate) fn bind(
-        self: &Arc<Self>,
-        shared: &Shared,
-        host: &VirtualHost,
-        by: Option<ConnectionId>,
-        wanted: &Wanted<'_>,
-    ) -> Result<Bound, Refusal> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        state.check_in_charge(by)?;
-        let known = state
-            .bindings
-            .get(wanted.pattern, wanted.group)
-            .map(|(known, place)| (Arc::clone(known), *place));
-        let order = match (&known, wanted.terms.order) {
-            (Some((known, _)), _) => known.terms.order,
-            (None, 0) => state.next_order(),
-            // As the log has it.
-            (None, order) => order,
-        };
-        let binding = Arc::new(SessionBinding {
-            session: Arc::clone(self),
-            pattern: wanted.pattern.clone(),
-            group: wanted.group.map(Into::into),
-            terms: Terms { order, ..wanted.terms },
-        });
-        state.consumers.retain(|(queue, _)| !queue.deleted.load(Ordering::Acquire));
-        let consuming = state.consumers.len();
-        let outbox = self.link.lock().outbox.clone();
-        let grant = Arc::new(binding.terms.grant());
-        let place = match (wanted.pattern.kind(), wanted.group) {
-            (Kind::Topic, None) => {
-                if binding.terms.guarantee > Guarantee::AtMostOnce {
-                    self.need_backlog(shared, host, state)?;
-                }
-                let interest = Interest::Session(Arc::clone(&binding));
-                let handle = {
-                    let mut topics = host.topics.write();
-                    // Nothing that is published meanwhile misses both or meets both.
-                    if let Some((_, Place::Topic(old))) = &known {
-                        topics.remove(*old);
-                    }
-                    topics.insert(&trie_levels(wanted.pattern), interest)
-                };
-                host.touch(wanted.pattern);
-                Place::Topic(handle)
-            }
-            (Kind::Topic, Some(_)) => {
-                let queue = host.shares.lock().join(shared, host, &binding, known.is_none())?;
-                if let (Some(outbox), false) = (&outbox, state.grant_anew(&queue, &grant)) {
-                    // It is there for as long as this member is in the group.
-                    state.consume(&queue, outbox, Some(grant));
-                }
-                Place::Group
-            }
-            (Kind::Queue, _) => {
-                let destination = wanted.pattern.as_literal().ok_or_else(|| {
-                    Refusal::new(
-                        Code::InvalidDestination,
-                        "a client session consumes one queue by its name, not a pattern of queues",
-                    )
-                })?;
-                let queue = host.queue(shared, destination, Role::Plain)?;
-                if let (Some(outbox), false) = (&outbox, state.grant_anew(&queue, &grant)) {
-                    state.consume_named(shared, host, destination, outbox, &grant)?;
-                }
-                Place::Queue
-            }
-        };
-        // While the state is held, so that the log tells the same order.
-        let promise = (self.lasting && by.is_some()).then(|| {
-            let mut group = shared.store.begin();
-            log::set_binding(&mut group, host, &binding);
-            promise(group.finish(Level::Fsync), Level::Fsync)
-        });
-        state.bindings.remove(wanted.pattern, wanted.group);
-        state.bindings.insert(binding, place);
-        self.bound.store(state.bindings.len(), Ordering::Release);
-        Ok(Bound { new: known.is_none(), consumes: state.consumers.len() > consuming, promise })
-    }
-
-    /// Ends a subscription, for the connection in charge.
-    pub(crate) fn unbind(
-        &self,
-        shared: &Shared,
-        host: &VirtualHost,
-        by: ConnectionId,
-        (pattern, group): (&Pattern, Option<&str>),
-        work: &mut Work,
-    ) -> Result<Option<Promise>, Refusal> {
-        let mut state = self.state();
-        state.check_in_charge(Some(by))?;
-        let Some((binding, place)) = state.bindings.remove(pattern, group) else {
-            return Err(Refusal::new(
-                Code::UnknownSubscription,
-                "the client session has no such subscription",
-            ));
-        };
-        self.bound.store(state.bindings.len(), Ordering::Release);
-        let queue = match place {
-            Place::Topic(handle) => {
-                host.topics.write().remove(handle);
-                host.touch(pattern);
-                None
-            }
-            Place::Group => host.shares.lock().queue_of(&binding),
-            Place::Queue => pattern.as_literal().and_then(|destination| host.find_queue(destination)),
-        };
-        if let Some(queue) = queue
-            && let Some(at) = state.consumers.iter().position(|(other, _)| other.id == queue.id)
-        {
-            let (queue, slot) = state.consumers.swap_remove(at);
-            let_go(shared, &queue, slot, None, work);
-        }
-        if matches!(place, Place::Group) {
-            leave_group(shared, host, &binding, work);
-        }
-        Ok(self.lasting.then(|| {
-            let mut log = shared.store.begin();
-            log::remove_binding(&mut log, host, self, pattern, group);
-            promise(log.finish(Level::Fsync), Level::Fsync)
-        }))
-    }
-
     /// Ends the session, unless somebody is connected: subscriptions, backlog and all.
     pub(crate) fn end(self: &Arc<Self>, shared: &Shared, host: &VirtualHost, work: &mut Work) -> Ending {
         let (bindings, consumers, will) = {
@@ -615,7 +482,7 @@ pub(crate) struct Left {
     pub(crate) will: Option<OwnedWill>,
 }
 
-fn leave_group(shared: &Shared, host: &VirtualHost, binding: &SessionBinding, work: &mut Work) {
+pub(crate) fn leave_group(shared: &Shared, host: &VirtualHost, binding: &SessionBinding, work: &mut Work) {
     let empty = host.shares.lock().leave(host, binding);
     if let Some(queue) = empty {
         host.delete_queue(shared, &queue, work);
@@ -625,7 +492,7 @@ fn leave_group(shared: &Shared, host: &VirtualHost, binding: &SessionBinding, wo
 /// Detaches a consumer; what it had not settled comes back.
 ///
 /// `written` are the bytes that a closed connection has taken; one that stays open will take them all.
-fn let_go(shared: &Shared, queue: &Arc<Queue>, slot: u32, written: Option<u64>, work: &mut Work) {
+pub(crate) fn let_go(shared: &Shared, queue: &Arc<Queue>, slot: u32, written: Option<u64>, work: &mut Work) {
     let mut settled: Vec<Sequence> = Vec::new();
     let mut attempts: Vec<(Sequence, u32)> = Vec::new();
     let mut held = queue.lock();

@@ -24,24 +24,13 @@ use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
 use crate::stats::Counters;
+use crate::writer::{OutboxLimits, Writer};
 
 /// Slices handed to one write.
 const SLICES_MAX: usize = 64;
 /// Live messages that may wait while a batch's replies are still to come. That is no slowness of the subscriber's, so its
 /// policy does not apply yet.
 const GATED_MAX: usize = 65_536;
-
-/// The way bytes leave; sits inside the outbox's lock.
-pub trait Writer: Send {
-    /// Writes by whoever filled the outbox, from any thread.
-    ///
-    /// # Errors
-    /// `WouldBlock` is normal: the owner goes on with [`Writer::poll_write`]. Anything else ends the connection.
-    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
-
-    /// Writes by the task that owns the connection, which is woken when it may go on.
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
-}
 
 /// What became of a queue's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,23 +44,6 @@ pub(crate) enum Handed {
     NoCredit,
     /// This receiver can never take it.
     Undeliverable(&'static str),
-}
-
-/// Bounds of one outbox, in bytes and time.
-#[derive(Clone, Copy, Debug)]
-pub struct OutboxLimits {
-    /// Above this, queues stop dispatching to the connection and live messages wait.
-    pub bytes_soft: usize,
-    /// Above this the connection is closed.
-    pub bytes_hard: usize,
-    /// Without progress for this long while bytes wait, the connection is closed.
-    pub stall_ms_max: u64,
-}
-
-impl Default for OutboxLimits {
-    fn default() -> Self {
-        Self { bytes_soft: 1 << 20, bytes_hard: 8 << 20, stall_ms_max: 30_000 }
-    }
 }
 
 /// What happens once the bytes up to some place have been written.
@@ -291,17 +263,9 @@ impl Outbox {
         }
         let Some(egress) = state.egress.as_mut() else { return };
         let before = state.chunks.len();
-        // A live subscription settles when its bytes are in the outbox; what this receiver can never take is skipped.
         let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
         state.count(before);
-        match admission {
-            Admission::Sent | Admission::Noted { .. } | Admission::Done => {
-                counters.dispatched.fetch_add(1, Ordering::Relaxed)
-            }
-            Admission::NoCredit | Admission::Undeliverable(_) => {
-                counters.discarded.fetch_add(1, Ordering::Relaxed)
-            }
-        };
+        count_live(admission, counters);
     }
 
     /// Encodes as many waiting live deliveries as there is room for.
@@ -332,14 +296,7 @@ impl Outbox {
             let before = state.chunks.len();
             let admission = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
             state.count(before);
-            match admission {
-                Admission::Sent | Admission::Noted { .. } | Admission::Done => {
-                    counters.dispatched.fetch_add(1, Ordering::Relaxed)
-                }
-                Admission::NoCredit | Admission::Undeliverable(_) => {
-                    counters.discarded.fetch_add(1, Ordering::Relaxed)
-                }
-            };
+            count_live(admission, counters);
         }
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
@@ -385,14 +342,7 @@ impl Outbox {
         let before = state.chunks.len();
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
         state.count(before);
-        match admission {
-            Admission::Sent | Admission::Noted { .. } | Admission::Done => {
-                counters.dispatched.fetch_add(1, Ordering::Relaxed)
-            }
-            Admission::NoCredit | Admission::Undeliverable(_) => {
-                counters.discarded.fetch_add(1, Ordering::Relaxed)
-            }
-        };
+        count_live(admission, counters);
         true
     }
 
@@ -607,6 +557,15 @@ impl Outbox {
         *self.waker.lock() = None;
         written
     }
+}
+
+/// Counts a live delivery. It settles when its bytes are in the outbox; what a receiver can never take is skipped.
+fn count_live(admission: Admission, counters: &Counters) {
+    let counter = match admission {
+        Admission::Sent | Admission::Noted { .. } | Admission::Done => &counters.dispatched,
+        Admission::NoCredit | Admission::Undeliverable(_) => &counters.discarded,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl std::fmt::Debug for Outbox {

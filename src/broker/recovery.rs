@@ -20,13 +20,14 @@ use sabir_model::varint;
 use sabir_store::{Level, PutMeta, Recover};
 
 use crate::broker::Shared;
-use crate::client_session::{ClientSession, Wanted};
+use crate::client_session::ClientSession;
 use crate::queue::{Queue, Role};
 use crate::ready::Entry;
 use crate::registry::{Binding, Durable, Interest, trie_levels};
 use crate::session_log::{
     self, StoredBinding, StoredSession, TABLE_BINDINGS, TABLE_PROGRESS, TABLE_RECEIVED, TABLE_SESSIONS,
 };
+use crate::session_subscribe::Wanted;
 use crate::work::{Work, finish};
 
 /// Queues by id.

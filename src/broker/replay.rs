@@ -16,13 +16,14 @@ use sabir_model::pattern::Pattern;
 use sabir_store::Level;
 
 use crate::bindings::Terms;
-use crate::client_session::{Bound, ClientSession, Ending, Entering, SESSION_KEY, State, Wanted};
+use crate::client_session::{ClientSession, Ending, Entering, SESSION_KEY, State};
 use crate::connection::Connection;
 use crate::login;
 use crate::publish::{Failure, begin, log_received, put};
 use crate::ready::Entry;
 use crate::recovery::{MARK_CLEAN, TABLE_COUNTERS};
 use crate::session_log::{TABLE_RECEIVED, received_key};
+use crate::session_subscribe::{Bound, Wanted};
 use crate::will::{OwnedWill, send_will};
 use crate::work::promise;
 

@@ -1,0 +1,139 @@
+//! A connection's sends: from targets to a route, kept for the next one, and on to the queues and subscribers.
+
+use std::sync::Arc;
+
+use sabir_model::clock::Timestamp;
+use sabir_model::command::{Promise, Publish, TargetKey};
+use sabir_model::delivery::Guarantee;
+use sabir_model::destination::Targets;
+use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::MessageId;
+
+use crate::connection::Connection;
+use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, log_received, plan};
+use crate::route::{Route, resolve};
+use crate::stats::add;
+
+/// Sends into one queue after which its lock is released and what has come is dispatched.
+const HELD_SENDS_MAX: u32 = 64;
+/// Routes one connection keeps.
+const ROUTES_MAX: usize = 64;
+
+impl Connection {
+    pub(crate) fn route(&mut self, key: TargetKey, targets: &Targets) -> Result<Arc<Route>, Refusal> {
+        let slot = usize::from(key.slot);
+        if let Some(Some((generation, route))) = self.routes.get(slot)
+            && *generation == key.generation
+            && route.is_fresh(&self.shared, &self.host)
+        {
+            return Ok(Arc::clone(route));
+        }
+        // Resolving may create queues and lock them.
+        self.release();
+        let route = Arc::new(resolve(&self.shared, &self.host, Some(&self.principal), targets)?);
+        if slot < ROUTES_MAX {
+            if slot >= self.routes.len() {
+                self.routes.resize(slot + 1, None);
+            }
+            if let Some(place) = self.routes.get_mut(slot) {
+                *place = Some((key.generation, Arc::clone(&route)));
+            }
+        }
+        Ok(route)
+    }
+
+    fn forget_route(&mut self, key: TargetKey) {
+        if let Some(place) = self.routes.get_mut(usize::from(key.slot)) {
+            *place = None;
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        publish: &Publish<'_>,
+        once: Option<&[u8]>,
+    ) -> Result<Option<Promise>, Refusal> {
+        let mut facts = publish.facts;
+        facts.id = self.next_id();
+        if facts.timestamp == Timestamp::default() {
+            facts.timestamp = self.work.now.wall;
+        }
+        for attempt in 0..4 {
+            let route = self.route(publish.key, publish.targets)?;
+            let stamp = std::mem::take(&mut self.stamp);
+            let incoming = Incoming {
+                facts,
+                stamp: &stamp,
+                fields: publish.fields,
+                body: publish.body.clone(),
+                connection: self.id,
+                once,
+                keeps_in_log: true,
+            };
+            let result = self.carry_out(&route, &incoming);
+            self.stamp = stamp;
+            match result {
+                Ok(promise) => return Ok(promise),
+                Err(Failure::Refused(refusal)) => return Err(refusal),
+                Err(Failure::Stale) if attempt < 3 => self.forget_route(publish.key),
+                Err(Failure::Stale) => {}
+            }
+        }
+        Err(Refusal::new(Code::Internal, "the destination is being deleted and created at the same time"))
+    }
+
+    fn carry_out(&mut self, route: &Route, incoming: &Incoming<'_>) -> Result<Option<Promise>, Failure> {
+        let guarantee = incoming.facts.guarantee();
+        let leg = route.legs.first();
+        let single = match (&route.single, leg) {
+            (Some(queue), Some(leg)) if !(incoming.facts.retain && leg.topic.is_some()) => {
+                Some((queue, leg, None))
+            }
+            (None, Some(leg)) if route.one_session && !incoming.facts.retain => match leg.sessions.first() {
+                Some(one) if guarantee.min(one.grant.guarantee) > Guarantee::AtMostOnce => {
+                    one.session.backlog().map(|queue| (queue, leg, Some(&one.grant)))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some((queue, leg, grant)) = single {
+            let mut held = match self.held.take() {
+                Some((held, sends)) if held.queue.id == queue.id && sends < HELD_SENDS_MAX => (held, sends),
+                other => {
+                    self.held = other;
+                    self.release();
+                    (queue.lock(), 0)
+                }
+            };
+            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, &mut self.work);
+            held.1 += 1;
+            self.held = Some(held);
+            return result;
+        }
+        self.release();
+        if let [leg] = route.legs.as_slice()
+            && leg.queues.is_empty()
+            && leg.conditions.is_empty()
+            && leg.unless.is_empty()
+            && guarantee.min(leg.granted) == Guarantee::AtMostOnce
+            && !incoming.facts.retain
+        {
+            fan_out(&self.shared, leg, incoming, &mut self.work);
+            return Ok(incoming.once.map(|key| log_received(&self.shared, key)));
+        }
+        let mut planned = Vec::with_capacity(route.legs.len());
+        plan(route, incoming, &self.work, &mut planned);
+        if planned.is_empty() {
+            add(&self.shared.counters.unrouted, 1);
+            return Ok(incoming.once.map(|key| log_received(&self.shared, key)));
+        }
+        execute(&self.shared, &self.host, &planned, &[], &incoming.context(), &mut self.work)
+    }
+
+    pub(crate) fn next_id(&mut self) -> MessageId {
+        let number = self.next_message;
+        self.next_message += 1;
+        MessageId { origin: u64::from(self.shared.boot) << 32 | (self.id.0 & 0xffff_ffff), number }
+    }
+}
