@@ -55,7 +55,7 @@ impl Connection {
             }
             let items = group.iter().map(|one| (one.token, one.settlement));
             let refused = |index: usize| unknown.extend(group.get(index).map(|one| one.ack));
-            newest = settle(&self.shared, &queue, self.id, items, level, &mut self.work, refused).or(newest);
+            newest = settle(&self.shared, &queue, self.id, items, level, self.work.get(), refused).or(newest);
         }
         unknown.sort_unstable();
         unknown.dedup();

@@ -413,7 +413,7 @@ impl ClientSession {
             LASTS_FOREVER => Timestamp::NEVER,
             lasts => Timestamp(now.0.saturating_add(lasts)),
         };
-        let delay = state.will.as_ref().map_or(0, |will| will.delay_ms);
+        let delay = state.will.as_ref().map_or(0, |will| will.delay_ms());
         let will = if delay == 0 { state.will.take() } else { None };
         if state.will.is_some() {
             state.will_at = Timestamp(now.0.saturating_add(delay));

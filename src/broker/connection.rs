@@ -23,6 +23,7 @@ use sabir_store::{Level, Wake};
 use crate::acknowledge::unknown_delivery;
 use crate::broker::{ConnectionInfo, Shared};
 use crate::client_session::ClientSession;
+use crate::desk::Desk;
 use crate::login::Opening;
 use crate::mailbox::Mailbox;
 use crate::outbox::{Mark, Outbox};
@@ -32,7 +33,7 @@ use crate::route::Route;
 use crate::stats::add;
 use crate::subscribe::Subscription;
 use crate::transaction::{Transaction, no_transaction};
-use crate::work::{Work, finish, take_due};
+use crate::work::{finish, take_due};
 use crate::writer::Writer;
 
 /// One connection. Owned by the driver's task.
@@ -53,7 +54,7 @@ pub struct Connection {
     pub(crate) opens_at: Option<Promise>,
     /// The session's deliveries may begin at the end of this batch.
     pub(crate) grants_session: bool,
-    pub(crate) work: Work,
+    pub(crate) work: Desk,
     pub(crate) held: Option<(Held, u32)>,
     pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
     /// Encoded fields that name the sender.
@@ -109,7 +110,7 @@ impl Connection {
             session: None,
             opens_at: None,
             grants_session: false,
-            work: Work::new(now),
+            work: Desk::new(now),
             held: None,
             routes: Vec::new(),
             stamp: Vec::new(),
@@ -158,7 +159,7 @@ impl Connection {
     /// The next answer or news. Registers the task, which is also woken when the outbox needs its owner.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.outbox.set_waker(cx.waker());
-        self.work.now = self.shared.now();
+        self.work.set_now(self.shared.now());
         let login = self.mailbox.login.lock().take();
         if let Some(result) = login {
             let event = self.logged_in(result);
@@ -172,7 +173,7 @@ impl Connection {
         if self.opens_at.is_some() && !self.may_open() {
             return Poll::Pending;
         }
-        if self.replay() && finish(&self.shared, &mut self.work) {
+        if self.replay() && finish(&self.shared, self.work.get()) {
             self.outbox.wake_owner();
         }
         if let Some(event) = self.events.pop_front() {
@@ -215,14 +216,14 @@ impl Connection {
     fn resume_backlog(&mut self) {
         let backlog = self.session.as_ref().and_then(|session| session.backlog().map(Arc::clone));
         let Some(queue) = backlog else { return };
-        self.work.durable = Some(self.shared.store.watermark());
+        self.work.get().durable = Some(self.shared.store.watermark());
         let mut held = queue.lock();
         if held.core.undurable.is_empty() {
             return;
         }
-        held.core.dispatch(&queue, &mut self.work);
+        held.core.dispatch(&queue, self.work.get());
         drop(held);
-        if finish(&self.shared, &mut self.work) {
+        if finish(&self.shared, self.work.get()) {
             self.outbox.wake_owner();
         }
     }
@@ -261,19 +262,19 @@ impl Connection {
     /// Ends a batch: settles acknowledgements, appends `replies` to the own outbox, grants credit, dispatches, and
     /// flushes every outbox that was filled.
     pub fn end_batch(&mut self, now: Now, replies: &mut Chunks) {
-        self.work.now = now;
+        self.work.set_now(now);
         self.run_acks(false);
         self.release();
         if !replies.is_empty() || std::mem::take(&mut self.gated) {
             self.gated = false;
             self.outbox.append_replies(now, replies, &self.shared.counters);
-            self.work.enlist(&self.outbox);
+            self.work.get().enlist(&self.outbox);
         }
         self.grant();
         if std::mem::take(&mut self.grants_session)
             && let Some(session) = &self.session
         {
-            session.grant(self.id, &mut self.work);
+            session.grant(self.id, self.work.get());
         }
         self.replay();
         self.await_log();
@@ -281,23 +282,25 @@ impl Connection {
             add(&self.shared.counters.published, std::mem::take(&mut self.published));
             add(&self.shared.counters.published_bytes, std::mem::take(&mut self.published_bytes));
         }
-        if finish(&self.shared, &mut self.work) || !self.events.is_empty() {
+        if finish(&self.shared, self.work.get()) || !self.events.is_empty() {
             // The rest is this connection's to go on with, after others had their turn.
             self.outbox.wake_owner();
         }
+        self.work.clear();
         self.acks.shrink_to(1024);
     }
 
     /// Writes what waits. Ready when nothing does.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = self.shared.now();
-        self.work.now = now;
+        self.work.set_now(now);
         self.outbox.set_waker(cx.waker());
         for _ in 0..4 {
             let mut due: Vec<Mark> = Vec::new();
             let result = self.outbox.poll_flush(cx, now, &mut due, &self.shared.counters);
-            take_due(&self.shared, &mut self.work, &self.outbox, &mut due);
-            let more = finish(&self.shared, &mut self.work);
+            take_due(&self.shared, self.work.get(), &self.outbox, &mut due);
+            let more = finish(&self.shared, self.work.get());
+            self.work.clear();
             match result {
                 Poll::Ready(Ok(())) if more => {}
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
@@ -349,7 +352,7 @@ impl Connection {
     pub(crate) fn release(&mut self) {
         if let Some((mut held, _)) = self.held.take() {
             let queue = Arc::clone(&held.queue);
-            held.core.dispatch(&queue, &mut self.work);
+            held.core.dispatch(&queue, self.work.get());
         }
     }
 }

@@ -20,7 +20,7 @@ impl Connection {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.work.now = self.shared.now();
+        self.work.set_now(self.shared.now());
         if clean {
             self.run_acks(false);
         }
@@ -35,7 +35,7 @@ impl Connection {
         }
         self.shared.connections.lock().remove(&self.id);
         let mut rounds = 0;
-        while finish(&self.shared, &mut self.work) && rounds < 1000 {
+        while finish(&self.shared, self.work.get()) && rounds < 1000 {
             rounds += 1;
         }
     }
@@ -45,9 +45,9 @@ impl Connection {
         for queue in std::mem::take(&mut self.left) {
             let mut settled = Vec::new();
             let mut held = queue.lock();
-            held.core.reclaim(&queue, self.id, written, &mut self.work, &mut settled);
+            held.core.reclaim(&queue, self.id, written, self.work.get(), &mut settled);
             log_settled(&self.shared, queue.id, &mut settled, &[], Level::Os);
-            held.core.dispatch(&queue, &mut self.work);
+            held.core.dispatch(&queue, self.work.get());
         }
     }
 
@@ -55,7 +55,7 @@ impl Connection {
     /// subscriptions free. While deliveries still wait for the socket it has to be patient, for they may yet reach it.
     pub(crate) fn give_up_names(&mut self) {
         self.release();
-        finish(&self.shared, &mut self.work);
+        finish(&self.shared, self.work.get());
         if self.outbox.is_idle() {
             self.end_subscriptions(self.outbox.written());
         }
@@ -86,7 +86,7 @@ impl Connection {
             Kind::Queue => {
                 if let Some(queue) = self.host.find_queue(destination) {
                     let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
-                    host.delete_queue(&shared, &queue, &mut self.work);
+                    host.delete_queue(&shared, &queue, self.work.get());
                 }
             }
             Kind::Topic => {

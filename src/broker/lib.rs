@@ -13,6 +13,7 @@ mod browse;
 mod client_session;
 mod connection;
 mod credit;
+mod desk;
 mod dispatch;
 mod inflight;
 mod leaving;

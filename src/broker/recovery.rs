@@ -311,7 +311,7 @@ impl Recovered {
             {
                 let mut state = session.state();
                 // Whoever was connected has lost the connection when the broker ended: now, as far as anybody knows.
-                let delay = stored.will.as_ref().map_or(0, |will| will.delay_ms);
+                let delay = stored.will.as_ref().map_or(0, |will| will.delay_ms());
                 let after = |ms: u64| Timestamp(now.0.saturating_add(ms));
                 state.ends_at = match (stored.was_connected, stored.lasts_ms) {
                     (_, LASTS_FOREVER) => Timestamp::NEVER,

@@ -56,7 +56,7 @@ impl Connection {
         let lasting = host.sessions.lock().get(client_id).is_some_and(|known| known.lasting);
         let entered = self.enter_or_begin(client_id, &terms, will, &mut wills);
         for will in &wills {
-            send_will(&shared, &host, will, &mut self.work);
+            send_will(&shared, &host, will, self.work.get());
         }
         let (session, resumed) = entered?;
         if lasting || session.lasting {
@@ -83,7 +83,7 @@ impl Connection {
         wills: &mut Vec<OwnedWill>,
     ) -> Result<(Arc<ClientSession>, bool), Refusal> {
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
-        let now = self.work.now.wall;
+        let now = self.work.get().now.wall;
         loop {
             let known = host.sessions.lock().get(client_id).map(Arc::clone);
             if let Some(known) = &known {
@@ -91,7 +91,7 @@ impl Connection {
                     let sentence = format!("the session of \"{client_id}\" belongs to another user");
                     return Err(Refusal::new(Code::AccessDenied, sentence));
                 }
-                let left = known.leave(&shared, &host, None, &mut self.work);
+                let left = known.leave(&shared, &host, None, self.work.get());
                 wills.extend(left.will);
                 if let Some(other) = left.was_on {
                     let mailbox = shared.connections.lock().get(&other).map(Arc::clone);
@@ -103,7 +103,7 @@ impl Connection {
                     }
                 }
                 if terms.clean_start || left.ends {
-                    match known.end(&shared, &host, &mut self.work) {
+                    match known.end(&shared, &host, self.work.get()) {
                         Ending::Ended(will) => wills.extend(will),
                         // Somebody else was quicker.
                         Ending::Connected => continue,
@@ -161,15 +161,15 @@ impl Connection {
     pub(crate) fn leave_session(&mut self) {
         let Some(session) = self.session.take() else { return };
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
-        let left = session.leave(&shared, &host, Some(self.id), &mut self.work);
+        let left = session.leave(&shared, &host, Some(self.id), self.work.get());
         let mut wills: Vec<OwnedWill> = left.will.into_iter().collect();
         if left.ends
-            && let Ending::Ended(will) = session.end(&shared, &host, &mut self.work)
+            && let Ending::Ended(will) = session.end(&shared, &host, self.work.get())
         {
             wills.extend(will);
         }
         for will in &wills {
-            send_will(&shared, &host, will, &mut self.work);
+            send_will(&shared, &host, will, self.work.get());
         }
     }
 
@@ -231,7 +231,7 @@ impl Connection {
     ) -> Result<Option<Promise>, Refusal> {
         let session = self.session()?;
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
-        let ended = session.unbind(&shared, &host, self.id, (pattern, share), &mut self.work)?;
+        let ended = session.unbind(&shared, &host, self.id, (pattern, share), self.work.get())?;
         if share.is_none() {
             session.owed.lock().retain(|other| other.pattern != *pattern);
         }
@@ -321,7 +321,7 @@ impl Connection {
 
     /// Sends one last value. False if there is no room now.
     fn replay_one(&mut self, session: &ClientSession, message: &Message, grant: &Arc<Grant>) -> bool {
-        let now = self.work.now;
+        let now = self.work.get().now;
         if message.facts().expires.has_passed(now.wall) {
             return true;
         }
@@ -341,7 +341,7 @@ impl Connection {
                 progress: 0,
             };
             let taken = self.outbox.deliver_if_room(now, &delivery, &self.shared.counters);
-            self.work.enlist(&self.outbox);
+            self.work.get().enlist(&self.outbox);
             return taken;
         };
         let mut held = queue.lock();
@@ -356,11 +356,11 @@ impl Connection {
             // in the way must be written.
             if held.core.in_flight.len() == 0 && !self.outbox.is_idle() {
                 self.outbox.resume_owner_when_written();
-                self.work.enlist(&self.outbox);
+                self.work.get().enlist(&self.outbox);
             }
             return false;
         }
-        if !held.core.make_room(&queue, &mut self.work) {
+        if !held.core.make_room(&queue, self.work.get()) {
             return true;
         }
         let mut logged = message.facts().persistent && queue.logs();
@@ -376,8 +376,8 @@ impl Connection {
             }
         }
         let entry = Entry { grant: Some(Arc::clone(grant)), ..Entry::new(message.clone(), logged) };
-        held.core.enqueue(&queue, sequence, entry, &mut self.work);
-        held.core.dispatch(&queue, &mut self.work);
+        held.core.enqueue(&queue, sequence, entry, self.work.get());
+        held.core.dispatch(&queue, self.work.get());
         true
     }
 }

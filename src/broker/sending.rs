@@ -56,7 +56,7 @@ impl Connection {
         let mut facts = publish.facts;
         facts.id = self.next_id();
         if facts.timestamp == Timestamp::default() {
-            facts.timestamp = self.work.now.wall;
+            facts.timestamp = self.work.get().now.wall;
         }
         for attempt in 0..4 {
             let route = self.route(publish.key, publish.targets)?;
@@ -106,7 +106,7 @@ impl Connection {
                     (queue.lock(), 0)
                 }
             };
-            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, &mut self.work);
+            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, self.work.get());
             held.1 += 1;
             self.held = Some(held);
             return result;
@@ -119,16 +119,16 @@ impl Connection {
             && guarantee.min(leg.granted) == Guarantee::AtMostOnce
             && !incoming.facts.retain
         {
-            fan_out(&self.shared, leg, incoming, &mut self.work);
+            fan_out(&self.shared, leg, incoming, self.work.get());
             return Ok(incoming.once.map(|key| log_received(&self.shared, key)));
         }
         let mut planned = Vec::with_capacity(route.legs.len());
-        plan(route, incoming, &self.work, &mut planned);
+        plan(route, incoming, self.work.get(), &mut planned);
         if planned.is_empty() {
             add(&self.shared.counters.unrouted, 1);
             return Ok(incoming.once.map(|key| log_received(&self.shared, key)));
         }
-        execute(&self.shared, &self.host, &planned, &[], &incoming.context(), &mut self.work)
+        execute(&self.shared, &self.host, &planned, &[], &incoming.context(), self.work.get())
     }
 
     pub(crate) fn next_id(&mut self) -> MessageId {

@@ -163,7 +163,7 @@ impl Connection {
             let handle = self.host.wildcards.write().insert(&levels, Arc::clone(&wildcard));
             for queue in self.host.matching_queues(pattern) {
                 if matches!(queue.role, Role::Plain) {
-                    wildcard.join(&queue, &mut self.work);
+                    wildcard.join(&queue, self.work.get());
                 }
             }
             // The group's queues come into being as topics are used, in the name of who declared it.
@@ -350,20 +350,20 @@ impl Connection {
                     | Part::Durable { queue, slot, .. } => {
                         let mut held = queue.lock();
                         held.core.grant(*slot);
-                        held.core.dispatch(queue, &mut self.work);
+                        held.core.dispatch(queue, self.work.get());
                     }
                     Part::Wildcard(wildcard, _) => {
                         let joined = wildcard.joined.lock();
                         wildcard.granted.store(true, Ordering::Release);
                         for (queue, slot) in &joined.queues {
                             queue.lock().core.grant(*slot);
-                            self.work.resume.push(Arc::clone(queue));
+                            self.work.get().resume.push(Arc::clone(queue));
                         }
                     }
                     Part::Browser(queue) => {
                         let mut held = queue.lock();
                         held.core.grant_browser(self.id, key);
-                        held.core.dispatch(queue, &mut self.work);
+                        held.core.dispatch(queue, self.work.get());
                     }
                     Part::Live(..) => {}
                 }
@@ -376,12 +376,12 @@ impl Connection {
         let mut attempts: Vec<(Sequence, u32)> = Vec::new();
         let mut held = queue.lock();
         let closing = self.closed;
-        if held.core.detach(queue, slot, written, closing, &mut self.work, &mut settled, &mut attempts) {
+        if held.core.detach(queue, slot, written, closing, self.work.get(), &mut settled, &mut attempts) {
             self.left.retain(|known| known.id != queue.id && !known.deleted.load(Ordering::Acquire));
             self.left.push(Arc::clone(queue));
         }
         log_settled(&self.shared, queue.id, &mut settled, &attempts, Level::Os);
-        held.core.dispatch(queue, &mut self.work);
+        held.core.dispatch(queue, self.work.get());
     }
 
     /// Detaches all parts; unsettled deliveries go back.
@@ -414,7 +414,7 @@ impl Connection {
                     // Its consumer goes with it and need not be told.
                     queue.deleted.store(true, Ordering::Release);
                     self.shared.by_id.write().remove(&queue.id);
-                    queue.lock().core.clear(queue.id, &mut self.work);
+                    queue.lock().core.clear(queue.id, self.work.get());
                 }
                 Part::Durable { queue, slot, client_id, name } => {
                     self.leave(&queue, slot, written);
@@ -440,7 +440,7 @@ impl Connection {
             self.host.touch(pattern);
         }
         let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
-        host.delete_queue(&shared, &durable.queue, &mut self.work);
+        host.delete_queue(&shared, &durable.queue, self.work.get());
         // A receipt promises that it stays deleted.
         let mut group = shared.store.begin();
         group.remove(TABLE_QUEUES, &durable.queue.id.0.to_le_bytes());

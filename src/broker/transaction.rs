@@ -126,11 +126,11 @@ impl Connection {
             for send in &transaction.sends {
                 let route = resolve(&self.shared, &self.host, Some(&self.principal), &send.targets)?;
                 let incoming = send.incoming(&self.stamp, self.id);
-                plan(&route, &incoming, &self.work, &mut planned);
+                plan(&route, &incoming, self.work.get(), &mut planned);
             }
             let context = Context { connection: self.id, once: None, keeps_in_log: true };
             let settlements = &transaction.settlements;
-            match execute(&self.shared, &self.host, &planned, settlements, &context, &mut self.work) {
+            match execute(&self.shared, &self.host, &planned, settlements, &context, self.work.get()) {
                 Ok(promise) => {
                     add(&self.shared.counters.published, transaction.sends.len() as u64);
                     return Ok(promise);
@@ -151,7 +151,7 @@ impl Connection {
             return Outcome::Refused(refusal);
         }
         let id = self.next_id();
-        let now = self.work.now.wall;
+        let now = self.work.get().now.wall;
         let limits = &self.shared.limits;
         let Some(transaction) = self.transactions.get_mut(&key) else { return no_transaction() };
         match transaction.keep(publish, id, now, limits.transaction_bytes_max, limits.transaction_items_max) {

@@ -19,15 +19,18 @@ use crate::registry::VirtualHost;
 use crate::route::resolve;
 use crate::work::Work;
 
-/// A will, kept until it is sent or not.
+/// A will, kept until it is sent or not. Behind a pointer, for most sessions have none.
 #[derive(Clone, Debug)]
-pub(crate) struct OwnedWill {
+pub(crate) struct OwnedWill(Box<Words>);
+
+#[derive(Clone, Debug)]
+struct Words {
     targets: Targets,
     /// `expires` counts from the sending.
     facts: Facts,
     fields: Box<[u8]>,
     body: Bytes,
-    pub(crate) delay_ms: u64,
+    delay_ms: u64,
     principal: Principal,
 }
 
@@ -37,14 +40,19 @@ impl OwnedWill {
         for target in will.targets {
             shared.check(who, Action::Send, Resource::Destination(target.as_ref()))?;
         }
-        Ok(Self {
+        Ok(Self(Box::new(Words {
             targets: will.targets.clone(),
             facts: will.facts,
             fields: will.fields.into(),
             body: Bytes::copy_from_slice(will.body),
             delay_ms: will.delay_ms,
             principal: who.clone(),
-        })
+        })))
+    }
+
+    /// Milliseconds between the end of the connection and the sending.
+    pub(crate) fn delay_ms(&self) -> u64 {
+        self.0.delay_ms
     }
 
     /// The stored form.
@@ -53,17 +61,17 @@ impl OwnedWill {
             varint::write(out, bytes.len() as u64);
             out.extend_from_slice(bytes);
         };
-        out.extend_from_slice(&self.delay_ms.to_le_bytes());
-        out.extend_from_slice(&self.facts.encode());
-        block(out, self.principal.name().unwrap_or_default().as_bytes());
-        varint::write(out, self.targets.len() as u64);
-        for target in &self.targets {
+        out.extend_from_slice(&self.0.delay_ms.to_le_bytes());
+        out.extend_from_slice(&self.0.facts.encode());
+        block(out, self.0.principal.name().unwrap_or_default().as_bytes());
+        varint::write(out, self.0.targets.len() as u64);
+        for target in &self.0.targets {
             let mut stored = Vec::new();
             target.encode(&mut stored);
             block(out, &stored);
         }
-        block(out, &self.fields);
-        block(out, &self.body);
+        block(out, &self.0.fields);
+        block(out, &self.0.body);
     }
 
     /// Reads the stored form; `None` if it is not one.
@@ -83,7 +91,8 @@ impl OwnedWill {
         }
         let fields = read_block(&mut rest)?.into();
         let body = Bytes::copy_from_slice(read_block(&mut rest)?);
-        Some(Self { targets, facts, fields, body, delay_ms: u64::from_le_bytes(*delay), principal })
+        let delay_ms = u64::from_le_bytes(*delay);
+        Some(Self(Box::new(Words { targets, facts, fields, body, delay_ms, principal })))
     }
 }
 
@@ -95,7 +104,7 @@ fn read_block<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Sends a will. What refuses it, refuses it in silence: there is nobody to tell.
-pub(crate) fn send_will(shared: &Shared, host: &VirtualHost, will: &OwnedWill, work: &mut Work) {
+pub(crate) fn send_will(shared: &Shared, host: &VirtualHost, OwnedWill(will): &OwnedWill, work: &mut Work) {
     let mut fields = FieldsWriter::new();
     if let Some(name) = will.principal.name() {
         fields.field(Tag::UserId, name.as_bytes());

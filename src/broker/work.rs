@@ -109,6 +109,18 @@ impl Work {
             && self.progress_over.is_empty()
     }
 
+    /// Whether nothing is in it, neither to be done nor to be counted.
+    pub(crate) fn is_blank(&self) -> bool {
+        let counted = [self.dispatched, self.acknowledged, self.redelivered, self.expired, self.discarded];
+        self.is_done()
+            && self.undurable.is_empty()
+            && self.due.is_empty()
+            && self.settled.is_empty()
+            && !self.yielded
+            && self.memory == 0
+            && counted == [0; 5]
+    }
+
     /// Gives back buffers that a burst has made large.
     fn shrink(&mut self) {
         self.dirty.shrink_to(64);
