@@ -177,12 +177,15 @@ fn not_before(now: Timestamp, sent: Timestamp) -> Timestamp {
     if sent.0.saturating_sub(now.0) <= BATCHES_APART_MS { now.max(sent) } else { now }
 }
 
-/// The seconds that are left, rounded up and at least one [5: 3.3.2-6].
+/// Milliseconds by which two readings of the server's clock in one batch may differ.
+const GRAIN_MS: u64 = 1;
+
+/// The seconds that are left, rounded up and at least one [5: 3.3.2-6]. A grain of the clock is no second more.
 fn remaining_s(expires: Timestamp, now: Timestamp) -> Option<u32> {
     if expires == Timestamp::NEVER {
         return None;
     }
-    let left = expires.0.saturating_sub(now.0).div_ceil(1000).max(1);
+    let left = expires.0.saturating_sub(now.0).saturating_sub(GRAIN_MS).div_ceil(1000).max(1);
     Some(u32::try_from(left).unwrap_or(u32::MAX))
 }
 
@@ -210,6 +213,8 @@ mod tests {
             (0, 5000, None),
             (6500, 5000, Some(2)),
             (6000, 5000, Some(1)),
+            (6001, 5000, Some(1)),
+            (6002, 5000, Some(2)),
             (5001, 5000, Some(1)),
             (4000, 5000, Some(1)),
             (15_000, 9200, Some(6)),
