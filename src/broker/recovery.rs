@@ -16,7 +16,7 @@ use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::message::{Body, Facts, Message};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::{Options, Selector};
-use sabir_model::varint;
+use sabir_model::varint::{read_block, read_text, write_block};
 use sabir_store::{Level, PutMeta, Recover};
 
 use crate::broker::Shared;
@@ -83,22 +83,6 @@ struct DurableDefinition {
     name: String,
     pattern: String,
     selector: Option<(String, bool)>,
-}
-
-fn write_block(out: &mut Vec<u8>, bytes: &[u8]) {
-    varint::write(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn read_block<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, used) = varint::read(input)?;
-    let (block, rest) = input.get(used..)?.split_at_checked(usize::try_from(len).ok()?)?;
-    *input = rest;
-    Some(block)
-}
-
-fn read_text(input: &mut &[u8]) -> Option<String> {
-    String::from_utf8(read_block(input)?.to_vec()).ok()
 }
 
 /// The stored definition of a queue: version, host, destination, then its purpose and what that adds.

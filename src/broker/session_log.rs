@@ -5,7 +5,7 @@ use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Guarantee;
 use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::pattern::Pattern;
-use sabir_model::varint;
+use sabir_model::varint::{read_text, write_block};
 use sabir_store::Appender;
 
 use crate::bindings::{SessionBinding, Terms};
@@ -21,22 +21,6 @@ pub(crate) const TABLE_BINDINGS: u8 = 5;
 pub(crate) const TABLE_RECEIVED: u8 = 6;
 /// Notes of two-step handovers by queue and sequence.
 pub(crate) const TABLE_PROGRESS: u8 = 7;
-
-fn write_block(out: &mut Vec<u8>, bytes: &[u8]) {
-    varint::write(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn read_block<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, used) = varint::read(input)?;
-    let (block, rest) = input.get(used..)?.split_at_checked(usize::try_from(len).ok()?)?;
-    *input = rest;
-    Some(block)
-}
-
-fn read_text(input: &mut &[u8]) -> Option<String> {
-    String::from_utf8(read_block(input)?.to_vec()).ok()
-}
 
 fn session_key(host: &VirtualHost, client_id: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(host.name.len() + client_id.len() + 8);

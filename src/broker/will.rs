@@ -11,7 +11,7 @@ use sabir_model::destination::{Destination, Targets};
 use sabir_model::error::Refusal;
 use sabir_model::ids::{ConnectionId, MessageId};
 use sabir_model::message::{Body, Facts, FieldsWriter, Tag};
-use sabir_model::varint;
+use sabir_model::varint::{self, read_block, write_block};
 
 use crate::broker::Shared;
 use crate::publish::{Failure, Incoming, execute, plan};
@@ -57,21 +57,17 @@ impl OwnedWill {
 
     /// The stored form.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let block = |out: &mut Vec<u8>, bytes: &[u8]| {
-            varint::write(out, bytes.len() as u64);
-            out.extend_from_slice(bytes);
-        };
         out.extend_from_slice(&self.0.delay_ms.to_le_bytes());
         out.extend_from_slice(&self.0.facts.encode());
-        block(out, self.0.principal.name().unwrap_or_default().as_bytes());
+        write_block(out, self.0.principal.name().unwrap_or_default().as_bytes());
         varint::write(out, self.0.targets.len() as u64);
         for target in &self.0.targets {
             let mut stored = Vec::new();
             target.encode(&mut stored);
-            block(out, &stored);
+            write_block(out, &stored);
         }
-        block(out, &self.0.fields);
-        block(out, &self.0.body);
+        write_block(out, &self.0.fields);
+        write_block(out, &self.0.body);
     }
 
     /// Reads the stored form; `None` if it is not one.
@@ -94,13 +90,6 @@ impl OwnedWill {
         let delay_ms = u64::from_le_bytes(*delay);
         Some(Self(Box::new(Words { targets, facts, fields, body, delay_ms, principal })))
     }
-}
-
-fn read_block<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, used) = varint::read(input)?;
-    let (block, rest) = input.get(used..)?.split_at_checked(usize::try_from(len).ok()?)?;
-    *input = rest;
-    Some(block)
 }
 
 /// Sends a will. What refuses it, refuses it in silence: there is nobody to tell.

@@ -169,7 +169,6 @@ fn garbled(refusal: &sabir_model::error::Refusal) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 //! protocols and the core. It points nowhere: no socket, no disk, no clock, no protocol's word.
 
 pub mod access;
+pub mod addresses;
 pub mod base64;
 pub mod chunks;
 pub mod clock;

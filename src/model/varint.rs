@@ -31,6 +31,27 @@ pub fn read(input: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
+/// Appends the length of `bytes`, then these.
+pub fn write_block(out: &mut Vec<u8>, bytes: &[u8]) {
+    write(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Takes what [`write_block`] wrote from the front of `input`; `None` if it is cut off.
+#[must_use]
+pub fn read_block<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, used) = read(input)?;
+    let (block, rest) = input.get(used..)?.split_at_checked(usize::try_from(length).ok()?)?;
+    *input = rest;
+    Some(block)
+}
+
+/// As [`read_block`], for text; `None` also for what is no UTF-8.
+#[must_use]
+pub fn read_text(input: &mut &[u8]) -> Option<String> {
+    String::from_utf8(read_block(input)?.to_vec()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +65,19 @@ mod tests {
             assert_eq!(read(out.get(..out.len() - 1).unwrap_or_default()), None);
         }
         assert_eq!(read(&[0xff; 11]), None);
+    }
+
+    #[test]
+    fn blocks_are_taken_one_by_one_and_a_cut_one_not_at_all() {
+        let mut out = Vec::new();
+        write_block(&mut out, b"ab");
+        write_block(&mut out, b"");
+        write_block(&mut out, "ü".as_bytes());
+        let mut rest = out.as_slice();
+        assert_eq!((read_block(&mut rest), read_block(&mut rest)), (Some(&b"ab"[..]), Some(&b""[..])));
+        assert_eq!((read_text(&mut rest), rest), (Some("ü".to_owned()), &b""[..]));
+        assert_eq!(read_block(&mut rest), None);
+        assert_eq!(read_block(&mut out.get(..2).unwrap_or_default()), None);
+        assert_eq!(read_text(&mut &b"\x01\xff"[..]), None);
     }
 }

@@ -29,9 +29,9 @@ use crate::reason::Reason;
 use crate::refusal::{self, Breach};
 use crate::replies::Replies;
 use crate::session::State;
-use crate::targets::AddressBook;
 use crate::version::Version;
 use crate::{topic, translate};
+use sabir_model::addresses::AddressBook;
 
 /// Everything a session knows besides who the client is.
 #[derive(Debug)]

@@ -30,7 +30,6 @@ mod refusal;
 mod render;
 mod replies;
 mod session;
-mod targets;
 mod topic;
 mod translate;
 mod version;

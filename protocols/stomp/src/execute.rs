@@ -21,9 +21,9 @@ use crate::heartbeat::HeartBeat;
 use crate::receipts::{Kept, Receipts, put_receipt};
 use crate::session::State;
 use crate::subscriptions::{Active, Request, Subscriptions, missing, name_of_destination};
-use crate::targets::AddressBook;
 use crate::transactions::Transactions;
 use crate::translate::{Surroundings, read_send};
+use sabir_model::addresses::AddressBook;
 
 /// Everything a session knows besides the bytes.
 #[derive(Debug)]

@@ -240,7 +240,8 @@ impl Conversation<'_> {
             if self.over || !parked {
                 return;
             }
-            let event = if self.host.greeted { self.some_receipts() } else { Event::Opened(Opened::default()) };
+            let event =
+                if self.host.greeted { self.some_receipts() } else { Event::Opened(Opened::default()) };
             self.event(event);
             if self.over || (self.rest.is_empty() && before == 0) {
                 return;

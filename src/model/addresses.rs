@@ -1,11 +1,12 @@
-//! The addresses this connection has sent to, parsed once: topic name → targets and the key under which the broker
-//! keeps its route. Bounded; the oldest slot is reused.
+//! The addresses a connection has sent to, parsed once: as the client writes them → targets and the key under which the
+//! broker keeps its route. Bounded; the oldest slot is reused.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use sabir_model::command::TargetKey;
-use sabir_model::destination::Targets;
-use sabir_model::error::Refusal;
+
+use crate::command::TargetKey;
+use crate::destination::Targets;
+use crate::error::Refusal;
 
 /// Addresses remembered.
 const SLOTS_MAX: u16 = 256;
@@ -19,9 +20,9 @@ struct Slot {
     key: TargetKey,
 }
 
-/// Addresses by their raw text.
+/// Addresses by the text that the client writes.
 #[derive(Debug, Default)]
-pub(crate) struct AddressBook {
+pub struct AddressBook {
     slots: Vec<Slot>,
     /// Filled from the second address on: most senders use one.
     index: HashMap<Box<str>, u16, RandomState>,
@@ -32,7 +33,10 @@ pub(crate) struct AddressBook {
 
 impl AddressBook {
     /// What `raw` stands for, parsed by `parse` if it is new.
-    pub(crate) fn resolve(
+    ///
+    /// # Errors
+    /// Those of `parse`.
+    pub fn resolve(
         &mut self,
         raw: &str,
         parse: impl FnOnce() -> Result<Targets, Refusal>,
@@ -91,7 +95,7 @@ impl AddressBook {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use sabir_model::destination::Destination;
+    use crate::destination::Destination;
 
     fn targets(name: &str) -> Targets {
         Targets::from_iter([Destination::queue(name)])
