@@ -33,7 +33,7 @@ const FOREIGN: &[&str] =
 
 /// Who may depend on whom; whoever is not here is a stranger. Protocols are added by [`arrows_of`].
 const ARROWS: &[(&str, &[&str])] = &[
-    ("sabir-admin", &["sabir-broker", "sabir-store", "sabir-model"]),
+    ("sabir-admin", &["sabir-broker", "sabir-json", "sabir-store", "sabir-model"]),
     ("sabir-broker", &["sabir-store", "sabir-model"]),
     ("sabir-store", &["sabir-model"]),
     ("sabir-security", &["sabir-model"]),
@@ -260,6 +260,10 @@ impl Manifest {
 /// What a member may depend on inside the workspace.
 fn arrows_of(manifest: &Manifest, protocols: &[&str]) -> Option<Vec<String>> {
     let own = |list: &[&str]| Some(list.iter().map(|name| (*name).to_owned()).collect());
+    if manifest.name == "sabir-http" {
+        // Both show messages in the JSON form, which is the other's.
+        return own(&["sabir-json", "sabir-model"]);
+    }
     if manifest.folder.starts_with("protocols/") {
         return own(&["sabir-model"]);
     }

@@ -1,10 +1,14 @@
-//! What the server tells those who watch it: the Prometheus text of its counters.
+//! What the server tells those who watch and run it: the management API, and the Prometheus text of its counters.
 //!
-//! Pure rendering of snapshots that others take; which path shows it is the business of `net`.
+//! Handlers know the broker and who asks ([`Caller`]); sockets, logins and the data plane are the business of `net`.
 
 mod exposition;
 mod metrics;
+mod problem;
 mod process;
+mod routes;
 
 pub use metrics::{NetStats, metrics};
+pub use problem::{Problem, status_of};
 pub use process::{Process, Usage};
+pub use routes::{Caller, Routes};

@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use sabir_mqtt::client::{Connect, ConnectProperties};
 use sabir_mqtt::{Reason, Version};
 
-use crate::crossing::parties::{Mqtt, Publication, now_ms, send, stomp, stomp_as, subscribe_as, try_send};
+use crate::crossing::parties::{
+    CLOCKS_APART_MS, Mqtt, Publication, now_ms, send, stomp, stomp_as, subscribe_as, try_send,
+};
 use crate::server::Server;
 
 #[test]
@@ -25,7 +27,7 @@ fn what_is_over_is_not_delivered_5_6() {
             old_receiver.subscribe(topic);
         }
         for persistent in ["", "persistent:true\n"] {
-            for past in ["1".to_owned(), (now_ms() - 1).to_string()] {
+            for past in ["1".to_owned(), (now_ms() - CLOCKS_APART_MS).to_string()] {
                 send(&mut stomp_sender, name, &format!("{persistent}expires:{past}\n"), b"over");
             }
         }

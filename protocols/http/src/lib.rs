@@ -1,0 +1,1 @@
+//! Messaging over HTTP as pure translation: requests to commands, deliveries to replies and events.

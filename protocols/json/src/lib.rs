@@ -1,0 +1,1 @@
+//! The JSON form of a message, and the JSON protocol spoken over WebSocket (`sabir.json`).
