@@ -90,6 +90,7 @@ pub fn status_of(code: Code) -> StatusCode {
         Code::DestinationFull | Code::MemoryFull | Code::ShuttingDown | Code::SlowConsumer => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }
