@@ -2,12 +2,14 @@
 //!
 //! This crate opens no socket and reads no clock. [`incoming`] reads what a request sends, in each of its forms;
 //! [`cloudevents`] is one of them, and the way back; [`sse`] writes a stream of events; [`token`] writes what a client
-//! settles by. Statuses, long polls and leases are the
+//! settles by; [`activemq`] is the REST API of ActiveMQ, requests and replies. Statuses, long polls and leases are the
 //! server's.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+pub mod activemq;
 pub mod cloudevents;
+pub mod fuzz;
 pub mod incoming;
 mod percent;
 mod several;

@@ -113,7 +113,7 @@ proptest! {
             }
             sse::event(name.as_deref(), id.as_deref(), data, &mut out);
             last = id.clone().unwrap_or(last);
-            expected.push((name.clone().unwrap_or("message".to_owned()), last.clone(), joined(data)));
+            expected.push((name.clone().unwrap_or_else(|| "message".to_owned()), last.clone(), joined(data)));
         }
         let reader = read(&out);
         prop_assert_eq!(reader.retry, Some(5));

@@ -8,11 +8,16 @@
 
 mod read;
 mod time;
+mod write;
 
 pub(crate) use read::{batch, binary, structured};
+pub use write::write;
 
 /// What stands before an attribute's name in a property's.
 pub const PREFIX: &str = "cloudEvents_";
+
+/// Most attributes of an event.
+const ATTRIBUTES_MAX: usize = 256;
 
 /// The one version there is.
 const VERSION: &str = "1.0";

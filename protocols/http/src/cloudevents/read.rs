@@ -10,13 +10,10 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{PREFIX, VERSION, is_attribute_name, is_json_type, time};
+use super::{ATTRIBUTES_MAX, PREFIX, VERSION, is_attribute_name, is_json_type, time};
 use crate::incoming::{body_of, encoding, header, wrong};
 use crate::percent;
 use crate::several::{no_json, several};
-
-/// Most attributes of an event.
-const ATTRIBUTES_MAX: usize = 256;
 
 /// Attributes that an event cannot be without (CloudEvents §3.1).
 const REQUIRED: [&str; 4] = ["id", "source", "specversion", "type"];
@@ -132,6 +129,9 @@ fn add<'a>(
     if !is_attribute_name(&name) {
         let sentence = format!("{name:?} is no attribute: their names are lower-case letters and digits");
         return Err(EnvelopeError::of(name, sentence));
+    }
+    if attributes.len() == ATTRIBUTES_MAX {
+        return Err(EnvelopeError::of(name, format!("an event has at most {ATTRIBUTES_MAX} attributes")));
     }
     if attributes.iter().any(|(known, _)| *known == name) {
         let sentence = format!("the attribute {name} is there twice");

@@ -50,7 +50,7 @@ fn literal(rest: &mut &[u8], one_of: &[u8]) -> Option<()> {
 }
 
 fn is_leap(year: u32) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
 fn days_of(year: u32, month: u32) -> u32 {
@@ -62,9 +62,51 @@ fn days_of(year: u32, month: u32) -> u32 {
     }
 }
 
+/// An instant in milliseconds since 1970, as UTC; none beyond the year 9999, which RFC 3339 cannot write.
+pub(super) fn write(ms: u64) -> Option<String> {
+    let days = ms / 86_400_000;
+    let (mut year, mut left) = (1970_u32, u32::try_from(days).ok().filter(|days| *days < 2_932_897)?);
+    // Four hundred years at a time, then one at a time.
+    year += left / 146_097 * 400;
+    left %= 146_097;
+    loop {
+        let length = if is_leap(year) { 366 } else { 365 };
+        if left < length {
+            break;
+        }
+        left -= length;
+        year += 1;
+    }
+    let mut month = 1;
+    while left >= days_of(year, month) {
+        left -= days_of(year, month);
+        month += 1;
+    }
+    let (day, time) = (left + 1, ms % 86_400_000);
+    let (hour, minute, second, ms) = (time / 3_600_000, time / 60_000 % 60, time / 1000 % 60, time % 1000);
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_are_written_in_utc() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_735_689_599_000, "2024-12-31T23:59:59.000Z"),
+            (13_574_563_200_000, "2400-02-29T00:00:00.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(write(ms).as_deref(), Some(text));
+            assert!(is_timestamp(text));
+        }
+        assert_eq!(write(253_402_300_800_000), None);
+        assert_eq!(write(u64::MAX), None);
+    }
 
     #[test]
     fn instants_are_told_from_what_looks_like_them() {
