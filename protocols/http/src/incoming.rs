@@ -73,7 +73,7 @@ pub struct Incoming<'a> {
     /// The messages, in their order.
     pub drafts: Vec<Draft<'a>>,
     /// Whether they came as several, be it of one or none: then the reply lists what became of each.
-    pub batch: bool,
+    pub is_batch: bool,
 }
 
 /// Reads the messages of a request. `params` are the query's, decoded, without those that the server has taken for
@@ -92,7 +92,7 @@ pub fn read<'a>(
     if !matches!(form, Form::Raw | Form::CloudEventBinary) {
         refuse_encoding(headers)?;
     }
-    let (mut drafts, batch) = match form {
+    let (mut drafts, is_batch) = match form {
         Form::Raw => (vec![raw(headers, body)], false),
         Form::Json => {
             says_it_itself(params, headers)?;
@@ -117,7 +117,7 @@ pub fn read<'a>(
             draft.user_properties.extend_from_slice(&properties);
         }
     }
-    Ok(Incoming { drafts, batch })
+    Ok(Incoming { drafts, is_batch })
 }
 
 /// A parameter or header that is wrong.

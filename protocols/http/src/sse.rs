@@ -25,17 +25,9 @@ pub fn event(name: Option<&str>, id: Option<&str>, data: &[u8], out: &mut Vec<u8
     out.push(b'\n');
 }
 
-/// Appends a comment, which readers skip: it shows that the connection lives.
-pub fn comment(text: &str, out: &mut Vec<u8>) {
-    for line in lines(text.as_bytes()) {
-        out.push(b':');
-        if !line.is_empty() {
-            out.push(b' ');
-            out.extend_from_slice(line);
-        }
-        out.push(b'\n');
-    }
-    out.push(b'\n');
+/// Appends an empty comment, which readers skip: it shows that the connection lives.
+pub fn comment(out: &mut Vec<u8>) {
+    out.extend_from_slice(b":\n\n");
 }
 
 /// Appends how many milliseconds a reader should wait before it connects again.

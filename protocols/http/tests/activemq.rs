@@ -23,7 +23,7 @@ fn params(query: &str) -> Vec<(String, String)> {
 fn posted<'a>(query: &'a [(String, String)], headers: &[(&'a str, &'a str)], body: &'a [u8]) -> Message<'a> {
     match activemq::post(Some("q"), query, headers, body).unwrap() {
         Post::Message(message) => *message,
-        Post::Unsubscribe => panic!("a message was posted"),
+        Post::Unsubscribe { .. } => panic!("a message was posted"),
     }
 }
 
@@ -105,7 +105,7 @@ fn the_body_is_a_forms_field_or_what_was_posted() {
 fn parameters_are_fields_or_properties() {
     let query = params(
         "type=queue&JMSCorrelationID=c&JMSReplyTo=answers&JMSType=t&JMSDeliveryMode=non-persistent&JMSPriority=9\
-         &JMSTimeToLive=1500&JMSExpiration=1700000000000&JMSXGroupID=g&JMSXGroupSeq=2&colour=red&sync=false\
+         &JMSTimeToLive=1500&JMSExpiration=1700000000000&JMSTimestamp=7&JMSXGroupID=g&JMSXGroupSeq=2&colour=red&sync=false\
          &clientId=C&readTimeout=1&oneShot=true&ack=client&timeout=1&json=true&xml=true&browse=true&max=1\
          &selector=x&lease=1&vhost=other",
     );
@@ -116,6 +116,7 @@ fn parameters_are_fields_or_properties() {
     assert_eq!(draft.kind.as_deref(), Some("t"));
     assert_eq!((draft.persistent, draft.priority), (Some(false), Some(9)));
     assert_eq!((draft.ttl_ms, draft.expiration), (Some(1500), Some(1_700_000_000_000)));
+    assert_eq!(draft.timestamp, Some(7));
     assert_eq!((draft.group_id.as_deref(), draft.group_sequence), (Some("g"), Some(2)));
     assert!(!message.synchronous);
     assert_eq!(message.virtual_host.as_deref(), Some("other"));
@@ -158,8 +159,14 @@ fn a_parameter_that_cannot_be_read_is_named() {
         let form = format!("body=x&{name}={value}");
         assert_eq!(refused(activemq::post(Some("q"), &[], &[FORM], form.as_bytes())), expected);
     }
+}
+
+#[test]
+fn a_client_can_close_its_consumers() {
+    let closed = Post::Unsubscribe { client_id: Some("C".to_owned()), virtual_host: None };
     let query = params("clientId=C&action=unsubscribe");
-    assert_eq!(activemq::post(None, &query, &[], b"").unwrap(), Post::Unsubscribe);
+    assert_eq!(activemq::post(None, &query, &[], b"").unwrap(), closed);
+    assert_eq!(activemq::post(None, &[], &[FORM], b"clientId=C&action=unsubscribe").unwrap(), closed);
 }
 
 fn consumed(query: &str) -> Result<Consume, EnvelopeError> {
@@ -180,6 +187,7 @@ fn a_get_says_how_long_it_waits_and_what_becomes_of_the_message() {
         ("ack=auto", Settling::Auto),
         ("ack=client", Settling::Client { lease_ms: None }),
         ("ack=client&lease=5", Settling::Client { lease_ms: Some(5) }),
+        ("ack=client&lockTime=5", Settling::Client { lease_ms: Some(5) }),
         ("browse=true", Settling::Browse { max: 1000 }),
         ("browse=true&max=7", Settling::Browse { max: 7 }),
         ("browse=false", Settling::Auto),
@@ -188,7 +196,9 @@ fn a_get_says_how_long_it_waits_and_what_becomes_of_the_message() {
     }
     assert_eq!(consumed("json=true").unwrap().media, Some(Media::Json));
     assert_eq!(consumed("xml=true&json=false").unwrap().media, Some(Media::Xml));
-    assert_eq!(consumed("clientId=C&vhost=v").unwrap().client_id.as_deref(), Some("C"));
+    let named = consumed("clientId=C&vhost=v&oneShot=true").unwrap();
+    assert_eq!((named.client_id.as_deref(), named.virtual_host.as_deref()), (Some("C"), Some("v")));
+    assert!(named.one_shot && !plain.one_shot);
     for (query, field) in [
         ("readTimout=5", "readTimout"),
         ("readTimeout=x", "readTimeout"),
@@ -197,6 +207,7 @@ fn a_get_says_how_long_it_waits_and_what_becomes_of_the_message() {
         ("oneShot=1", "oneShot"),
         ("ack=never", "ack"),
         ("lease=5", "lease"),
+        ("ack=client&lease=5&lockTime=5", "lockTime"),
         ("max=5", "max"),
         ("browse=true&max=1001", "max"),
         ("browse=true&ack=client", "browse"),

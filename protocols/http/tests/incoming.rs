@@ -25,7 +25,7 @@ fn params(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 fn one<'a>(headers: Headers<'a>, body: &'a [u8]) -> Draft<'a> {
     let incoming = request(&[], headers, body).unwrap();
-    assert!(!incoming.batch);
+    assert!(!incoming.is_batch);
     let [draft] = <[Draft<'a>; 1]>::try_from(incoming.drafts).unwrap();
     draft
 }
@@ -172,7 +172,7 @@ fn json_is_a_message_or_an_array_of_them() {
     assert_eq!((draft.body, draft.priority), (DraftBody::Text("hi".into()), Some(7)));
     for (body, count) in [("[]", 0), ("[{}]", 1), (" [{\"body\":1.5e3},{}] ", 0)] {
         match request(&[], &json, body.as_bytes()) {
-            Ok(incoming) => assert_eq!((incoming.drafts.len(), incoming.batch), (count, true)),
+            Ok(incoming) => assert_eq!((incoming.drafts.len(), incoming.is_batch), (count, true)),
             Err(error) => assert_eq!((count, error.field.as_deref()), (0, Some("body"))),
         }
     }
@@ -200,8 +200,8 @@ fn lines_are_messages_and_a_wrong_one_is_told_by_its_number() {
     let incoming = request(&[], &lines, b"{\"body\":\"a\"}\r\n\n  {\"body\":\"b\"}").unwrap();
     let bodies: Vec<_> = incoming.drafts.iter().map(|draft| draft.body.clone()).collect();
     assert_eq!(bodies, [DraftBody::Text("a".into()), DraftBody::Text("b".into())]);
-    assert!(incoming.batch);
-    assert!(request(&[], &lines, b"{}").unwrap().batch);
+    assert!(incoming.is_batch);
+    assert!(request(&[], &lines, b"{}").unwrap().is_batch);
     assert_eq!(request(&[], &lines, b"\n").unwrap().drafts.len(), 0);
 
     let error = request(&[], &lines, b"{}\n\n{\"prio\":1}\n{}").unwrap_err();
@@ -362,9 +362,9 @@ fn a_batch_of_events_tells_which_one_is_wrong() {
     let body = format!("[{event}, {event}]");
     let given = params(&[("ttl", "5")]);
     let incoming = request(&given, &headers, body.as_bytes()).unwrap();
-    assert!(incoming.batch);
+    assert!(incoming.is_batch);
     assert_eq!(incoming.drafts.iter().map(|draft| draft.ttl_ms).collect::<Vec<_>>(), [Some(5), Some(5)]);
-    assert_eq!(request(&[], &headers, b"[]").unwrap(), Incoming { drafts: vec![], batch: true });
+    assert_eq!(request(&[], &headers, b"[]").unwrap(), Incoming { drafts: vec![], is_batch: true });
     let body = format!("[{event}, {{\"id\":\"1\"}}]");
     let error = request(&[], &headers, body.as_bytes()).unwrap_err();
     assert_eq!(error.field.as_deref(), Some("source"));

@@ -54,7 +54,7 @@ const HEADERS_OF_HTTP: [&str; 31] = [
     "p3p",
 ];
 /// Headers of ours.
-const HEADERS_OF_OURS: [&str; 9] = [
+const HEADERS_OF_OURS: [&str; 10] = [
     "id",
     "messageid",
     "jmscorrelationid",
@@ -64,6 +64,7 @@ const HEADERS_OF_OURS: [&str; 9] = [
     "jmsxgroupid",
     "jmsxgroupseq",
     "jmsxdeliverycount",
+    "jmsxuserid",
 ];
 
 /// A consumed message as the reply shows it.
@@ -121,6 +122,7 @@ pub fn reply<'a>(delivery: &Delivery<'a>, media: Option<Media>) -> Reply<'a> {
                 }
             }
             Tag::Type => out.put("JMSType", text),
+            Tag::UserId => out.put("JMSXUserID", text),
             Tag::GroupId => out.put("JMSXGroupID", text),
             Tag::GroupSequence => {
                 if let Ok(sequence) = <[u8; 4]>::try_from(bytes) {

@@ -35,8 +35,13 @@ pub struct Message<'a> {
 pub enum Post<'a> {
     /// To send a message.
     Message(Box<Message<'a>>),
-    /// To close the consumers of its client id (`action=unsubscribe`); there are none between requests.
-    Unsubscribe,
+    /// To close the consumers that live on for its client id (`action=unsubscribe`).
+    Unsubscribe {
+        /// The client id.
+        client_id: Option<String>,
+        /// The virtual host, if the request names one.
+        virtual_host: Option<String>,
+    },
 }
 
 /// How a consumed message is settled.
@@ -81,8 +86,10 @@ pub struct Consume {
     pub selector: Option<String>,
     /// The content type of the reply.
     pub media: Option<Media>,
-    /// The name of the consumer. Nothing lives on between requests, so it is only for the log.
+    /// The name of the consumer. A queue needs none; a topic's may live on under it until the next request.
     pub client_id: Option<String>,
+    /// Whether no consumer is to live on.
+    pub one_shot: bool,
 }
 
 /// Reads a POST. `path` is what follows `/api/message/`, decoded; `params` are the query's.
@@ -121,7 +128,7 @@ pub fn post<'a>(
         synchronous: true,
     };
     let mut place = Place::new(path);
-    let mut unsubscribe = false;
+    let (mut unsubscribe, mut client_id) = (false, None);
     let query = params.iter().map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value)));
     let form =
         form.unwrap_or_default().into_iter().map(|(name, value)| (Cow::Owned(name), Cow::Owned(value)));
@@ -133,15 +140,16 @@ pub fn post<'a>(
             "sync" => message.synchronous = flag(&name, &value)?,
             "action" if value == "unsubscribe" => unsubscribe = true,
             "action" => return Err(wrong(&name, "the one action is unsubscribe")),
+            "clientId" => client_id = Some(value.into_owned()),
             "body" => message.draft.body = DraftBody::Text(value),
             // These steer consumers, and whoever sends them with a message means no property.
-            "clientId" | "readTimeout" | "oneShot" | "ack" | "timeout" | "json" | "xml" | "browse"
-            | "max" | "selector" | "lease" => {}
+            "readTimeout" | "oneShot" | "ack" | "timeout" | "json" | "xml" | "browse" | "max"
+            | "selector" | "lease" | "lockTime" => {}
             _ => field(&mut message.draft, name, value)?,
         }
     }
     if unsubscribe {
-        return Ok(Post::Unsubscribe);
+        return Ok(Post::Unsubscribe { client_id, virtual_host: message.virtual_host });
     }
     message.address = place.address()?;
     Ok(Post::Message(Box::new(message)))
@@ -155,8 +163,8 @@ fn raw_body<'a>(content_type: Option<&str>, encoding: Option<&str>, body: &'a [u
     }
 }
 
-/// The fields of a form, if it is one and has a body among them. Whoever posts text without saying that it is none
-/// (`curl -d`) means the text.
+/// The fields of a form, if it is one and has a body among them, or says where to or what to do. Whoever posts text
+/// without saying that it is none (`curl -d`) means the text.
 fn form(body: &[u8]) -> Option<Vec<(String, String)>> {
     let text = std::str::from_utf8(body).ok()?;
     let mut fields = Vec::new();
@@ -164,7 +172,8 @@ fn form(body: &[u8]) -> Option<Vec<(String, String)>> {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         fields.push((percent::decode(name, true)?, percent::decode(value, true)?));
     }
-    fields.iter().any(|(name, _)| name == "body").then_some(fields)
+    let is_field = |(name, _): &(String, String)| matches!(name.as_str(), "body" | "destination" | "action");
+    fields.iter().any(is_field).then_some(fields)
 }
 
 /// A field of the message, or a property.
@@ -189,6 +198,7 @@ fn field<'a>(draft: &mut Draft<'a>, name: Cow<'a, str>, value: Cow<'a, str>) -> 
         "JMSPriority" => draft.priority = u8::try_from(number(&name, &value, PRIORITY_MAX.into())?).ok(),
         "JMSTimeToLive" => draft.ttl_ms = Some(number(&name, &value, i64::MAX as u64)?),
         "JMSExpiration" => draft.expiration = Some(number(&name, &value, i64::MAX as u64)?),
+        "JMSTimestamp" => draft.timestamp = Some(number(&name, &value, i64::MAX as u64)?),
         "JMSXGroupID" => draft.group_id = Some(value),
         "JMSXGroupSeq" => {
             let sequence = value.parse();
@@ -223,6 +233,7 @@ pub fn consume(
         selector: header(headers, "selector").map(str::to_owned),
         media: None,
         client_id: None,
+        one_shot: false,
     };
     for (name, value) in params {
         match name.as_str() {
@@ -235,8 +246,7 @@ pub fn consume(
                 return Err(wrong(name, "readTimeout and timeout are the same: only one can be given"));
             }
             "readTimeout" | "timeout" => wait = Some(number(name, value, i64::MAX as u64)?),
-            // Nothing lives on in either case, which is what the one value asks for and the other cannot rely on.
-            "oneShot" => drop(flag(name, value)?),
+            "oneShot" => wanted.one_shot = flag(name, value)?,
             "ack" => {
                 client = match value.as_str() {
                     "client" => true,
@@ -244,7 +254,10 @@ pub fn consume(
                     _ => return Err(wrong(name, "ack must be auto or client")),
                 }
             }
-            "lease" => lease_ms = Some(number(name, value, i64::MAX as u64)?),
+            "lease" | "lockTime" if lease_ms.is_some() => {
+                return Err(wrong(name, "lease and lockTime are the same: only one can be given"));
+            }
+            "lease" | "lockTime" => lease_ms = Some(number(name, value, i64::MAX as u64)?),
             "browse" => browse = flag(name, value)?,
             "max" => max = Some(number(name, value, BROWSE_MAX)?),
             "json" if flag(name, value)? => media = Some(Media::Json),
