@@ -15,7 +15,8 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use sabir_admin::{Caller, Problem};
-use sabir_http::{activemq, token};
+use sabir_http::activemq::{self, Media, Post, Settling};
+use sabir_http::token;
 use sabir_model::clock::Instant;
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::pattern::Pattern;
@@ -29,8 +30,6 @@ use super::send::{name_headers, problem_of, publish_one};
 use super::{Visit, json, read_body};
 use crate::net::Shared;
 
-/// The longest a call may wait, and how long one does that does not say.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Messages that wait for a topic's consumer between two calls.
 const LIVE_MAX: usize = 1000;
 /// How long a topic's consumer is kept after its last call.
@@ -39,8 +38,6 @@ const KEPT: Duration = Duration::from_secs(60);
 const CONSUMERS_MAX: usize = 10_000;
 /// Time in which a reply must have reached the socket.
 const REPLY_LEASE: Duration = Duration::from_secs(30);
-/// Most messages a look at a queue shows.
-const BROWSE_MAX: u64 = 1000;
 
 /// A topic's consumer between two calls of one client.
 struct Live {
@@ -116,39 +113,28 @@ pub(super) async fn call(
     consume(&visit, &caller, path.as_deref(), &params, &headers).await
 }
 
-fn is_true(params: &[(String, String)], name: &str) -> bool {
-    activemq::find(params, name).is_some_and(|value| value == "true")
-}
-
 async fn post(
     visit: &Arc<Visit>,
     caller: &Caller,
     path: Option<&str>,
-    mut params: Vec<(String, String)>,
+    params: Vec<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let media = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let is_form = media.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
     let body = read_body(visit, &parts.headers, body).await?;
-    let form = if is_form { activemq::form(&body) } else { Vec::new() };
-    // curl -d says that everything is a form; a body without a field of that name is itself the message.
-    let is_field = form.iter().any(|(name, _)| name == "body");
-    if is_field || form.iter().any(|(name, _)| matches!(name.as_str(), "destination" | "action")) {
-        params.extend(form);
-    }
-    let client = activemq::find(&params, "clientId").map(str::to_owned);
-    if activemq::find(&params, "action") == Some("unsubscribe") {
-        let role = role(caller, None, client.as_deref());
-        visit.shared.http.consumers.forget(&role);
-        return Ok(plain(StatusCode::OK, "Unsubscribed", None));
-    }
-    let address = activemq::address(path, &params).map_err(problem_of)?;
     let named = name_headers(&parts.headers);
-    let draft = activemq::message(&params, &named, &body, is_form).map_err(problem_of)?;
-    let sent = publish_one(visit, &role(caller, None, None), &address, &draft)?;
+    let message = match activemq::post(path, &params, &named, &body).map_err(problem_of)? {
+        Post::Message(message) => message,
+        Post::Unsubscribe { client_id, virtual_host } => {
+            let role = role(caller, virtual_host, client_id.as_deref());
+            visit.shared.http.consumers.forget(&role);
+            return Ok(plain(StatusCode::OK, "Unsubscribed", None));
+        }
+    };
+    let role = role(caller, message.virtual_host, None);
+    let sent = publish_one(visit, &role, &message.address, &message.draft)?;
     let id = sent.id.to_string();
-    if activemq::find(&params, "sync") == Some("false") {
+    if !message.synchronous {
         return Ok(plain(StatusCode::ACCEPTED, "Message accepted", Some(&id)));
     }
     kept(&visit.shared.broker, sent.promise).await;
@@ -175,46 +161,27 @@ async fn consume(
     params: &[(String, String)],
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let client = activemq::find(params, "clientId");
-    let by_client = activemq::find(params, "ack") == Some("client");
-    let address = activemq::address(path, params).map_err(problem_of)?;
-    let destination = Destination::parse_qualified(&address, Kind::Topic)?;
-    let wait = match activemq::find(params, "readTimeout").or(activemq::find(params, "timeout")) {
-        None => READ_TIMEOUT,
-        Some(text) => {
-            let ms = text.parse::<u64>();
-            let ms = ms.map_err(|_| Problem::invalid("readTimeout", "readTimeout is a number of milliseconds"))?;
-            Duration::from_millis(ms).min(READ_TIMEOUT)
-        }
-    };
-    let selector = headers.get("selector").map(HeaderValue::to_str).transpose();
-    let selector = selector.map_err(|_| Problem::invalid("selector", "a selector is text"))?;
-    let deadline = tokio::time::Instant::now() + wait;
-    let form = if is_true(params, "json") {
-        Some("application/json")
-    } else if is_true(params, "xml") {
-        Some("application/xml")
-    } else {
-        None
-    };
+    let wanted = activemq::consume(path, params, &name_headers(headers)).map_err(problem_of)?;
+    let destination = Destination::parse_qualified(&wanted.address, Kind::Topic)?;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(wanted.wait_ms);
+    let selector = wanted.selector.as_deref();
     let pattern = Pattern::from(destination.clone());
-    if is_true(params, "browse") {
-        let max = activemq::find(params, "max").map_or(Ok(BROWSE_MAX), str::parse);
-        let max = max.map_err(|_| Problem::invalid("max", "max is a number"))?.min(BROWSE_MAX);
+    if let Settling::Browse { max } = wanted.settling {
+        let role = role(caller, wanted.virtual_host, None);
         let max = usize::try_from(max).unwrap_or(1);
-        return browse(visit, &role(caller, None, None), &pattern, selector, max, deadline).await;
+        return browse(visit, &role, &pattern, selector, max, deadline).await;
     }
     if destination.kind() == Kind::Topic {
-        let role = role(caller, None, client);
-        let keeps = client.is_some() && !is_true(params, "oneShot");
+        let role = role(caller, wanted.virtual_host, wanted.client_id.as_deref());
+        let keeps = wanted.client_id.is_some() && !wanted.one_shot;
         let received = from_topic(visit, role, pattern, selector, keeps, deadline).await?;
         return Ok(match received {
-            Some(received) => answer(&received, form, None, Body::from),
+            Some(received) => answer(&received, wanted.media, None, Body::from),
             None => StatusCode::NO_CONTENT.into_response(),
         });
     }
     let source = Source {
-        role: role(caller, None, None),
+        role: role(caller, wanted.virtual_host, None),
         pattern,
         durable: None,
         selector: selector.map(Into::into),
@@ -226,29 +193,28 @@ async fn consume(
     let Some((received, token)) = got.and_then(|one| one.token.map(|token| (one, token))) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let lease = match activemq::find(params, "lockTime").or(activemq::find(params, "lease")) {
-        _ if !by_client => REPLY_LEASE,
-        None => Duration::from_millis(visit.shared.options.http.lease_default_ms),
-        Some(text) => {
-            let ms = text.parse::<u64>();
-            let ms = ms.map_err(|_| Problem::invalid("lockTime", "lockTime is a number of milliseconds"))?;
-            Duration::from_millis(ms.min(visit.shared.options.http.lease_max_ms))
+    let options = &visit.shared.options.http;
+    let (by_client, lease) = match wanted.settling {
+        Settling::Client { lease_ms } => {
+            let ms = lease_ms.unwrap_or(options.lease_default_ms).min(options.lease_max_ms);
+            (true, Duration::from_millis(ms))
         }
+        Settling::Auto | Settling::Browse { .. } => (false, REPLY_LEASE),
     };
     let until = visit.shared.clock.refresh().instant.after(lease);
     let id = leases.lease(&puller, &caller.principal, token, until, Settlement::Failed);
     if by_client {
-        return Ok(answer(&received, form, Some(id), Body::from));
+        return Ok(answer(&received, wanted.media, Some(id), Body::from));
     }
     let (shared, owner) = (Arc::clone(&visit.shared), caller.clone());
-    Ok(answer(&received, form, None, move |bytes| {
-        Body::new(Settling { bytes: Some(bytes), taken: false, shared, owner, id })
+    Ok(answer(&received, wanted.media, None, move |bytes| {
+        Body::new(UntilTaken { bytes: Some(bytes), taken: false, shared, owner, id })
     }))
 }
 
 /// A reply's body that settles its message: accepted once the connection has taken the bytes, back to its place in the
 /// queue if it never did.
-struct Settling {
+struct UntilTaken {
     bytes: Option<Bytes>,
     taken: bool,
     shared: Arc<Shared>,
@@ -256,7 +222,7 @@ struct Settling {
     id: LeaseId,
 }
 
-impl hyper::body::Body for Settling {
+impl hyper::body::Body for UntilTaken {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -277,7 +243,7 @@ impl hyper::body::Body for Settling {
     }
 }
 
-impl Drop for Settling {
+impl Drop for UntilTaken {
     fn drop(&mut self) {
         let verdict = if self.taken { Verdict::Ack } else { Verdict::Return };
         let now = self.shared.clock.refresh().instant;
@@ -288,20 +254,21 @@ impl Drop for Settling {
 
 fn answer(
     received: &Received,
-    form: Option<&str>,
+    media: Option<Media>,
     lease: Option<LeaseId>,
     body: impl FnOnce(Bytes) -> Body,
 ) -> Response {
-    let reply = activemq::reply(&received.delivery());
-    let mut response = Response::new(body(Bytes::from(reply.body)));
+    let delivery = received.delivery();
+    let reply = activemq::reply(&delivery, media);
+    let mut response = Response::new(body(Bytes::from(reply.body.into_owned())));
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
         let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else { continue };
         headers.append(name, value);
     }
-    let content_type = form.map(str::to_owned).unwrap_or(reply.content_type);
     let octets = HeaderValue::from_static("application/octet-stream");
-    headers.insert(header::CONTENT_TYPE, HeaderValue::try_from(content_type).unwrap_or(octets));
+    let content_type = HeaderValue::try_from(reply.content_type.as_ref()).unwrap_or(octets);
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(id) = lease {

@@ -6,6 +6,7 @@
 
 mod activemq;
 mod consume;
+mod docs;
 mod guard;
 mod idempotency;
 mod leases;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Extension;
+use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -101,6 +102,8 @@ fn routes() -> Routes {
         .at("/healthz/ready", [(GET, get(ready))])
         .at("/metrics", [(GET, get(metrics))])
         .at("/openapi.yaml", [(GET, get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }))])
+        .at("/docs", [(GET, get(docs::page))])
+        .at("/ws", [(GET, get(upgrade::any))])
         .at("/stomp", [(GET, get(upgrade::stomp))])
         .at("/mqtt", [(GET, get(upgrade::mqtt))])
         .at(
@@ -263,10 +266,17 @@ fn text(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-async fn front_page(Extension(visit): Extension<Arc<Visit>>) -> Response {
+async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
+    if request.headers().contains_key(header::UPGRADE) {
+        return upgrade::any(Extension(visit), request).await;
+    }
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
         "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
+         \x20 /v1/...         messages by request: send, pull, stream\n\
+         \x20 /api/message    the same for scripts of ActiveMQ\n\
+         \x20 /docs           all of it, to read\n\
+         \x20 /ws             STOMP or MQTT over WebSocket, by sub-protocol\n\
          \x20 /stomp          STOMP over WebSocket\n\
          \x20 /mqtt           MQTT over WebSocket\n\
          \x20 /healthz/live   is the process alive\n\
