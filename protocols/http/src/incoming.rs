@@ -9,11 +9,13 @@
 //! | [`Form::CloudEventBinary`] | any other, with a `ce-specversion` header | attributes as headers, data as body |
 //! | [`Form::Raw`] | any other, and every one with `?raw=true` | the body as it is |
 //!
-//! What a body alone cannot say is in query parameters (`ttl`, `expiration`, `timestamp`: milliseconds; `priority`: 0 to
-//! 9; `persistent`, `retained`: true or false; `correlationId`, `replyTo`, `type`, `groupId`, `groupSeq`), and its
-//! properties in headers `X-Prop-NAME`. Names of headers do not tell capitals from small letters and arrive small: a
-//! capital is written as an escape (`X-Prop-order%49d` is `orderId`). Names and values are percent-encoded, `%` itself
-//! as `%25`. The JSON forms say all of this themselves, so there such parameters and headers are errors.
+//! What a message does not say itself is said for all of a request by query parameters (`ttl`, `expiration`, `timestamp`:
+//! milliseconds; `priority`: 0 to 9; `persistent`, `retained`: true or false; `correlationId`, `replyTo`, `type`,
+//! `groupId`, `groupSeq`); what it says itself goes before them.
+//!
+//! Properties of a raw body, or of one event, are in headers `X-Prop-NAME`; in the other forms they belong into the
+//! messages. Names of headers do not tell capitals from small letters and arrive small: a capital is written as an
+//! escape (`X-Prop-order%49d` is `orderId`). Names and values are percent-encoded, `%` itself as `%25`.
 
 use std::borrow::Cow;
 
@@ -92,30 +94,27 @@ pub fn read<'a>(
     if !matches!(form, Form::Raw | Form::CloudEventBinary) {
         refuse_encoding(headers)?;
     }
+    let defaults = metadata(params)?;
     let (mut drafts, is_batch) = match form {
         Form::Raw => (vec![raw(headers, body)], false),
         Form::Json => {
-            says_it_itself(params, headers)?;
             check_number(body)?;
             Draft::parse_many(body)?
         }
-        Form::Ndjson => {
-            says_it_itself(params, headers)?;
-            (lines(body)?, true)
-        }
+        Form::Ndjson => (lines(body)?, true),
         Form::CloudEvent => (vec![cloudevents::structured(body)?], false),
         Form::CloudEventBatch => (cloudevents::batch(body)?, true),
         Form::CloudEventBinary => (vec![cloudevents::binary(headers, body)?], false),
     };
-    if !matches!(form, Form::Json | Form::Ndjson) {
-        let properties = properties(headers)?;
-        // Without a message there is still a request that may be wrong.
-        let mut scratch = Draft::default();
-        metadata(params, &mut scratch)?;
-        for draft in &mut drafts {
-            metadata(params, draft)?;
-            draft.user_properties.extend_from_slice(&properties);
+    match form {
+        Form::Raw | Form::CloudEvent | Form::CloudEventBinary => {
+            let properties = properties(headers)?;
+            drafts.iter_mut().for_each(|draft| draft.user_properties.extend_from_slice(&properties));
         }
+        Form::Json | Form::Ndjson | Form::CloudEventBatch => refuse_properties(headers)?,
+    }
+    if !params.is_empty() {
+        drafts.iter_mut().for_each(|draft| fill(draft, &defaults));
     }
     Ok(Incoming { drafts, is_batch })
 }
@@ -155,20 +154,12 @@ fn refuse_encoding(headers: &[(&str, &str)]) -> Result<(), EnvelopeError> {
     }
 }
 
-/// The JSON forms leave nothing to parameters and headers.
-fn says_it_itself(params: &[(String, String)], headers: &[(&str, &str)]) -> Result<(), EnvelopeError> {
-    if let Some((name, _)) = params.first() {
-        return Err(match is_metadata(name) {
-            true => {
-                wrong(name, format!("{name} belongs into the message; as a parameter it is for raw bodies"))
-            }
-            false => unknown(name),
-        });
-    }
+/// Messages that can say their properties do so, and so does each of many.
+fn refuse_properties(headers: &[(&str, &str)]) -> Result<(), EnvelopeError> {
     match headers.iter().find(|(name, _)| property_name(name).is_some()) {
         None => Ok(()),
         Some((name, _)) => {
-            Err(wrong(name, "properties belong into the message; such headers are for raw bodies"))
+            Err(wrong(name, "here properties belong into the message; such headers are for a body by itself"))
         }
     }
 }
@@ -249,26 +240,9 @@ fn in_line(line: usize, mut error: EnvelopeError) -> EnvelopeError {
     EnvelopeError { place: Some((line, column)), ..error }
 }
 
-const METADATA: [&str; 11] = [
-    "correlationId",
-    "expiration",
-    "groupId",
-    "groupSeq",
-    "persistent",
-    "priority",
-    "replyTo",
-    "retained",
-    "timestamp",
-    "ttl",
-    "type",
-];
-
-fn is_metadata(name: &str) -> bool {
-    METADATA.contains(&name)
-}
-
-/// Sets what query parameters say.
-fn metadata<'a>(params: &'a [(String, String)], draft: &mut Draft<'a>) -> Result<(), EnvelopeError> {
+/// What query parameters say.
+fn metadata(params: &[(String, String)]) -> Result<Draft<'_>, EnvelopeError> {
+    let mut draft = Draft::default();
     for (at, (name, value)) in params.iter().enumerate() {
         if params.iter().take(at).any(|(known, _)| known == name) {
             return Err(wrong(name, format!("the parameter {name} is there twice")));
@@ -295,7 +269,29 @@ fn metadata<'a>(params: &'a [(String, String)], draft: &mut Draft<'a>) -> Result
             _ => return Err(unknown(name)),
         }
     }
-    Ok(())
+    Ok(draft)
+}
+
+/// Sets what a message does not say itself.
+fn fill<'a>(draft: &mut Draft<'a>, defaults: &Draft<'a>) {
+    fn or<'a>(field: &mut Option<Cow<'a, str>>, default: &Option<Cow<'a, str>>) {
+        if field.is_none() {
+            field.clone_from(default);
+        }
+    }
+    or(&mut draft.correlation_id, &defaults.correlation_id);
+    or(&mut draft.group_id, &defaults.group_id);
+    or(&mut draft.reply_to, &defaults.reply_to);
+    or(&mut draft.kind, &defaults.kind);
+    // Either says when the message ceases to be of use, and the message's own word goes before any of the request's.
+    if draft.ttl_ms.is_none() && draft.expiration.is_none() {
+        (draft.ttl_ms, draft.expiration) = (defaults.ttl_ms, defaults.expiration);
+    }
+    draft.timestamp = draft.timestamp.or(defaults.timestamp);
+    draft.priority = draft.priority.or(defaults.priority);
+    draft.group_sequence = draft.group_sequence.or(defaults.group_sequence);
+    draft.persistent = draft.persistent.or(defaults.persistent);
+    draft.retained = draft.retained.or(defaults.retained);
 }
 
 pub(crate) fn number(name: &str, value: &str, most: u64) -> Result<u64, EnvelopeError> {

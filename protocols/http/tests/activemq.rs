@@ -131,6 +131,9 @@ fn parameters_are_fields_or_properties() {
         (None, None),
         "as of everybody: 4 and persistent"
     );
+    let empty = params("JMSReplyTo=&JMSCorrelationID=&JMSType=&JMSXGroupID=");
+    let empty = posted(&empty, &[], b"x").draft;
+    assert_eq!((empty.reply_to, empty.correlation_id, empty.kind, empty.group_id), (None, None, None, None));
     for (given, qualified) in [("topic://T", "topic://T"), ("temp-queue://1", "temp-queue://1")] {
         let query = params(&format!("JMSReplyTo={given}"));
         assert_eq!(posted(&query, &[], b"").draft.reply_to.as_deref(), Some(qualified));

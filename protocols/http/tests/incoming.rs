@@ -136,7 +136,11 @@ fn a_parameter_that_is_unknown_or_wrong_is_named() {
         ("groupSeq", "2147483648"),
     ] {
         let given = params(&[(name, value)]);
-        for headers in [&[][..], &[("content-type", "application/cloudevents-batch+json")]] {
+        for headers in [
+            &[][..],
+            &[("content-type", "application/json")],
+            &[("content-type", "application/cloudevents-batch+json")],
+        ] {
             let error = request(&given, headers, b"[]").unwrap_err();
             assert_eq!((error.code, error.field.as_deref()), (Code::InvalidHeader, Some(name)), "{value}");
         }
@@ -179,19 +183,40 @@ fn json_is_a_message_or_an_array_of_them() {
 }
 
 #[test]
-fn json_leaves_nothing_to_parameters_and_headers() {
-    for media_type in ["application/json", "application/x-ndjson"] {
-        let json = ("content-type", media_type);
-        for (pairs, field) in [(&[("priority", "1")], "priority"), (&[("nonsense", "1")], "nonsense")] {
-            let given = params(pairs);
-            let error = request(&given, &[json], b"{}").unwrap_err();
-            assert_eq!((error.code, error.field.as_deref()), (Code::InvalidHeader, Some(field)));
-        }
-        let error = request(&[], &[json, ("x-prop-a", "1")], b"{}").unwrap_err();
+fn what_a_message_says_goes_before_what_the_request_says_for_all() {
+    let given =
+        params(&[("ttl", "5"), ("priority", "9"), ("type", "t"), ("persistent", "false"), ("replyTo", "r")]);
+    let own = br#"[{"expiration":7,"priority":0,"type":"own","persistent":true,"replyTo":"own"},{"priority":null}]"#;
+    let incoming = request(&given, &[("content-type", "application/json")], own).unwrap();
+    let said: Vec<_> = incoming
+        .drafts
+        .iter()
+        .map(|draft| {
+            (draft.ttl_ms, draft.expiration, draft.priority, draft.kind.as_deref(), draft.persistent)
+        })
+        .collect();
+    let own = (None, Some(7), Some(0), Some("own"), Some(true));
+    assert_eq!(said, [own, (Some(5), None, Some(9), Some("t"), Some(false))]);
+    assert_eq!(incoming.drafts[0].reply_to.as_deref(), Some("own"));
+    assert_eq!(incoming.drafts[1].reply_to.as_deref(), Some("r"));
+    let event = br#"{"specversion":"1.0","type":"own","source":"s","id":"i"}"#;
+    let incoming = request(&given, &EVENT, event).unwrap();
+    assert_eq!((incoming.drafts[0].kind.as_deref(), incoming.drafts[0].ttl_ms), (Some("own"), Some(5)));
+}
+
+#[test]
+fn messages_that_say_their_properties_take_none_from_headers() {
+    for media_type in ["application/json", "application/x-ndjson", "application/cloudevents-batch+json"] {
+        let media = ("content-type", media_type);
+        let body: &[u8] = if media_type.contains("ndjson") { b"{}" } else { b"[]" };
+        let error = request(&[], &[media, ("x-prop-a", "1")], body).unwrap_err();
         assert_eq!((error.code, error.field.as_deref()), (Code::InvalidHeader, Some("x-prop-a")));
-        let error = request(&[], &[json, ("content-encoding", "gzip")], b"{}").unwrap_err();
+        let error = request(&[], &[media, ("content-encoding", "gzip")], body).unwrap_err();
         assert_eq!((error.code, error.field.as_deref()), (Code::InvalidHeader, Some("Content-Encoding")));
     }
+    let event = br#"{"specversion":"1.0","type":"t","source":"s","id":"i"}"#;
+    let incoming = request(&[], &[EVENT[0], ("x-prop-a", "1")], event).unwrap();
+    assert_eq!(incoming.drafts[0].user_properties, [("a".into(), "1".into())]);
 }
 
 #[test]

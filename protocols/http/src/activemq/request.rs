@@ -179,6 +179,8 @@ fn form(body: &[u8]) -> Option<Vec<(String, String)>> {
 /// A field of the message, or a property.
 fn field<'a>(draft: &mut Draft<'a>, name: Cow<'a, str>, value: Cow<'a, str>) -> Result<(), EnvelopeError> {
     match &*name {
+        // A script's variable that is not set.
+        "JMSCorrelationID" | "JMSReplyTo" | "JMSType" | "JMSXGroupID" if value.is_empty() => {}
         "JMSCorrelationID" => draft.correlation_id = Some(value),
         "JMSType" => draft.kind = Some(value),
         "JMSReplyTo" => {
