@@ -75,8 +75,7 @@ impl Connection {
         let mut newest = None;
         let mut level = Level::Os;
         for (at, item) in items.iter().enumerate() {
-            let queue =
-                (item.0.boot == self.shared.boot).then(|| self.shared.queue(item.0.queue)).flatten();
+            let queue = (item.0.boot == self.shared.boot).then(|| self.shared.queue(item.0.queue)).flatten();
             let Some(queue) = queue else {
                 refused.push(at);
                 continue;
@@ -113,7 +112,12 @@ impl Broker {
 
     /// What a durable subscription is to, and its selector.
     #[must_use]
-    pub fn durable(&self, virtual_host: &str, client_id: &str, name: &str) -> Option<(Pattern, Option<String>)> {
+    pub fn durable(
+        &self,
+        virtual_host: &str,
+        client_id: &str,
+        name: &str,
+    ) -> Option<(Pattern, Option<String>)> {
         let host = self.shared.hosts().iter().find(|host| &*host.name == virtual_host)?;
         let durables = host.durables.lock();
         match &durables.get(&(client_id.into(), name.into()))?.queue.role {

@@ -53,7 +53,9 @@ impl Subscription {
                 Part::Queue(queue, slot)
                 | Part::Window(queue, slot, ..)
                 | Part::Durable { queue, slot, .. } => consumers.push((Arc::clone(queue), *slot)),
-                Part::Wildcard(wildcard, _) => consumers.extend(wildcard.joined.lock().queues.iter().cloned()),
+                Part::Wildcard(wildcard, _) => {
+                    consumers.extend(wildcard.joined.lock().queues.iter().cloned())
+                }
                 Part::Live(..) | Part::Browser(_) => {}
             }
         }

@@ -10,9 +10,7 @@ use sabir_model::command::{Publish, TargetKey};
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::Code;
 use sabir_model::headers::Value;
-use sabir_model::message::{
-    Body, BodyKind, Facts, FieldsWriter, PRIORITY_DEFAULT, PRIORITY_MAX, Tag,
-};
+use sabir_model::message::{Body, BodyKind, Facts, FieldsWriter, PRIORITY_DEFAULT, PRIORITY_MAX, Tag};
 use sabir_model::text::shown_octets;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -468,7 +466,9 @@ where
                 other => {
                     let value = entries.next_value_seed(value())?;
                     if !(self.extra)(other, value).map_err(de::Error::custom)? {
-                        return Err(de::Error::custom(format_args!("there is no key {other:?} in a message")));
+                        return Err(de::Error::custom(format_args!(
+                            "there is no key {other:?} in a message"
+                        )));
                     }
                 }
             }

@@ -263,7 +263,9 @@ fn answer(
     let mut response = Response::new(body(Bytes::from(reply.body.into_owned())));
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else { continue };
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            continue;
+        };
         headers.append(name, value);
     }
     let octets = HeaderValue::from_static("application/octet-stream");
@@ -306,7 +308,8 @@ async fn from_topic(
             if keeps {
                 let mut map = consumers.0.lock();
                 if map.len() >= CONSUMERS_MAX
-                    && let Some(idlest) = map.iter().min_by_key(|(_, live)| *live.used.lock()).map(|(key, _)| key.clone())
+                    && let Some(idlest) =
+                        map.iter().min_by_key(|(_, live)| *live.used.lock()).map(|(key, _)| key.clone())
                 {
                     map.remove(&idlest);
                 }
@@ -361,7 +364,11 @@ async fn browse(
         if at > 0 {
             out.push(b',');
         }
-        sabir_json::View::of(&received.delivery()).object(now, &sabir_json::RenderOptions::default(), &mut out);
+        sabir_json::View::of(&received.delivery()).object(
+            now,
+            &sabir_json::RenderOptions::default(),
+            &mut out,
+        );
     }
     out.extend_from_slice(b"]}");
     Ok(json(StatusCode::OK, out))

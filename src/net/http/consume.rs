@@ -247,9 +247,8 @@ pub(super) async fn settle_many(
     let mut errors = Vec::new();
     for (list, verdict) in lists {
         for lease in list {
-            let result = lease_id(lease).and_then(|id| {
-                Ok(visit.shared.http.leases.settle(id, &caller.principal, verdict, now)?)
-            });
+            let result = lease_id(lease)
+                .and_then(|id| Ok(visit.shared.http.leases.settle(id, &caller.principal, verdict, now)?));
             match result {
                 Ok(promise) => {
                     settled += 1;

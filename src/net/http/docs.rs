@@ -54,10 +54,7 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     for Operation { method, path, summary } in operations(CONTRACT) {
         let (method, path, summary) = (method.to_uppercase(), escape(path), escape(summary));
         // Writing into a String does not fail.
-        let _ = write!(
-            page,
-            "<tr><td>{method}</td><td><code>{path}</code></td><td>{summary}</td></tr>"
-        );
+        let _ = write!(page, "<tr><td>{method}</td><td><code>{path}</code></td><td>{summary}</td></tr>");
     }
     page.push_str("</tbody></table></html>\n");
     page

@@ -52,7 +52,8 @@ impl Logins {
         if logins.len() >= LOGINS_MAX {
             logins.retain(|_, (_, until)| *until > now);
             if logins.len() >= LOGINS_MAX
-                && let Some(first) = logins.iter().min_by_key(|(_, (_, until))| *until).map(|(token, _)| *token)
+                && let Some(first) =
+                    logins.iter().min_by_key(|(_, (_, until))| *until).map(|(token, _)| *token)
             {
                 logins.remove(&first);
             }
@@ -333,7 +334,8 @@ async fn try_log_in(visit: &Arc<Visit>, request: Request) -> Result<Response, Pr
     visit.shared.broker.check(&principal, Action::Connect, Resource::Server)?;
     let now = visit.shared.clock.refresh().instant;
     let lasts = visit.shared.options.http.login_lasts_ms;
-    let token = visit.shared.http.logins.start(principal.clone(), now.after(Duration::from_millis(lasts)), now);
+    let token =
+        visit.shared.http.logins.start(principal.clone(), now.after(Duration::from_millis(lasts)), now);
     let mut response = answer(&who(visit, &principal));
     let cookie = format!(
         "{COOKIE}={:032x}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}",

@@ -35,9 +35,7 @@ impl Key {
     pub(super) fn new(principal: &Principal, target: &str, key: &[u8]) -> Result<Self, Problem> {
         let text = std::str::from_utf8(key).ok().map(|text| text.trim().trim_matches('"'));
         match text.filter(|text| !text.is_empty() && text.len() <= KEY_BYTES_MAX) {
-            Some(text) => {
-                Ok(Self { principal: principal.clone(), target: target.into(), key: text.into() })
-            }
+            Some(text) => Ok(Self { principal: principal.clone(), target: target.into(), key: text.into() }),
             None => Err(Problem::invalid(
                 "Idempotency-Key",
                 format!("an Idempotency-Key is text of 1 to {KEY_BYTES_MAX} bytes"),

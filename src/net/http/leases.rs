@@ -63,7 +63,11 @@ impl Puller {
     ///
     /// # Errors
     /// The queue was deleted, or the broker shuts down.
-    pub(super) async fn pull(&self, most: usize, deadline: tokio::time::Instant) -> Result<Vec<Received>, Refusal> {
+    pub(super) async fn pull(
+        &self,
+        most: usize,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<Received>, Refusal> {
         let Ok(_turn) = tokio::time::timeout_at(deadline, self.turn.lock()).await else {
             return Ok(Vec::new());
         };

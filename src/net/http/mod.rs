@@ -60,10 +60,16 @@ impl Desk {
     pub(crate) fn new(options: &super::HttpOptions) -> Self {
         let router = routes()
             .into_router()
-            .fallback(|| async { Problem::new(Code::UnknownCommand, "nothing is here; / lists what there is").with_status(StatusCode::NOT_FOUND) })
+            .fallback(|| async {
+                Problem::new(Code::UnknownCommand, "nothing is here; / lists what there is")
+                    .with_status(StatusCode::NOT_FOUND)
+            })
             .method_not_allowed_fallback(|| async {
-                Problem::new(Code::UnknownCommand, "this path does not know that method; Allow lists those it knows")
-                    .with_status(StatusCode::METHOD_NOT_ALLOWED)
+                Problem::new(
+                    Code::UnknownCommand,
+                    "this path does not know that method; Allow lists those it knows",
+                )
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
             })
             .layer(axum::middleware::from_fn(guard::guard));
         Self {
@@ -101,7 +107,10 @@ fn routes() -> Routes {
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])
         .at("/metrics", [(GET, get(metrics))])
-        .at("/openapi.yaml", [(GET, get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }))])
+        .at(
+            "/openapi.yaml",
+            [(GET, get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }))],
+        )
         .at("/docs", [(GET, get(docs::page))])
         .at("/ws", [(GET, get(upgrade::any))])
         .at("/stomp", [(GET, get(upgrade::stomp))])
@@ -117,7 +126,10 @@ fn routes() -> Routes {
         .at("/v1/topics/{name}/request", [(POST, post(send::request_topic))])
         .at("/v1/queues/{name}/pull", [(POST, post(consume::pull_queue))])
         .at("/v1/subscriptions/{client}/{name}/pull", [(POST, post(consume::pull_subscription))])
-        .at("/api/message", [(GET, get(activemq::call)), (POST, post(activemq::call)), (DELETE, delete(activemq::call))])
+        .at(
+            "/api/message",
+            [(GET, get(activemq::call)), (POST, post(activemq::call)), (DELETE, delete(activemq::call))],
+        )
         .at(
             "/api/message/{*destination}",
             [(GET, get(activemq::call)), (POST, post(activemq::call)), (DELETE, delete(activemq::call))],

@@ -107,9 +107,7 @@ impl Params {
     pub(super) fn finish(self) -> Result<(), Problem> {
         match self.0.into_iter().next() {
             None => Ok(()),
-            Some((name, _)) => {
-                Err(Problem::invalid(&name, format!("there is no parameter {name:?} here")))
-            }
+            Some((name, _)) => Err(Problem::invalid(&name, format!("there is no parameter {name:?} here"))),
         }
     }
 }

@@ -224,8 +224,7 @@ impl Party {
             peer: peer.name.clone(),
             listener: peer.listener,
         };
-        let mut connection =
-            shared.broker.connect(info, Box::new(InboxEgress(inbox)), Box::new(NoWriter))?;
+        let mut connection = shared.broker.connect(info, Box::new(InboxEgress(inbox)), Box::new(NoWriter))?;
         connection.introduce(role.principal.clone(), &role.virtual_host, role.client_id.as_deref())?;
         Ok(Self { connection, addresses: AddressBook::default(), shared: Arc::clone(shared) })
     }
@@ -324,7 +323,10 @@ pub(super) async fn kept(broker: &Broker, promise: Option<Promise>) {
 }
 
 /// A subscription to one pattern in which each delivery is settled by itself.
-pub(super) fn leased<'a>(patterns: &'a [sabir_model::pattern::Pattern], selector: Option<&'a str>) -> Subscribe<'a> {
+pub(super) fn leased<'a>(
+    patterns: &'a [sabir_model::pattern::Pattern],
+    selector: Option<&'a str>,
+) -> Subscribe<'a> {
     Subscribe {
         key: SUBSCRIPTION,
         patterns,

@@ -107,11 +107,7 @@ pub(super) fn parse_targets(address: &str) -> Result<Targets, Refusal> {
 }
 
 pub(super) fn problem_of(error: sabir_json::EnvelopeError) -> Problem {
-    Problem {
-        field: error.field,
-        place: error.place,
-        ..Problem::new(error.code, error.sentence)
-    }
+    Problem { field: error.field, place: error.place, ..Problem::new(error.code, error.sentence) }
 }
 
 /// `POST /v1/messages`.
@@ -174,8 +170,7 @@ async fn send(
     let pending = match parts.headers.get("idempotency-key") {
         None => None,
         Some(_) if drafts.len() > idempotency::MESSAGES_MAX => {
-            let sentence =
-                format!("at most {} messages can be sent with a key", idempotency::MESSAGES_MAX);
+            let sentence = format!("at most {} messages can be sent with a key", idempotency::MESSAGES_MAX);
             return Err(Problem::new(Code::LimitReached, sentence));
         }
         Some(key) => {

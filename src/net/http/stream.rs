@@ -28,11 +28,11 @@ use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
 use tokio::sync::{mpsc, watch};
 
-use super::{Visit, until};
 use super::consume::{durable_source, role, write_leased};
 use super::leases::{LeaseId, Puller, Source, Verdict};
 use super::params::{Name, Names, Params};
 use super::party::{Inbox, Party, Received, Role, arrival, leased};
+use super::{Visit, until};
 use crate::net::Shared;
 
 /// Silence after which a comment keeps the connection alive.
@@ -144,7 +144,13 @@ impl Writer {
         }
     }
 
-    fn message(&self, serial: u64, lease: Option<(LeaseId, Timestamp)>, received: &Received, buffer: &mut Vec<u8>) {
+    fn message(
+        &self,
+        serial: u64,
+        lease: Option<(LeaseId, Timestamp)>,
+        received: &Received,
+        buffer: &mut Vec<u8>,
+    ) {
         let now = self.shared.clock.wall();
         let mut data = Vec::with_capacity(256);
         let bare = self.format == Format::Events { envelope: false };
@@ -418,14 +424,7 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
 }
 
 /// Settles what the client has seen, and writes the rest again.
-fn resume(
-    writer: &Writer,
-    kept: &Kept,
-    wanted: &Wanted,
-    seen: u64,
-    then: Settlement,
-    buffer: &mut Vec<u8>,
-) {
+fn resume(writer: &Writer, kept: &Kept, wanted: &Wanted, seen: u64, then: Settlement, buffer: &mut Vec<u8>) {
     let leases = &writer.shared.http.leases;
     let now = writer.shared.clock.refresh();
     let mut window = kept.window.lock();

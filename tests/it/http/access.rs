@@ -76,7 +76,7 @@ fn the_consoles_login_is_a_cookie_until_it_is_over() {
 
 #[test]
 fn pages_of_others_can_change_nothing() {
-    let server = Server::start(&[("http.allowed_origins", "[\"https://shop.example\"]")]);
+    let server = Server::start(&[("http.allowed_origins", "https://shop.example")]);
     let mut web = Web::new(server.http);
     let target = "/v1/queues/q/messages";
     for headers in [

@@ -27,7 +27,8 @@ fn what_is_posted_is_consumed_with_its_properties() {
 
 #[test]
 fn octets_arrive_and_the_limit_is_said() {
-    let server = Server::start(&[("limits.body_bytes_max", "1000")]);
+    let server =
+        Server::start(&[("limits.body_bytes_max", "1000"), ("limits.body_bytes_before_login", "1000")]);
     let mut web = Web::new(server.http);
     let target = "/api/message?destination=queue://BIN";
     web.send("POST", target, "Content-Type: application/x-thing\r\n", b"\0\xff").expect(200);
@@ -36,7 +37,10 @@ fn octets_arrive_and_the_limit_is_said() {
     let mut sender = stomp(server.stomp, "1.2");
     send(&mut sender, "/queue/BIN", "amq-msg-type:bytes\n", b"\x01\x02");
     let got = web.get(target).expect(200);
-    assert_eq!((got.header("content-type"), &*got.body), (Some("application/octet-stream"), &b"\x01\x02"[..]));
+    assert_eq!(
+        (got.header("content-type"), &*got.body),
+        (Some("application/octet-stream"), &b"\x01\x02"[..])
+    );
     for (length, status) in [(999, 200), (1000, 200)] {
         web.send("POST", target, "Content-Type: text/plain\r\n", &vec![b'x'; length]).expect(status);
     }
@@ -60,7 +64,7 @@ fn with_ack_client_the_message_stays_until_it_is_settled() {
     let (second, redelivered) = token(&mut web);
     assert!(redelivered);
     let browsed = web.get(&format!("{target}&browse=true")).expect(200).json();
-    assert_eq!(browsed["messages"].as_array().unwrap().len(), 0, "it is somebody's: {browsed}");
+    assert_eq!(browsed["messages"].as_array().unwrap().len(), 1, "a look shows it all the same");
     web.send("DELETE", &format!("/api/ack/{second}"), "", b"").expect(204);
     web.send("DELETE", &format!("/api/ack/{second}"), "", b"").problem(404);
     web.get(&format!("{target}&readTimeout=50")).expect(204);

@@ -60,7 +60,10 @@ fn what_a_stream_did_not_settle_goes_back_to_the_queue() {
     assert_eq!((&first["body"], &second["body"]), (&Value::from("1"), &Value::from("2")));
     drop(reader);
     let got = messages(web.post("/v1/queues/s/pull?max=5&wait=20000", b""));
-    assert_eq!((got.len(), &got[0]["body"], &got[0]["deliveryCount"]), (1, &Value::from("2"), &Value::from(2)));
+    assert_eq!(
+        (got.len(), &got[0]["body"], &got[0]["deliveryCount"]),
+        (1, &Value::from("2"), &Value::from(2))
+    );
     server.stop();
 }
 
@@ -78,7 +81,10 @@ fn a_topics_stream_shows_what_matches_and_tells_of_a_gap() {
     send(&mut sender, "/topic/t.b", "n:1\n", b"end");
     for (destination, body) in [("topic://t.a", "a\nb"), ("topic://t.b", "end")] {
         let message = data(&reader.event("message", &mut left).1);
-        assert_eq!((message["destination"].as_str(), message["body"].as_str()), (Some(destination), Some(body)));
+        assert_eq!(
+            (message["destination"].as_str(), message["body"].as_str()),
+            (Some(destination), Some(body))
+        );
         assert!(message.get("lease").is_none());
     }
     server.stop();

@@ -17,7 +17,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -67,7 +70,8 @@ impl Web {
             format!("Content-Length: {}\r\n", body.len())
         };
         let mut request =
-            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n{headers}{length}\r\n", self.address).into_bytes();
+            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n{headers}{length}\r\n", self.address)
+                .into_bytes();
         request.extend_from_slice(body);
         self.stream.write_all(&request).unwrap();
     }
