@@ -381,7 +381,10 @@ fn truth<E: de::Error>(name: &str, value: &Value) -> Result<Option<bool>, E> {
     }
 }
 
-fn pairs<'de, E: de::Error>(value: Value) -> Result<Vec<(Cow<'de, str>, Cow<'de, str>)>, E> {
+/// Names and values in their order.
+type Pairs<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
+fn pairs<'de, E: de::Error>(value: Value) -> Result<Pairs<'de>, E> {
     let wrong = || E::custom("userProperties must be an array of [name, value] pairs of strings");
     let items = match value {
         Value::List(items) => items,

@@ -25,7 +25,7 @@ use sabir_model::settlement::{SettleMode, Settlement};
 use super::consume::{role, settle_by_token};
 use super::leases::{LeaseId, Source, Verdict};
 use super::params::{Name, Params};
-use super::party::{Inbox, Party, Received, Role, arrival, kept, leased};
+use super::party::{Inbox, Party, Received, Role, arrival, deadline_after, kept, leased};
 use super::send::{name_headers, problem_of, publish_one};
 use super::{Visit, json, read_body};
 use crate::net::Shared;
@@ -163,7 +163,7 @@ async fn consume(
 ) -> Result<Response, Problem> {
     let wanted = activemq::consume(path, params, &name_headers(headers)).map_err(problem_of)?;
     let destination = Destination::parse_qualified(&wanted.address, Kind::Topic)?;
-    let deadline = tokio::time::Instant::now() + Duration::from_millis(wanted.wait_ms);
+    let deadline = deadline_after(Duration::from_millis(wanted.wait_ms));
     let selector = wanted.selector.as_deref();
     let pattern = Pattern::from(destination.clone());
     if let Settling::Browse { max } = wanted.settling {

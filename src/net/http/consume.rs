@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::leases::{LeaseId, Puller, Source, Verdict};
 use super::params::{Name, Names, Params};
-use super::party::{Received, Role, all_of, kept};
+use super::party::{Received, Role, all_of, deadline_after, kept};
 use super::{Visit, json, read_body};
 
 /// Most messages of one pull.
@@ -90,7 +90,7 @@ async fn pull(
     params.finish()?;
     let leases = &visit.shared.http.leases;
     leases.check_room(most)?;
-    let deadline = tokio::time::Instant::now() + wait;
+    let deadline = deadline_after(wait);
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
     let got = puller.pull(most, deadline).await?;
     Ok(json(StatusCode::OK, render_leased(visit, caller, &puller, &got, lease)))

@@ -87,7 +87,7 @@ fn unauthorized(headers: &HeaderMap, refusal: Refusal) -> Problem {
     let mut problem = Problem::from(refusal);
     if problem.status == StatusCode::UNAUTHORIZED && !headers.contains_key(REQUESTED_WITH) {
         let challenge = HeaderValue::from_static("Basic realm=\"Sabir\", charset=\"UTF-8\"");
-        problem.header = Some((header::WWW_AUTHENTICATE, challenge));
+        problem.header = Some(Box::new((header::WWW_AUTHENTICATE, challenge)));
     }
     problem
 }

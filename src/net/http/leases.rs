@@ -173,6 +173,9 @@ impl LeaseId {
     }
 }
 
+/// What is to be settled.
+type Settlements = Vec<(DeliveryToken, Settlement)>;
+
 struct Lease {
     puller: Arc<Puller>,
     token: DeliveryToken,
@@ -351,7 +354,7 @@ impl Leases {
 
     /// Ends what is due.
     pub(super) fn tick(&self, now: Instant) {
-        let mut ended: Vec<(Arc<Puller>, Vec<(DeliveryToken, Settlement)>)> = Vec::new();
+        let mut ended: Vec<(Arc<Puller>, Settlements)> = Vec::new();
         {
             let mut book = self.book.lock();
             while let Some((until, id)) = book.due.first().copied() {

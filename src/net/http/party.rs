@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sabir_broker::{Broker, Connection, ConnectionInfo, Writer};
@@ -288,6 +289,11 @@ impl Party {
             }
         }
     }
+}
+
+/// The runtime's time so much later, for waiting until then: nothing is decided by it that the broker's clock decides.
+pub(super) fn deadline_after(span: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + span
 }
 
 /// Waits until there is something in the inbox.

@@ -22,7 +22,7 @@ use sabir_model::settlement::Settlement;
 use super::consume::role;
 use super::idempotency::{self, Known};
 use super::params::{Name, Params};
-use super::party::{Inbox, Party, Role, all_of, arrival, kept, leased};
+use super::party::{Inbox, Party, Role, all_of, arrival, deadline_after, kept, leased};
 use super::{Visit, json, read_body};
 
 /// Most messages of one request.
@@ -312,7 +312,7 @@ async fn ask(
         return Err(Problem::new(Code::InvalidBody, "a request is one message"));
     };
 
-    let deadline = tokio::time::Instant::now() + patience;
+    let deadline = deadline_after(patience);
     let inbox = Arc::new(Inbox::default());
     let party = Party::open(&visit.shared, &visit.peer, &role, Arc::clone(&inbox))?;
     let mut asking = Sender { role, party, fields: FieldsWriter::new() };

@@ -248,7 +248,7 @@ fn wanted(visit: &Visit, params: &mut Params, headers: &HeaderMap) -> Result<Wan
         Some(_) => return Err(Problem::invalid("ack", "ack must be auto or client")),
     };
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let last = last.or(params.take("lastEventId")).filter(|text| !text.is_empty());
+    let last = last.or_else(|| params.take("lastEventId")).filter(|text| !text.is_empty());
     let last = last.as_deref().map(|text| {
         // An id of nobody's: the client has seen something that we know nothing of.
         sse::read_event_id(text).unwrap_or((0, 0))
@@ -379,20 +379,7 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
         kept.puller.want(open);
         let got = kept.puller.take(BATCH);
         if !got.is_empty() {
-            let now = writer.shared.clock.refresh();
-            let until = now.instant.after(wanted.lease);
-            let lease_ms = u64::try_from(wanted.lease.as_millis()).unwrap_or(u64::MAX);
-            let expires = Timestamp(now.wall.0.saturating_add(lease_ms));
-            let mut window = kept.window.lock();
-            for received in got {
-                let Some(token) = received.token else { continue };
-                let lease = leases.lease(&kept.puller, &kept.source.role.principal, token, until, then);
-                let serial = window.next_serial;
-                window.next_serial += 1;
-                writer.message(serial, Some((lease, expires)), &received, &mut buffer);
-                window.written.push_back(Written { serial, lease, received });
-            }
-            drop(window);
+            lease_out(&writer, &kept, &wanted, got, then, &mut buffer);
             if !writer.send(&mut buffer).await {
                 break;
             }
@@ -421,6 +408,31 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
         }
     }
     suspend(&writer, &kept, &wanted, number);
+}
+
+/// Leases what has come to the stream, and writes it.
+fn lease_out(
+    writer: &Writer,
+    kept: &Arc<Kept>,
+    wanted: &Wanted,
+    got: Vec<Received>,
+    then: Settlement,
+    buffer: &mut Vec<u8>,
+) {
+    let now = writer.shared.clock.refresh();
+    let until = now.instant.after(wanted.lease);
+    let lease_ms = u64::try_from(wanted.lease.as_millis()).unwrap_or(u64::MAX);
+    let expires = Timestamp(now.wall.0.saturating_add(lease_ms));
+    let mut window = kept.window.lock();
+    for received in got {
+        let Some(token) = received.token else { continue };
+        let owner = &kept.source.role.principal;
+        let lease = writer.shared.http.leases.lease(&kept.puller, owner, token, until, then);
+        let serial = window.next_serial;
+        window.next_serial += 1;
+        writer.message(serial, Some((lease, expires)), &received, buffer);
+        window.written.push_back(Written { serial, lease, received });
+    }
 }
 
 /// Settles what the client has seen, and writes the rest again.
