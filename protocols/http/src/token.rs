@@ -5,7 +5,7 @@ pub fn write(token: u128, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{token:032x}").as_bytes());
 }
 
-/// Reads what [`write`] writes; `None` for anything else.
+/// Reads what [`write()`] writes; `None` for anything else.
 #[must_use]
 pub fn read(text: &str) -> Option<u128> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
