@@ -20,6 +20,9 @@ use super::party::{Inbox, Party, Received, Role, arrival, leased};
 use crate::net::Shared;
 use crate::net::socket::Peer;
 
+/// Most consumers of the broker that hold leases or wait for messages: each is a connection of the broker.
+const PULLERS_MAX: usize = 10_000;
+
 /// What pullers share: requests for the same messages in the same name take them by one consumer of the broker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Source {
@@ -240,6 +243,21 @@ impl Leases {
         let known = self.book.lock().pullers.get(&source).and_then(Weak::upgrade);
         if let Some(puller) = known.filter(|puller| puller.ended.borrow().is_none()) {
             return Ok(puller);
+        }
+        {
+            let mut book = self.book.lock();
+            if book.closed {
+                return Err(Refusal::new(Code::ShuttingDown, "the broker is shutting down"));
+            }
+            if book.pullers.len() >= PULLERS_MAX {
+                book.pullers.retain(|_, puller| puller.strong_count() > 0);
+            }
+            if book.pullers.len() >= PULLERS_MAX {
+                let sentence = format!(
+                    "messages of {PULLERS_MAX} different queues and selectors are on lease, the most there may be"
+                );
+                return Err(Refusal::new(Code::LimitReached, sentence));
+            }
         }
         let puller = Puller::open(shared, peer, &source)?;
         let mut book = self.book.lock();

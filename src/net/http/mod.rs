@@ -12,6 +12,7 @@ mod idempotency;
 mod leases;
 mod params;
 mod party;
+mod pipe;
 mod send;
 mod stream;
 mod upgrade;

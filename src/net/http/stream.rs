@@ -5,16 +5,13 @@
 //! it has seen and gets the rest again, in order. A topic keeps nothing: there a client that comes back is told of the gap.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, RawQuery};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use sabir_admin::{Caller, Problem};
 use sabir_http::sse;
@@ -22,16 +19,17 @@ use sabir_json::{RenderOptions, View};
 use sabir_model::base64;
 use sabir_model::clock::{Clock, Instant, Timestamp};
 use sabir_model::destination::Kind;
-use sabir_model::error::Refusal;
+use sabir_model::error::{Code, Refusal};
 use sabir_model::message::BodyKind;
 use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::consume::{durable_source, role, write_leased};
 use super::leases::{LeaseId, Puller, Source, Verdict};
 use super::params::{Name, Names, Params};
 use super::party::{Inbox, Party, Received, Role, arrival, leased};
+use super::pipe::{Flowing, Pipe, pipe};
 use super::{Visit, until};
 use crate::net::Shared;
 
@@ -39,8 +37,10 @@ use crate::net::Shared;
 const BEAT: Duration = Duration::from_secs(15);
 /// How long a client should wait before it comes back.
 const RETRY_MS: u32 = 2000;
-/// Messages written at once.
+/// Messages of a topic written at once.
 const BATCH: usize = 64;
+/// Size from which a piece of a queue's stream is not made larger.
+const PIECE_BYTES: usize = 64 * 1024;
 /// Messages unsettled on one stream, where the request does not say, and at most.
 const CREDIT: u64 = 1000;
 const CREDIT_MAX: u64 = 10_000;
@@ -48,6 +48,10 @@ const CREDIT_MAX: u64 = 10_000;
 const LIVE_MAX: usize = 1000;
 /// How long a message is a stream's, where the request does not say.
 const LEASE_MS: u64 = 5000;
+/// The longest that a broken stream is kept for its client.
+const GRACE: Duration = Duration::from_secs(60);
+/// Streams at a time, with those kept for clients that may come back.
+const STREAMS_MAX: usize = 20_000;
 /// How often a stream that has no credit left looks whether it has some again.
 const CREDIT_CHECK: Duration = Duration::from_millis(50);
 
@@ -108,24 +112,23 @@ impl Streams {
         let streams = std::mem::take(&mut *self.0.lock());
         drop(streams);
     }
-}
 
-/// The body of a stream's reply: what its task writes.
-struct Flowing(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Flowing {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+    /// Takes in a stream. Where there is no place, the broken one goes that would be forgotten first.
+    fn insert(&self, id: u128, kept: Arc<Kept>) -> Result<(), Refusal> {
+        let mut streams = self.0.lock();
+        let mut over = None;
+        if streams.len() >= STREAMS_MAX {
+            let first = streams.iter().filter_map(|(id, kept)| Some(((*kept.until.lock())?, *id))).min();
+            let Some((_, first)) = first else {
+                let sentence = format!("there are {STREAMS_MAX} streams, the most there may be");
+                return Err(Refusal::new(Code::LimitReached, sentence));
+            };
+            over = streams.remove(&first);
+        }
+        streams.insert(id, kept);
+        drop(streams);
+        drop(over);
+        Ok(())
     }
 }
 
@@ -134,7 +137,6 @@ struct Writer {
     shared: Arc<Shared>,
     format: Format,
     id: u128,
-    out: mpsc::Sender<Bytes>,
 }
 
 impl Writer {
@@ -202,14 +204,6 @@ impl Writer {
             Format::Lines => buffer.push(b'\n'),
         }
     }
-
-    /// False if the client has gone.
-    async fn send(&self, buffer: &mut Vec<u8>) -> bool {
-        if buffer.is_empty() {
-            return true;
-        }
-        self.out.send(Bytes::from(std::mem::take(buffer))).await.is_ok()
-    }
 }
 
 /// A message's body alone; octets that are no text in base64.
@@ -262,7 +256,7 @@ fn wanted(visit: &Visit, params: &mut Params, headers: &HeaderMap) -> Result<Wan
     })
 }
 
-fn reply(format: Format, flowing: mpsc::Receiver<Bytes>) -> Response {
+fn reply(format: Format, flowing: Flowing) -> Response {
     let media = match format {
         Format::Events { .. } => "text/event-stream",
         Format::Lines => "application/x-ndjson",
@@ -273,7 +267,7 @@ fn reply(format: Format, flowing: mpsc::Receiver<Bytes>) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (StatusCode::OK, headers, Body::new(Flowing(flowing))).into_response()
+    (StatusCode::OK, headers, Body::new(flowing)).into_response()
 }
 
 fn random_id() -> u128 {
@@ -338,7 +332,7 @@ fn start_kept(visit: &Arc<Visit>, source: Source, wanted: Wanted) -> Result<Resp
                 until: Mutex::new(None),
             });
             let id = random_id();
-            streams.0.lock().insert(id, Arc::clone(&kept));
+            streams.insert(id, Arc::clone(&kept))?;
             (id, kept, None)
         }
     };
@@ -348,15 +342,22 @@ fn start_kept(visit: &Arc<Visit>, source: Source, wanted: Wanted) -> Result<Resp
         *connection += 1;
         number = *connection;
     });
-    let (out, flowing) = mpsc::channel(2);
+    let (pipe, flowing) = pipe();
     let format = wanted.format;
-    let writer = Writer { shared: Arc::clone(&shared), format, id, out };
-    tokio::spawn(run_kept(writer, kept, wanted, number, seen));
+    let writer = Writer { shared: Arc::clone(&shared), format, id };
+    tokio::spawn(run_kept(writer, pipe, kept, wanted, number, seen));
     Ok(reply(format, flowing))
 }
 
 /// Serves a queue's stream over one connection.
-async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, seen: Option<u64>) {
+async fn run_kept(
+    writer: Writer,
+    mut pipe: Pipe,
+    kept: Arc<Kept>,
+    wanted: Wanted,
+    number: u64,
+    seen: Option<u64>,
+) {
     let leases = &writer.shared.http.leases;
     let mut connection = kept.connection.subscribe();
     let mut closing = writer.shared.closing.subscribe();
@@ -366,7 +367,7 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
     if let Some(seen) = seen {
         resume(&writer, &kept, &wanted, seen, then, &mut buffer);
     }
-    if !writer.send(&mut buffer).await {
+    if !write_out(&writer, &mut pipe, &kept, &wanted, then, &mut buffer).await {
         suspend(&writer, &kept, &wanted, number);
         return;
     }
@@ -377,10 +378,15 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
             wanted.credit.saturating_sub(window.written.len())
         };
         kept.puller.want(open);
-        let got = kept.puller.take(BATCH);
-        if !got.is_empty() {
+        while buffer.len() < PIECE_BYTES {
+            let got = kept.puller.take(1);
+            if got.is_empty() {
+                break;
+            }
             lease_out(&writer, &kept, &wanted, got, then, &mut buffer);
-            if !writer.send(&mut buffer).await {
+        }
+        if !buffer.is_empty() {
+            if !write_out(&writer, &mut pipe, &kept, &wanted, then, &mut buffer).await {
                 break;
             }
             continue;
@@ -390,17 +396,17 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
             arrived = kept.puller.arrival() => {
                 if let Err(refusal) = arrived {
                     writer.end(&refusal, &mut buffer);
-                    writer.send(&mut buffer).await;
+                    write_out(&writer, &mut pipe, &kept, &wanted, then, &mut buffer).await;
                     break;
                 }
             }
             () = until(&mut connection, |newest| *newest != number) => break,
             () = until(&mut closing, |closing| *closing) => break,
-            () = writer.out.closed() => break,
+            () = pipe.closed() => break,
             () = tokio::time::sleep(check) => {
                 if open > 0 {
                     writer.beat(&mut buffer);
-                    if !writer.send(&mut buffer).await {
+                    if !write_out(&writer, &mut pipe, &kept, &wanted, then, &mut buffer).await {
                         break;
                     }
                 }
@@ -408,6 +414,40 @@ async fn run_kept(writer: Writer, kept: Arc<Kept>, wanted: Wanted, number: u64, 
         }
     }
     suspend(&writer, &kept, &wanted, number);
+}
+
+/// Writes to a queue's stream. While the client does not read, nothing that was written counts as received.
+async fn write_out(
+    writer: &Writer,
+    pipe: &mut Pipe,
+    kept: &Kept,
+    wanted: &Wanted,
+    then: Settlement,
+    buffer: &mut Vec<u8>,
+) -> bool {
+    let mut sending = std::pin::pin!(pipe.send(Bytes::from(std::mem::take(buffer))));
+    let mut waited = false;
+    loop {
+        tokio::select! {
+            sent = sending.as_mut() => {
+                if sent && waited {
+                    hold_on(writer, kept, wanted.lease, then);
+                }
+                return sent;
+            }
+            () = tokio::time::sleep((wanted.lease / 4).max(CREDIT_CHECK)) => {
+                waited = true;
+                hold_on(writer, kept, wanted.lease, then);
+            }
+        }
+    }
+}
+
+/// Gives what the stream has written its time anew.
+fn hold_on(writer: &Writer, kept: &Kept, lease: Duration, then: Settlement) {
+    let until = writer.shared.clock.refresh().instant.after(lease);
+    let ids: Vec<LeaseId> = kept.window.lock().written.iter().map(|written| written.lease).collect();
+    writer.shared.http.leases.rewrite(&ids, until, then);
 }
 
 /// Leases what has come to the stream, and writes it.
@@ -463,9 +503,9 @@ fn suspend(writer: &Writer, kept: &Kept, wanted: &Wanted, number: u64) {
         return;
     }
     kept.puller.give_back();
-    let until = writer.shared.clock.refresh().instant.after(wanted.lease);
-    let ids: Vec<LeaseId> = kept.window.lock().written.iter().map(|written| written.lease).collect();
-    writer.shared.http.leases.rewrite(&ids, until, Settlement::Failed);
+    let grace = wanted.lease.min(GRACE);
+    hold_on(writer, kept, grace, Settlement::Failed);
+    let until = writer.shared.clock.refresh().instant.after(grace);
     *kept.until.lock() = Some(until);
 }
 
@@ -489,15 +529,15 @@ pub(super) async fn topic(
     let mut request = leased(&patterns, selector.as_deref());
     request.settle = SettleMode::Auto;
     party.subscribe(&request)?;
-    let (out, flowing) = mpsc::channel(2);
+    let (pipe, flowing) = pipe();
     let format = wanted.format;
-    let writer = Writer { shared: Arc::clone(&visit.shared), format, id: random_id(), out };
-    tokio::spawn(run_live(writer, party, inbox, wanted.last.is_some()));
+    let writer = Writer { shared: Arc::clone(&visit.shared), format, id: random_id() };
+    tokio::spawn(run_live(writer, pipe, party, inbox, wanted.last.is_some()));
     Ok(reply(format, flowing))
 }
 
 /// Serves a topic's stream.
-async fn run_live(writer: Writer, mut party: Party, inbox: Arc<Inbox>, came_back: bool) {
+async fn run_live(writer: Writer, mut pipe: Pipe, mut party: Party, inbox: Arc<Inbox>, came_back: bool) {
     let mut closing = writer.shared.closing.subscribe();
     let mut buffer = Vec::new();
     let mut serial = 1;
@@ -505,7 +545,7 @@ async fn run_live(writer: Writer, mut party: Party, inbox: Arc<Inbox>, came_back
     if came_back {
         writer.gap(0, None, &mut buffer);
     }
-    if !writer.send(&mut buffer).await {
+    if !pipe.send(Bytes::from(std::mem::take(&mut buffer))).await {
         return;
     }
     loop {
@@ -519,7 +559,7 @@ async fn run_live(writer: Writer, mut party: Party, inbox: Arc<Inbox>, came_back
                 writer.message(serial, None, received, &mut buffer);
                 serial += 1;
             }
-            if !writer.send(&mut buffer).await {
+            if !pipe.send(Bytes::from(std::mem::take(&mut buffer))).await {
                 return;
             }
             continue;
@@ -528,14 +568,14 @@ async fn run_live(writer: Writer, mut party: Party, inbox: Arc<Inbox>, came_back
             () = arrival(&inbox) => {}
             refusal = std::future::poll_fn(|cx| party.poll_end(cx)) => {
                 writer.end(&refusal, &mut buffer);
-                writer.send(&mut buffer).await;
+                pipe.send(Bytes::from(std::mem::take(&mut buffer))).await;
                 return;
             }
             () = until(&mut closing, |closing| *closing) => return,
-            () = writer.out.closed() => return,
+            () = pipe.closed() => return,
             () = tokio::time::sleep(BEAT) => {
                 writer.beat(&mut buffer);
-                if !writer.send(&mut buffer).await {
+                if !pipe.send(Bytes::from(std::mem::take(&mut buffer))).await {
                     return;
                 }
             }

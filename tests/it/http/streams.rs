@@ -122,3 +122,27 @@ fn a_shutdown_ends_streams_and_polls_at_once() {
     // `stop` fails if the server needs longer than it waits for connections.
     server.stop();
 }
+
+#[test]
+fn what_a_reader_does_not_read_does_not_count_as_received() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    let body = "x".repeat(1 << 20);
+    for _ in 0..24 {
+        web.post("/v1/queues/s/messages", body.as_bytes()).expect(201);
+    }
+    let mut reader = Web::new(server.http);
+    reader.write("GET", "/v1/queues/s/stream?lease=200", "", b"");
+    reader.head();
+    // Far longer than the lease, and it reads nothing: more is on its way than the sockets hold.
+    assert!(messages(web.post("/v1/queues/nothing/pull?wait=1500", b"")).is_empty());
+    drop(reader);
+    // The first few are in the sockets, and count.
+    let mut back = 0;
+    while back < 12 {
+        let got = messages(web.post("/v1/queues/s/pull?max=24&wait=20000", b""));
+        assert!(!got.is_empty(), "only {back} of 24 came back");
+        back += got.len();
+    }
+    server.stop();
+}
