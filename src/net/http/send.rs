@@ -11,7 +11,7 @@ use sabir_http::incoming::{self, Form, Incoming};
 use sabir_json::{Draft, RenderOptions, View};
 use sabir_model::clock::Clock;
 use sabir_model::command::{Outcome, Promise};
-use sabir_model::destination::{Destination, Kind, Targets};
+use sabir_model::destination::{Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::MessageId;
 use sabir_model::message::FieldsWriter;
@@ -99,9 +99,13 @@ pub(super) fn parse_targets(address: &str) -> Result<Targets, Refusal> {
     let mut default = Kind::Queue;
     let mut targets = Vec::new();
     for part in address.split(',') {
-        let destination = Destination::parse_qualified(part, default)?;
+        let pattern = Pattern::parse_qualified(part, default)?;
+        let Some(destination) = pattern.as_literal() else {
+            let sentence = format!("{pattern} is a pattern; a message goes to destinations by name");
+            return Err(Refusal::new(Code::InvalidDestination, sentence));
+        };
         default = destination.kind();
-        targets.push(destination);
+        targets.push(destination.clone());
     }
     Ok(Targets::from_iter(targets))
 }

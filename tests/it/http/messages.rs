@@ -165,6 +165,7 @@ fn what_is_wrong_is_named() {
     assert_eq!(web.post("/v1/queues/q/messages?vhost=none", b"x").problem(404).0, "unknown-destination");
     assert_eq!(web.post("/v1/subscriptions/c/n/pull", b"").problem(404).0, "unknown-subscription");
     assert_eq!(web.post("/v1/queues/a..b%00/messages", b"x").problem(400).0, "invalid-destination");
+    assert_eq!(web.post("/v1/queues/a.*/messages", b"x").problem(400).0, "invalid-destination");
     let scheduled = web.post_json("/v1/queues/q/messages", r#"{"properties":{"AMQ_SCHEDULED_DELAY":5}}"#);
     assert_eq!(scheduled.problem(501).0, "unsupported");
     let wrong_method = web.send("PUT", "/v1/queues/q/pull", "", b"");
@@ -234,6 +235,39 @@ fn messages_cross_between_http_and_the_other_protocols() {
         (frame.header("n"), frame.header("property-types"), &*frame.body),
         (Some("3"), Some("n=i32"), &b"sun"[..])
     );
+    server.stop();
+}
+
+#[test]
+fn a_durable_subscription_is_made_pulled_from_and_deleted() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    let target = "/v1/subscriptions/shop/audit";
+    let put = |web: &mut Web, body: &str| {
+        web.send("PUT", target, "Content-Type: application/json\r\n", body.as_bytes())
+    };
+    put(&mut web, r#"{"topic":"orders.>"}"#).expect(201);
+    put(&mut web, r#"{"topic":"orders.>"}"#).expect(204);
+    assert_eq!(put(&mut web, r#"{"topic":"queue://x"}"#).problem(400).1.as_deref(), Some("topic"));
+    assert_eq!(put(&mut web, r#"{"topic":"x","selctor":"y"}"#).problem(400).0, "invalid-body");
+    web.post_json("/v1/topics/orders.new/messages", r#"[{"body":"1"},{"body":"2"}]"#).expect(201);
+    let got = messages(web.post(&format!("{target}/pull?max=1"), b""));
+    assert_eq!((&got[0]["body"], &got[0]["destination"]), (&json!("1"), &json!("topic://orders.new")));
+    assert_eq!(web.send("DELETE", target, "", b"").problem(409).0, "subscription-in-use");
+    web.post(&format!("/v1/leases/{}/ack", got[0]["lease"].as_str().unwrap()), b"").expect(204);
+    let mut reader = Web::new(server.http);
+    reader.write("GET", &format!("{target}/stream"), "Accept: application/x-ndjson\r\n", b"");
+    assert_eq!(reader.head().status, 200);
+    let line: serde_json::Value = serde_json::from_slice(&reader.chunk()).unwrap();
+    assert_eq!(line["body"], "2");
+    web.post(&format!("/v1/leases/{}/ack", line["lease"].as_str().unwrap()), b"").expect(204);
+    drop(reader);
+    // The stream is kept for its reader for a while.
+    let mut tries = 0;
+    while web.send("DELETE", target, "", b"").status == 409 && tries < 100_000 {
+        tries += 1;
+    }
+    web.send("DELETE", target, "", b"").problem(404);
     server.stop();
 }
 
