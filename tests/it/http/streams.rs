@@ -50,7 +50,7 @@ fn what_a_stream_did_not_settle_goes_back_to_the_queue() {
     let mut web = Web::new(server.http);
     web.post_json("/v1/queues/s/messages", r#"[{"body":"1"},{"body":"2"}]"#).expect(201);
     let mut reader = Web::new(server.http);
-    reader.write("GET", "/v1/queues/s/stream?ack=client&lease=1000&credit=1", "", b"");
+    reader.write("GET", "/v1/queues/s/stream?ack=client&lease=8000&credit=1", "", b"");
     reader.head();
     let mut left = String::new();
     let first = data(&reader.event("message", &mut left).1);
