@@ -1,6 +1,7 @@
-//! What the server tells those who watch and run it: the management API, and the Prometheus text of its counters.
+//! What the server tells those who watch it, the Prometheus text of its counters; and what all that answers over HTTP
+//! shares: the list of routes, who asks, and problem documents.
 //!
-//! Handlers know the broker and who asks ([`Caller`]); sockets, logins and the data plane are the business of `net`.
+//! Sockets, logins and the data plane are the business of `net`.
 
 mod exposition;
 mod metrics;
@@ -9,6 +10,6 @@ mod process;
 mod routes;
 
 pub use metrics::{NetStats, metrics};
-pub use problem::{Problem, status_of};
+pub use problem::Problem;
 pub use process::{Process, Usage};
 pub use routes::{Caller, Routes};

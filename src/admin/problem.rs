@@ -70,8 +70,7 @@ impl Problem {
 }
 
 /// The status that a code has unless there is a better one.
-#[must_use]
-pub fn status_of(code: Code) -> StatusCode {
+fn status_of(code: Code) -> StatusCode {
     match code {
         Code::AuthenticationFailed => StatusCode::UNAUTHORIZED,
         Code::AccessDenied => StatusCode::FORBIDDEN,

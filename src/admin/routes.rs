@@ -41,14 +41,6 @@ impl Routes {
         self
     }
 
-    /// Adds all of another.
-    #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
-        self.router = self.router.merge(other.router);
-        self.listed.extend(other.listed);
-        self
-    }
-
     /// Every path with every method, as they were added.
     #[must_use]
     pub fn listed(&self) -> &[(&'static str, Method)] {

@@ -23,22 +23,53 @@ impl Connection {
         let mut settled: Vec<Settled> = Vec::with_capacity(acks.len());
         let mut unknown: Vec<usize> = Vec::new();
         self.outbox.acknowledged(&acks, &mut settled, &mut unknown);
+        let newest = self.settle_resolved(
+            &settled,
+            |ack| acks.get(ack).and_then(|ack| ack.transaction),
+            receipted,
+            &mut unknown,
+        );
+        unknown.sort_unstable();
+        unknown.dedup();
+        let last = acks.len() - 1;
+        for index in &unknown {
+            if let Some(ack) = acks.get(*index)
+                && !(receipted && *index == last)
+            {
+                self.events
+                    .push_back(Event::SettleRefused { cookie: ack.cookie, refusal: unknown_delivery() });
+            }
+        }
+        let mut acks = acks;
+        acks.clear();
+        self.acks = acks;
+        (newest, if unknown.last() == Some(&last) { vec![last] } else { Vec::new() })
+    }
+
+    /// Settles deliveries that are known by their tokens, with one group of the log for each run of one queue. `transaction`
+    /// tells which one an acknowledgement belongs to; the places of those that could not be settled go to `unknown`.
+    pub(crate) fn settle_resolved(
+        &mut self,
+        settled: &[Settled],
+        transaction_of: impl Fn(usize) -> Option<TransactionKey>,
+        receipted: bool,
+        unknown: &mut Vec<usize>,
+    ) -> Option<Promise> {
         let mut newest = None;
         let mut level = Level::Os;
-        let mut rest = settled.as_slice();
+        let mut rest = settled;
         while let Some(first) = rest.first() {
-            let transaction = acks.get(first.ack).and_then(|ack| ack.transaction);
+            let transaction = transaction_of(first.ack);
             let same = rest
                 .iter()
                 .take_while(|one| {
-                    one.token.queue == first.token.queue
-                        && acks.get(one.ack).and_then(|ack| ack.transaction) == transaction
+                    one.token.queue == first.token.queue && transaction_of(one.ack) == transaction
                 })
                 .count();
             let (group, later) = rest.split_at(same);
             rest = later;
             if let Some(transaction) = transaction {
-                self.settle_later(transaction, group, &mut unknown);
+                self.settle_later(transaction, group, unknown);
                 continue;
             }
             let queue = (first.token.boot == self.shared.boot)
@@ -57,22 +88,8 @@ impl Connection {
             let refused = |index: usize| unknown.extend(group.get(index).map(|one| one.ack));
             newest = settle(&self.shared, &queue, self.id, items, level, self.work.get(), refused).or(newest);
         }
-        unknown.sort_unstable();
-        unknown.dedup();
         self.last_promise = newest.or(self.last_promise);
-        let last = acks.len() - 1;
-        for index in &unknown {
-            if let Some(ack) = acks.get(*index)
-                && !(receipted && *index == last)
-            {
-                self.events
-                    .push_back(Event::SettleRefused { cookie: ack.cookie, refusal: unknown_delivery() });
-            }
-        }
-        let mut acks = acks;
-        acks.clear();
-        self.acks = acks;
-        (newest, if unknown.last() == Some(&last) { vec![last] } else { Vec::new() })
+        newest
     }
 
     /// Keeps settlements for a transaction's commit.

@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use sabir_model::access::{Action, Attempt, Credentials, Principal, Remote, Resource};
 use sabir_model::command::Promise;
-use sabir_model::destination::Destination;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{DeliveryToken, MessageId, SubscriptionKey};
 use sabir_model::pattern::Pattern;
-use sabir_store::{Level, Wake};
+use sabir_model::session::Settled;
+use sabir_model::settlement::Settlement;
+use sabir_store::Wake;
 
 use crate::broker::Broker;
 use crate::connection::{Connection, level_of};
-use crate::publish::stronger;
 use crate::queue::Role;
-use crate::work::settle;
 
 impl Connection {
     /// Introduces a connection for a principal who is known already.
@@ -62,30 +61,24 @@ impl Connection {
         }
     }
 
-    /// Settles deliveries of one connection at once; refused ones are told by their place in the list. The promise is
-    /// kept once all of them are as durable as their queue's level says.
-    pub fn settle_all(
+    /// Settles deliveries by their tokens. Where somebody waits for it (`receipted`), the promise is kept once all of them are
+    /// as durable as their queue's level says. Those that could not be settled are told by their place in the list.
+    pub fn settle_tokens(
         &mut self,
-        items: &[(DeliveryToken, sabir_model::settlement::Settlement)],
-        refused: &mut Vec<usize>,
-    ) -> Option<Promise> {
+        items: &[(DeliveryToken, Settlement)],
+        receipted: bool,
+    ) -> (Option<Promise>, Vec<usize>) {
         self.run_acks(false);
         self.release();
         self.work.set_now(self.shared.now());
-        let mut newest = None;
-        let mut level = Level::Os;
-        for (at, item) in items.iter().enumerate() {
-            let queue = (item.0.boot == self.shared.boot).then(|| self.shared.queue(item.0.queue)).flatten();
-            let Some(queue) = queue else {
-                refused.push(at);
-                continue;
-            };
-            level = stronger(level, queue.policy.durability);
-            let one = std::iter::once(*item);
-            newest = settle(&self.shared, &queue, self.id, one, level, self.work.get(), |_| refused.push(at))
-                .or(newest);
-        }
-        newest
+        let settled: Vec<Settled> = items
+            .iter()
+            .enumerate()
+            .map(|(ack, (token, settlement))| Settled { token: *token, settlement: *settlement, ack })
+            .collect();
+        let mut refused = Vec::new();
+        let promise = self.settle_resolved(&settled, |_| None, receipted, &mut refused);
+        (promise, refused)
     }
 }
 
@@ -126,12 +119,6 @@ impl Broker {
             }
             _ => None,
         }
-    }
-
-    /// The durability of a queue, or of what would be made under this name.
-    #[must_use]
-    pub fn durability(&self, destination: &Destination) -> Level {
-        self.shared.policies.lookup(destination).durability
     }
 
     /// Whether somebody may do something.

@@ -122,7 +122,7 @@ pub(crate) fn begin(shared: &Shared, bytes: u64) -> Result<Appender<'_>, Failure
 /// The facts a leg's message gets: a longer life than the policy allows is cut.
 fn facts_for(facts: Facts, policy: &Policy, now: Timestamp) -> Facts {
     let Some(longest) = policy.ttl_max else { return facts };
-    let latest = Timestamp(now.0.saturating_add(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX)));
+    let latest = now.after(longest);
     let expires = if facts.expires == Timestamp::NEVER { latest } else { facts.expires.min(latest) };
     Facts { expires, ..facts }
 }

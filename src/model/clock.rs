@@ -31,6 +31,12 @@ impl Timestamp {
     /// The value that stands for "never" in an expiration.
     pub const NEVER: Self = Self(0);
 
+    /// This time moved forward by `span`, saturating.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// Whether an expiration with this value has passed at `now`. [`Timestamp::NEVER`] never passes.
     #[must_use]
     pub fn has_passed(self, now: Self) -> bool {

@@ -100,7 +100,7 @@ fn write(draft: &Draft<'_>) {
     assert!(!event.contains(&b'\n'), "an event is one line");
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&event).is_ok(), "an event is JSON");
     let mut object = Vec::new();
-    View::of(&delivery).object(Timestamp(1), &RenderOptions::default(), &mut object);
+    View::of(&delivery).object(&RenderOptions::default(), &mut object);
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&object).is_ok(), "a message is JSON");
     let reply = activemq::reply(&delivery, None);
     for (name, value) in reply.headers {

@@ -11,7 +11,7 @@ pub mod activemq;
 pub mod cloudevents;
 pub mod fuzz;
 pub mod incoming;
-mod percent;
+pub mod percent;
 mod several;
 pub mod sse;
 pub mod token;

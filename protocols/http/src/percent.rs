@@ -2,7 +2,8 @@
 
 /// Undoes percent-encoding, and `+` for a blank where it is a form's. `None` for a broken escape, and for what is not
 /// UTF-8 once decoded.
-pub(crate) fn decode(text: &str, form: bool) -> Option<String> {
+#[must_use]
+pub fn decode(text: &str, form: bool) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -1,7 +1,7 @@
 //! The JSON form of a message on its way in: a flat object with the message's fields, its properties and its body.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use sabir_model::base64;
@@ -15,7 +15,7 @@ use sabir_model::text::shown_octets;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::EnvelopeError;
-use crate::value::ValueSeed;
+use crate::value::{VALUES_MAX, ValueSeed};
 
 /// A body as it was written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,10 +75,22 @@ pub struct Draft<'a> {
     pub body: DraftBody<'a>,
 }
 
-/// What a reader tells of the place it has come to.
-#[derive(Default)]
-pub(crate) struct Place {
+/// What a reader tells of the place it has come to, and what it may still take.
+struct Place {
     field: RefCell<Option<String>>,
+    /// Values that may still come.
+    left: Cell<usize>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { field: RefCell::default(), left: Cell::new(VALUES_MAX) }
+    }
+
+    /// Any value, out of what is left.
+    fn value(&self) -> ValueSeed<'_> {
+        ValueSeed::new(&self.left)
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -87,10 +99,9 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// It is no JSON object, has a key that there is not, twice, or of the wrong type.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
-        let place = Place::default();
+        let place = Place::new();
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let seed = DraftSeed { place: &place, extra: &mut nothing_more };
-        let draft = seed.deserialize(&mut deserializer);
+        let draft = DraftSeed(&place).deserialize(&mut deserializer);
         let draft = draft.and_then(|draft| deserializer.end().map(|()| draft));
         draft.map_err(|error| EnvelopeError::json(&error, place.field.take()))
     }
@@ -103,7 +114,7 @@ impl<'a> Draft<'a> {
         if bytes.trim_ascii_start().first() != Some(&b'[') {
             return Ok((vec![Self::parse(bytes)?], false));
         }
-        let place = Place::default();
+        let place = Place::new();
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let drafts = deserializer.deserialize_seq(ManyVisitor { place: &place });
         let drafts = drafts.and_then(|drafts| deserializer.end().map(|()| drafts));
@@ -224,21 +235,10 @@ fn check_property(name: &str) -> Result<(), EnvelopeError> {
     Ok(())
 }
 
-/// A message has no other keys.
-fn nothing_more(_: &str, _: Value) -> Result<bool, String> {
-    Ok(false)
-}
+/// Reads a message.
+struct DraftSeed<'p>(&'p Place);
 
-/// Reads a message; keys that are not its own go to `extra`, which says whether it knows them and has taken their value.
-pub(crate) struct DraftSeed<'p, 'x, E> {
-    pub(crate) place: &'p Place,
-    pub(crate) extra: &'x mut E,
-}
-
-impl<'de, E> DeserializeSeed<'de> for DraftSeed<'_, '_, E>
-where
-    E: FnMut(&str, Value) -> Result<bool, String>,
-{
+impl<'de> DeserializeSeed<'de> for DraftSeed<'_> {
     type Value = Draft<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Draft<'de>, D::Error> {
@@ -278,9 +278,9 @@ impl<'de> Visitor<'de> for Text {
 }
 
 /// The body: text, an object, an array or null.
-struct BodySeed;
+struct BodySeed<'p>(&'p Place);
 
-impl<'de> DeserializeSeed<'de> for BodySeed {
+impl<'de> DeserializeSeed<'de> for BodySeed<'_> {
     type Value = DraftBody<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -288,7 +288,7 @@ impl<'de> DeserializeSeed<'de> for BodySeed {
     }
 }
 
-impl<'de> Visitor<'de> for BodySeed {
+impl<'de> Visitor<'de> for BodySeed<'_> {
     type Value = DraftBody<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -308,7 +308,7 @@ impl<'de> Visitor<'de> for BodySeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
-        let value = ValueSeed::new().visit_map(entries)?;
+        let value = self.0.value().visit_map(entries)?;
         let mut encoded = Vec::new();
         value.encode(&mut encoded);
         match value {
@@ -320,7 +320,7 @@ impl<'de> Visitor<'de> for BodySeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
-        let value = ValueSeed::new().visit_seq(items)?;
+        let value = self.0.value().visit_seq(items)?;
         let mut encoded = Vec::new();
         value.encode(&mut encoded);
         Ok(DraftBody::List(encoded))
@@ -328,9 +328,9 @@ impl<'de> Visitor<'de> for BodySeed {
 }
 
 /// An object whose keys are names of properties.
-struct Properties;
+struct Properties<'p>(&'p Place);
 
-impl<'de> DeserializeSeed<'de> for Properties {
+impl<'de> DeserializeSeed<'de> for Properties<'_> {
     type Value = Vec<(Cow<'de, str>, Value)>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -338,7 +338,7 @@ impl<'de> DeserializeSeed<'de> for Properties {
     }
 }
 
-impl<'de> Visitor<'de> for Properties {
+impl<'de> Visitor<'de> for Properties<'_> {
     type Value = Vec<(Cow<'de, str>, Value)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -353,7 +353,7 @@ impl<'de> Visitor<'de> for Properties {
             if !names.insert(name.clone()) {
                 return Err(de::Error::custom(format_args!("the property {name:?} is there twice")));
             }
-            properties.push((name, entries.next_value_seed(ValueSeed::new())?));
+            properties.push((name, entries.next_value_seed(self.0.value())?));
         }
         Ok(properties)
     }
@@ -400,10 +400,7 @@ fn pairs<'de, E: de::Error>(value: Value) -> Result<Pairs<'de>, E> {
     Ok(out)
 }
 
-impl<'de, X> Visitor<'de> for DraftSeed<'_, '_, X>
-where
-    X: FnMut(&str, Value) -> Result<bool, String>,
-{
+impl<'de> Visitor<'de> for DraftSeed<'_> {
     type Value = Draft<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -416,12 +413,12 @@ where
         let mut bodies = 0;
         while let Some(key) = entries.next_key_seed(Text)? {
             let key = key.unwrap_or_default();
-            *self.place.field.borrow_mut() = Some(key.to_string());
+            *self.0.field.borrow_mut() = Some(key.to_string());
             if seen.contains(&key) {
                 return Err(de::Error::custom(format_args!("the key {key:?} is there twice")));
             }
             // Bounded by the keys there are: an unknown one ends the reading.
-            let value = || ValueSeed::new();
+            let value = || self.0.value();
             match &*key {
                 "destination" => draft.destination = entries.next_value_seed(Text)?,
                 "replyTo" => draft.reply_to = entries.next_value_seed(Text)?,
@@ -453,10 +450,10 @@ where
                     let number = whole(&key, &entries.next_value_seed(value())?, least, most)?;
                     draft.group_sequence = number.and_then(|number| i32::try_from(number).ok());
                 }
-                "properties" => draft.properties = entries.next_value_seed(Properties)?,
+                "properties" => draft.properties = entries.next_value_seed(Properties(self.0))?,
                 "userProperties" => draft.user_properties = pairs(entries.next_value_seed(value())?)?,
                 "body" => {
-                    draft.body = entries.next_value_seed(BodySeed)?;
+                    draft.body = entries.next_value_seed(BodySeed(self.0))?;
                     bodies += 1;
                 }
                 "bodyBase64" => {
@@ -467,12 +464,7 @@ where
                     bodies += 1;
                 }
                 other => {
-                    let value = entries.next_value_seed(value())?;
-                    if !(self.extra)(other, value).map_err(de::Error::custom)? {
-                        return Err(de::Error::custom(format_args!(
-                            "there is no key {other:?} in a message"
-                        )));
-                    }
+                    return Err(de::Error::custom(format_args!("there is no key {other:?} in a message")));
                 }
             }
             seen.push(key);
@@ -480,7 +472,7 @@ where
         if bodies > 1 {
             return Err(de::Error::custom("body and bodyBase64 exclude each other"));
         }
-        *self.place.field.borrow_mut() = None;
+        *self.0.field.borrow_mut() = None;
         Ok(draft)
     }
 }
@@ -498,9 +490,7 @@ impl<'de> Visitor<'de> for ManyVisitor<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut drafts = Vec::new();
-        while let Some(draft) =
-            items.next_element_seed(DraftSeed { place: self.place, extra: &mut nothing_more })?
-        {
+        while let Some(draft) = items.next_element_seed(DraftSeed(self.place))? {
             drafts.push(draft);
         }
         Ok(drafts)

@@ -56,14 +56,14 @@ impl<'a> View<'a> {
     }
 
     /// Appends the whole object.
-    pub fn object(&self, now: Timestamp, options: &RenderOptions, out: &mut Vec<u8>) {
+    pub fn object(&self, options: &RenderOptions, out: &mut Vec<u8>) {
         out.push(b'{');
-        self.members(now, options, out);
+        self.members(options, out);
         out.push(b'}');
     }
 
     /// Appends the members of the object, without its braces, so that others can stand before them.
-    pub fn members(&self, _now: Timestamp, options: &RenderOptions, out: &mut Vec<u8>) {
+    pub fn members(&self, options: &RenderOptions, out: &mut Vec<u8>) {
         let facts = self.message.facts();
         let parts = Parts::of(self.message);
         out.extend_from_slice(b"\"id\":");

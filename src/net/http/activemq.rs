@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
@@ -17,14 +17,15 @@ use parking_lot::Mutex;
 use sabir_admin::{Caller, Problem};
 use sabir_http::activemq::{self, Media, Post, Settling};
 use sabir_http::token;
+use sabir_json::{RenderOptions, View};
 use sabir_model::clock::Instant;
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
 
-use super::consume::{role, settle_by_token};
+use super::consume::settle_by_token;
 use super::leases::{LeaseId, Source, Verdict};
-use super::params::{Name, Params};
+use super::params::{Call, Name, decode, role};
 use super::party::{Inbox, Party, Received, Role, arrival, deadline_after, kept, leased};
 use super::send::{name_headers, problem_of, publish_one};
 use super::{Visit, json, read_body};
@@ -90,27 +91,17 @@ impl Consumers {
     }
 }
 
-/// The part of a path after `/api/message/`, decoded.
-fn path_of(request: &Request) -> Result<Option<String>, Problem> {
-    match request.uri().path().strip_prefix("/api/message/") {
-        Some(path) => Ok(Some(super::params::decode(path, false)?)),
-        None => Ok(None),
-    }
-}
-
 /// `/api/message` and `/api/message/{*destination}`, any method.
-pub(super) async fn call(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let path = path_of(&request)?;
-    let params = Params::read(request.uri().query())?.rest();
+pub(super) async fn call(call: Call, request: Request) -> Result<Response, Problem> {
+    let path = match request.uri().path().strip_prefix("/api/message/") {
+        Some(path) => Some(decode(path, false)?),
+        None => None,
+    };
+    let Call { visit, caller, params, .. } = call;
     if *request.method() == Method::POST {
-        return post(&visit, &caller, path.as_deref(), params, request).await;
+        return post(&visit, &caller, path.as_deref(), params.rest(), request).await;
     }
-    let headers = request.headers().clone();
-    consume(&visit, &caller, path.as_deref(), &params, &headers).await
+    consume(&visit, &caller, path.as_deref(), &params.rest(), request.headers()).await
 }
 
 async fn post(
@@ -132,7 +123,7 @@ async fn post(
         }
     };
     let role = role(caller, message.virtual_host, None);
-    let sent = publish_one(visit, &role, &message.address, &message.draft)?;
+    let sent = publish_one(visit, &role, Some(&message.address), &message.draft)?;
     let id = sent.id.to_string();
     if !message.synchronous {
         return Ok(plain(StatusCode::ACCEPTED, "Message accepted", Some(&id)));
@@ -187,7 +178,9 @@ async fn consume(
         selector: selector.map(Into::into),
     };
     let leases = &visit.shared.http.leases;
-    leases.check_room(1)?;
+    if leases.room() == 0 {
+        return Err(leases.full().into());
+    }
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
     let got = puller.pull(1, deadline).await?.pop();
     let Some((received, token)) = got.and_then(|one| one.token.map(|token| (one, token))) else {
@@ -202,7 +195,10 @@ async fn consume(
         Settling::Auto | Settling::Browse { .. } => (false, REPLY_LEASE),
     };
     let until = visit.shared.clock.refresh().instant.after(lease);
-    let id = leases.lease(&puller, &caller.principal, token, until, Settlement::Failed);
+    let Some(id) = leases.lease(&puller, &caller.principal, token, until, Settlement::Failed) else {
+        puller.release([token]);
+        return Err(leases.full().into());
+    };
     if by_client {
         return Ok(answer(&received, wanted.media, Some(id), Body::from));
     }
@@ -248,7 +244,7 @@ impl Drop for UntilTaken {
         let verdict = if self.taken { Verdict::Ack } else { Verdict::Return };
         let now = self.shared.clock.refresh().instant;
         // It may have been too late; then it is in the queue again, and nothing is to be done.
-        let _ = self.shared.http.leases.settle(self.id, &self.owner.principal, verdict, now);
+        let _ = self.shared.http.leases.settle_one(self.id, verdict, &self.owner.principal, now);
     }
 }
 
@@ -301,7 +297,7 @@ async fn from_topic(
             let mut party = Party::open(&visit.shared, &visit.peer, &key.role, Arc::clone(&inbox))?;
             let mut request = leased(std::slice::from_ref(&key.pattern), selector);
             request.settle = SettleMode::Auto;
-            party.subscribe(&request)?;
+            party.subscribe(request)?;
             let used = Mutex::new(visit.shared.clock.refresh().instant);
             let turn = tokio::sync::Mutex::new(());
             let live = Arc::new(Live { inbox, party: Mutex::new(party), used, turn });
@@ -348,7 +344,7 @@ async fn browse(
     let mut request = leased(std::slice::from_ref(pattern), selector);
     request.browse = true;
     request.must_exist = true;
-    party.subscribe(&request)?;
+    party.subscribe(request)?;
     let mut got = Vec::new();
     while got.len() < max {
         got.append(&mut inbox.take(max - got.len()));
@@ -358,41 +354,27 @@ async fn browse(
         }
         party.resume();
     }
-    let now = visit.shared.clock.refresh().wall;
     let mut out = b"{\"messages\":[".to_vec();
     for (at, received) in got.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        sabir_json::View::of(&received.delivery()).object(
-            now,
-            &sabir_json::RenderOptions::default(),
-            &mut out,
-        );
+        View::of(&received.delivery()).object(&RenderOptions::default(), &mut out);
     }
     out.extend_from_slice(b"]}");
     Ok(json(StatusCode::OK, out))
 }
 
 /// `DELETE /api/ack/{token}`.
-pub(super) async fn ack(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    Name(lease): Name,
-) -> Result<Response, Problem> {
-    settle_by_token(&visit, &caller, &lease, Verdict::Ack).await
+pub(super) async fn ack(call: Call, Name(lease): Name) -> Result<Response, Problem> {
+    call.params.finish()?;
+    settle_by_token(&call.visit, &call.caller, &lease, Verdict::Ack).await
 }
 
 /// `POST /api/nack/{token}?requeue=`.
-pub(super) async fn nack(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    Name(lease): Name,
-    request: Request,
-) -> Result<Response, Problem> {
-    let mut params = Params::read(request.uri().query())?;
-    let requeue = params.flag("requeue")?.unwrap_or(true);
-    params.finish()?;
+pub(super) async fn nack(mut call: Call, Name(lease): Name) -> Result<Response, Problem> {
+    let requeue = call.params.flag("requeue")?.unwrap_or(true);
+    call.params.finish()?;
     let verdict = if requeue { Verdict::Release(Duration::ZERO) } else { Verdict::Reject };
-    settle_by_token(&visit, &caller, &lease, verdict).await
+    settle_by_token(&call.visit, &call.caller, &lease, verdict).await
 }

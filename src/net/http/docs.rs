@@ -10,14 +10,14 @@ use super::CONTRACT;
 
 /// One operation of the contract.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Operation<'a> {
-    method: &'a str,
-    path: &'a str,
+pub(super) struct Operation<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
     summary: &'a str,
 }
 
 /// The operations in the order of the contract, whose layout a test holds to: paths are indented by two, methods by four.
-fn operations(contract: &str) -> Vec<Operation<'_>> {
+pub(super) fn operations(contract: &str) -> Vec<Operation<'_>> {
     let paths = contract.split_once("\npaths:\n").map_or("", |(_, rest)| rest);
     let mut operations: Vec<Operation<'_>> = Vec::new();
     let mut path = "";

@@ -12,13 +12,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sabir_admin::{Caller, Problem};
+use sabir_http::token;
 use sabir_model::access::{Action, Credentials, Principal, Resource};
 use sabir_model::base64;
 use sabir_model::clock::Instant;
 use sabir_model::error::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 
-use super::Visit;
+use super::{Visit, random};
 use crate::net::websocket::{is_own_name, origin_allowed};
 
 /// The console's cookie.
@@ -42,12 +43,11 @@ pub(super) struct Believed {
 
 /// Logins of the console: random tokens and whom they stand for.
 #[derive(Default)]
-pub(super) struct Logins(Mutex<HashMap<[u8; 16], (Principal, Instant)>>);
+pub(super) struct Logins(Mutex<HashMap<u128, (Principal, Instant)>>);
 
 impl Logins {
-    fn start(&self, principal: Principal, until: Instant, now: Instant) -> [u8; 16] {
-        let mut token = [0; 16];
-        getrandom::fill(&mut token).expect("the operating system has random bytes");
+    fn start(&self, principal: Principal, until: Instant, now: Instant) -> u128 {
+        let token = random();
         let mut logins = self.0.lock();
         if logins.len() >= LOGINS_MAX {
             logins.retain(|_, (_, until)| *until > now);
@@ -62,24 +62,23 @@ impl Logins {
         token
     }
 
-    fn find(&self, token: &[u8; 16], now: Instant) -> Option<Principal> {
-        self.0.lock().get(token).filter(|(_, until)| *until > now).map(|(principal, _)| principal.clone())
+    fn find(&self, token: u128, now: Instant) -> Option<Principal> {
+        self.0.lock().get(&token).filter(|(_, until)| *until > now).map(|(principal, _)| principal.clone())
     }
 
-    fn end(&self, token: &[u8; 16]) {
-        self.0.lock().remove(token);
+    fn end(&self, token: u128) {
+        self.0.lock().remove(&token);
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<[u8; 16]> {
+fn cookie(headers: &HeaderMap) -> Option<u128> {
     let value = headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
-    let number = u128::from_str_radix(value, 16).ok().filter(|_| value.len() == 32)?;
-    Some(number.to_be_bytes())
+    token::read(value)
 }
 
 /// The answer to whoever has to say who they are.
@@ -100,7 +99,7 @@ pub(super) async fn caller(visit: &Arc<Visit>, headers: &HeaderMap) -> Result<Pr
     if authorization.is_none()
         && let Some(token) = token
     {
-        let known = visit.shared.http.logins.find(&token, now);
+        let known = visit.shared.http.logins.find(token, now);
         return known.ok_or_else(|| {
             let refusal = Refusal::new(Code::AuthenticationFailed, "the login is over; log in again");
             unauthorized(headers, refusal)
@@ -337,11 +336,8 @@ async fn try_log_in(visit: &Arc<Visit>, request: Request) -> Result<Response, Pr
     let token =
         visit.shared.http.logins.start(principal.clone(), now.after(Duration::from_millis(lasts)), now);
     let mut response = answer(&who(visit, &principal));
-    let cookie = format!(
-        "{COOKIE}={:032x}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}",
-        u128::from_be_bytes(token),
-        lasts / 1000
-    );
+    let cookie =
+        format!("{COOKIE}={token:032x}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}", lasts / 1000);
     if let Ok(value) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, value);
     }
@@ -351,7 +347,7 @@ async fn try_log_in(visit: &Arc<Visit>, request: Request) -> Result<Response, Pr
 /// `DELETE /v1/session`: logs the console out.
 pub(super) async fn log_out(Extension(visit): Extension<Arc<Visit>>, headers: HeaderMap) -> Response {
     if let Some(token) = cookie(&headers) {
-        visit.shared.http.logins.end(&token);
+        visit.shared.http.logins.end(token);
     }
     let gone = HeaderValue::from_static("sabir-session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
     let mut response = Response::new(Body::empty());

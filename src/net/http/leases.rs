@@ -16,7 +16,8 @@ use sabir_model::settlement::Settlement;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::party::{Inbox, Party, Received, Role, arrival, leased};
+use super::party::{Inbox, Party, Received, Role, all_of, arrival, leased};
+use super::random;
 use crate::net::Shared;
 use crate::net::socket::Peer;
 
@@ -54,7 +55,7 @@ impl Puller {
         let patterns = std::slice::from_ref(&source.pattern);
         let mut request = leased(patterns, source.selector.as_deref());
         request.durable = source.durable.as_deref();
-        party.subscribe(&request)?;
+        party.subscribe(request)?;
         let (ending, ended) = watch::channel(None);
         Ok(Arc::new_cyclic(|weak: &Weak<Self>| {
             let watcher = tokio::spawn(watch_end(Weak::clone(weak), ending)).abort_handle();
@@ -97,7 +98,7 @@ impl Puller {
         Ok(got)
     }
 
-    /// Keeps `count` deliveries coming, besides those that have come.
+    /// Has deliveries come until `count` are here, those that have come included.
     pub(super) fn want(&self, count: usize) {
         self.inbox.want(count);
         if count > 0 {
@@ -122,19 +123,28 @@ impl Puller {
         }
     }
 
-    pub(super) fn settle(&self, items: &[(DeliveryToken, Settlement)]) -> (Option<Promise>, Vec<usize>) {
-        self.party.lock().settle(items)
+    /// Settles deliveries; `receipted` says whether somebody waits for the promise. What could not be settled is told by its
+    /// place.
+    fn settle(
+        &self,
+        items: &[(DeliveryToken, Settlement)],
+        receipted: bool,
+    ) -> (Option<Promise>, Vec<usize>) {
+        self.party.lock().settle(items, receipted)
+    }
+
+    /// Gives deliveries back as if they had never left.
+    pub(super) fn release(&self, tokens: impl IntoIterator<Item = DeliveryToken>) {
+        let items: Settlements = tokens.into_iter().map(|token| (token, Settlement::Released)).collect();
+        if !items.is_empty() {
+            self.settle(&items, false);
+        }
     }
 
     /// Gives back what came and was not taken.
     pub(super) fn give_back(&self) {
         self.inbox.want(0);
-        let left = self.inbox.take(usize::MAX);
-        let items: Vec<_> =
-            left.iter().filter_map(|one| one.token.map(|token| (token, Settlement::Released))).collect();
-        if !items.is_empty() {
-            self.settle(&items);
-        }
+        self.release(self.inbox.take(usize::MAX).iter().filter_map(|one| one.token));
     }
 }
 
@@ -168,14 +178,6 @@ impl Drop for Wish<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LeaseId(pub(super) u128);
 
-impl LeaseId {
-    fn random() -> Self {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-        Self(u128::from_ne_bytes(bytes))
-    }
-}
-
 /// What is to be settled.
 type Settlements = Vec<(DeliveryToken, Settlement)>;
 
@@ -196,6 +198,58 @@ struct Book {
     due: BTreeSet<(Instant, LeaseId)>,
     pullers: HashMap<Source, Weak<Puller>>,
     closed: bool,
+}
+
+impl Book {
+    /// A lease that this owner may decide on.
+    fn held_by(&self, id: LeaseId, owner: &Principal) -> Option<&Lease> {
+        self.leases.get(&id).filter(|lease| lease.owner == *owner && !lease.given_up)
+    }
+
+    fn reschedule(&mut self, id: LeaseId, until: Instant, then: Settlement) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            self.due.remove(&(lease.until, id));
+            (lease.until, lease.then) = (until, then);
+            self.due.insert((until, id));
+        }
+    }
+
+    /// Takes a lease out, with what is to become of it; one that is released with a delay stays until then.
+    fn take(&mut self, id: LeaseId, verdict: Verdict, now: Instant) -> Option<(Lease, Settlement)> {
+        let settlement = match verdict {
+            Verdict::Ack => Settlement::Accepted,
+            Verdict::Reject => Settlement::Rejected,
+            Verdict::Return => Settlement::Released,
+            Verdict::Release(Duration::ZERO) => Settlement::Failed,
+            Verdict::Release(delay) => {
+                self.reschedule(id, now.after(delay), Settlement::Failed);
+                self.leases.get_mut(&id)?.given_up = true;
+                return None;
+            }
+        };
+        let lease = self.leases.remove(&id)?;
+        self.due.remove(&(lease.until, id));
+        Some((lease, settlement))
+    }
+}
+
+/// What is to be settled by one consumer of the broker.
+struct Part {
+    puller: Arc<Puller>,
+    items: Settlements,
+    /// Where each stood in the list it came from.
+    places: Vec<usize>,
+}
+
+/// Parts by their consumers.
+type Parts = HashMap<*const Puller, Part>;
+
+fn add(parts: &mut Parts, lease: Lease, settlement: Settlement, place: usize) {
+    let Lease { puller, token, .. } = lease;
+    let key = Arc::as_ptr(&puller);
+    let part = parts.entry(key).or_insert_with(|| Part { puller, items: Vec::new(), places: Vec::new() });
+    part.items.push((token, settlement));
+    part.places.push(place);
 }
 
 /// All leases of the server.
@@ -268,19 +322,18 @@ impl Leases {
         Ok(puller)
     }
 
-    /// Room for that many more leases.
-    ///
-    /// # Errors
-    /// [`Code::LimitReached`].
-    pub(super) fn check_room(&self, more: usize) -> Result<(), Refusal> {
-        if self.book.lock().leases.len() + more <= self.max {
-            return Ok(());
-        }
-        let sentence = format!("{} messages are on lease, the most there may be (http.leases_max)", self.max);
-        Err(Refusal::new(Code::LimitReached, sentence))
+    /// How many more leases there may be.
+    pub(super) fn room(&self) -> usize {
+        self.max.saturating_sub(self.book.lock().leases.len())
     }
 
-    /// Leases a delivery until `until`; `then` happens to it if it is not settled by then.
+    /// The refusal for want of room.
+    pub(super) fn full(&self) -> Refusal {
+        let sentence = format!("{} messages are on lease, the most there may be (http.leases_max)", self.max);
+        Refusal::new(Code::LimitReached, sentence)
+    }
+
+    /// Leases a delivery until `until`; `then` happens to it if it is not settled by then. `None` if there is no room.
     pub(super) fn lease(
         &self,
         puller: &Arc<Puller>,
@@ -288,52 +341,68 @@ impl Leases {
         token: DeliveryToken,
         until: Instant,
         then: Settlement,
-    ) -> LeaseId {
-        let id = LeaseId::random();
-        let lease =
-            Lease { puller: Arc::clone(puller), token, owner: owner.clone(), until, then, given_up: false };
+    ) -> Option<LeaseId> {
+        let id = LeaseId(random());
         let mut book = self.book.lock();
+        if book.leases.len() >= self.max {
+            return None;
+        }
         book.due.insert((until, id));
-        book.leases.insert(id, lease);
-        id
+        let (puller, owner) = (Arc::clone(puller), owner.clone());
+        book.leases.insert(id, Lease { puller, token, owner, until, then, given_up: false });
+        Some(id)
     }
 
-    /// Takes the verdict on a lease. What it promises holds once the promise is kept.
+    /// Takes verdicts on leases, in one step for each consumer of the broker; whether each was taken stands at its place.
+    /// What they promise holds once the promise is kept.
+    pub(super) fn settle(
+        &self,
+        verdicts: &[(LeaseId, Verdict)],
+        owner: &Principal,
+        now: Instant,
+    ) -> (Option<Promise>, Vec<Result<(), Refusal>>) {
+        let mut results = Vec::with_capacity(verdicts.len());
+        let mut parts = Parts::new();
+        {
+            let mut book = self.book.lock();
+            for (at, (id, verdict)) in verdicts.iter().enumerate() {
+                results.push(match book.held_by(*id, owner) {
+                    None => Err(unknown()),
+                    Some(_) => {
+                        if let Some((lease, settlement)) = book.take(*id, *verdict, now) {
+                            add(&mut parts, lease, settlement, at);
+                        }
+                        Ok(())
+                    }
+                });
+            }
+        }
+        let mut promises = Vec::new();
+        for Part { puller, items, places } in parts.into_values() {
+            let (promise, refused) = puller.settle(&items, true);
+            promises.extend(promise);
+            for place in refused.iter().filter_map(|at| places.get(*at)) {
+                if let Some(result) = results.get_mut(*place) {
+                    *result = Err(unknown());
+                }
+            }
+        }
+        (all_of(promises), results)
+    }
+
+    /// Takes the verdict on one lease.
     ///
     /// # Errors
     /// [`Code::UnknownDelivery`].
-    pub(super) fn settle(
+    pub(super) fn settle_one(
         &self,
         id: LeaseId,
-        owner: &Principal,
         verdict: Verdict,
+        owner: &Principal,
         now: Instant,
     ) -> Result<Option<Promise>, Refusal> {
-        let mut book = self.book.lock();
-        let Some(lease) = book.leases.get_mut(&id) else { return Err(unknown()) };
-        if lease.owner != *owner || lease.given_up {
-            return Err(unknown());
-        }
-        let settlement = match verdict {
-            Verdict::Ack => Settlement::Accepted,
-            Verdict::Reject => Settlement::Rejected,
-            Verdict::Return => Settlement::Released,
-            Verdict::Release(Duration::ZERO) => Settlement::Failed,
-            Verdict::Release(delay) => {
-                let before = lease.until;
-                let until = now.after(delay);
-                (lease.until, lease.then, lease.given_up) = (until, Settlement::Failed, true);
-                book.due.remove(&(before, id));
-                book.due.insert((until, id));
-                return Ok(None);
-            }
-        };
-        let until = lease.until;
-        book.due.remove(&(until, id));
-        let Some(lease) = book.leases.remove(&id) else { return Err(unknown()) };
-        drop(book);
-        let (promise, refused) = lease.puller.settle(&[(lease.token, settlement)]);
-        if refused.is_empty() { Ok(promise) } else { Err(unknown()) }
+        let (promise, mut results) = self.settle(&[(id, verdict)], owner, now);
+        results.pop().unwrap_or_else(|| Err(unknown())).map(|()| promise)
     }
 
     /// Gives a lease more time, from now on.
@@ -342,25 +411,20 @@ impl Leases {
     /// [`Code::UnknownDelivery`].
     pub(super) fn extend(&self, id: LeaseId, owner: &Principal, until: Instant) -> Result<(), Refusal> {
         let mut book = self.book.lock();
-        let Some(lease) = book.leases.get_mut(&id) else { return Err(unknown()) };
-        if lease.owner != *owner || lease.given_up {
-            return Err(unknown());
-        }
-        let before = std::mem::replace(&mut lease.until, until);
-        book.due.remove(&(before, id));
-        book.due.insert((until, id));
+        let then = book.held_by(id, owner).ok_or_else(unknown)?.then;
+        book.reschedule(id, until, then);
         Ok(())
     }
 
-    /// Changes what happens to leases at the end of their time, and when that is; unknown ones are left out.
+    /// Changes what happens to leases at the end of their time, and when that is; unknown ones are left out. Where the end
+    /// stays the same, time that somebody was given is not taken away.
     pub(super) fn rewrite(&self, ids: &[LeaseId], until: Instant, then: Settlement) {
         let mut book = self.book.lock();
-        let book = &mut *book;
         for id in ids {
-            if let Some(lease) = book.leases.get_mut(id).filter(|lease| !lease.given_up) {
-                book.due.remove(&(lease.until, *id));
-                (lease.until, lease.then) = (until, then);
-                book.due.insert((until, *id));
+            match book.leases.get(id).filter(|lease| !lease.given_up).map(|lease| (lease.until, lease.then)) {
+                Some((before, same)) if same == then => book.reschedule(*id, before.max(until), then),
+                Some(_) => book.reschedule(*id, until, then),
+                None => {}
             }
         }
     }
@@ -372,7 +436,7 @@ impl Leases {
 
     /// Ends what is due.
     pub(super) fn tick(&self, now: Instant) {
-        let mut ended: Vec<(Arc<Puller>, Settlements)> = Vec::new();
+        let mut ended = Parts::new();
         {
             let mut book = self.book.lock();
             while let Some((until, id)) = book.due.first().copied() {
@@ -380,17 +444,16 @@ impl Leases {
                     break;
                 }
                 book.due.pop_first();
-                let Some(lease) = book.leases.remove(&id) else { continue };
-                let item = (lease.token, lease.then);
-                match ended.iter_mut().find(|(puller, _)| Arc::ptr_eq(puller, &lease.puller)) {
-                    Some((_, items)) => items.push(item),
-                    None => ended.push((lease.puller, vec![item])),
+                if let Some(lease) = book.leases.remove(&id) {
+                    let then = lease.then;
+                    add(&mut ended, lease, then, 0);
                 }
             }
             book.pullers.retain(|_, puller| puller.strong_count() > 0);
         }
-        for (puller, items) in ended {
-            puller.settle(&items);
+        for Part { puller, items, .. } in ended.into_values() {
+            // Nobody waits for it: it goes with the next sync.
+            puller.settle(&items, false);
         }
     }
 

@@ -1,11 +1,56 @@
 //! The parts of a request that people write: query parameters and path segments, read strictly. What is not known is an
 //! error that names it, for a misspelt parameter that is ignored costs an afternoon.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use sabir_admin::Problem;
+use sabir_admin::{Caller, Problem};
+use sabir_http::percent;
+use sabir_model::error::Code;
+
+use super::Visit;
+use super::party::Role;
+
+/// What a handler starts from: the connection, who asks, and the parameters of the query.
+pub(super) struct Call {
+    pub(super) visit: Arc<Visit>,
+    pub(super) caller: Caller,
+    pub(super) params: Params,
+    /// Path and query as they came.
+    pub(super) target: Box<str>,
+}
+
+impl Call {
+    /// In whose name the request acts, in the virtual host that it names.
+    pub(super) fn role(&mut self, client_id: Option<&str>) -> Role {
+        role(&self.caller, self.params.take("vhost"), client_id)
+    }
+}
+
+/// In whose name a request acts, and where.
+pub(super) fn role(caller: &Caller, virtual_host: Option<String>, client_id: Option<&str>) -> Role {
+    Role {
+        principal: caller.principal.clone(),
+        virtual_host: virtual_host.unwrap_or_else(|| "/".to_owned()).into(),
+        client_id: client_id.map(Into::into),
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Call {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let known = (parts.extensions.get::<Arc<Visit>>(), parts.extensions.get::<Caller>());
+        let (Some(visit), Some(caller)) = known else {
+            return Err(Problem::new(Code::Internal, "the request came past the guard"));
+        };
+        let (visit, caller) = (Arc::clone(visit), caller.clone());
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).into();
+        Ok(Self { visit, caller, params: Params::read(parts.uri.query())?, target })
+    }
+}
 
 /// The one name in a path, decoded.
 pub(super) struct Name(pub(super) String);
@@ -118,22 +163,7 @@ impl Params {
 /// A broken escape, or octets that are not UTF-8.
 pub(super) fn decode(text: &str, form: bool) -> Result<String, Problem> {
     let broken = || Problem::invalid(text, "the percent-encoding is broken, or not of UTF-8");
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' if form => out.push(b' '),
-            b'%' => {
-                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-                let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
-                    return Err(broken());
-                };
-                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
-            }
-            other => out.push(other),
-        }
-    }
-    String::from_utf8(out).map_err(|_| broken())
+    percent::decode(text, form).ok_or_else(broken)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::net::Shared;
 use crate::net::socket::Peer;
 
 /// The one subscription a party has.
-pub(super) const SUBSCRIPTION: SubscriptionKey = SubscriptionKey(1);
+const SUBSCRIPTION: SubscriptionKey = SubscriptionKey(1);
 
 /// A delivery that waits to be taken.
 #[derive(Clone, Debug)]
@@ -86,9 +86,10 @@ impl Inbox {
         Arc::new(Self(Mutex::new(Slot { live_max, ..Slot::default() })))
     }
 
-    /// From now on so many deliveries of queues are taken in.
+    /// From now on deliveries of queues are taken in until there are so many, those that are here already included.
     pub(super) fn want(&self, count: usize) {
-        self.0.lock().wanted = count;
+        let mut slot = self.0.lock();
+        slot.wanted = count.saturating_sub(slot.items.len());
     }
 
     /// What is there, at most so many.
@@ -234,21 +235,8 @@ impl Party {
     ///
     /// # Errors
     /// Those of the broker.
-    pub(super) fn subscribe(&mut self, request: &Subscribe<'_>) -> Result<Option<Promise>, Refusal> {
-        let outcome = self.connection.ask(Command::Subscribe(Subscribe {
-            key: SUBSCRIPTION,
-            patterns: request.patterns,
-            settle: request.settle,
-            credit: request.credit,
-            selector: request.selector,
-            selector_converts_text: request.selector_converts_text,
-            durable: request.durable,
-            browse: request.browse,
-            no_local: request.no_local,
-            priority: request.priority,
-            must_exist: request.must_exist,
-        }));
-        match outcome {
+    pub(super) fn subscribe(&mut self, request: Subscribe<'_>) -> Result<Option<Promise>, Refusal> {
+        match self.connection.ask(Command::Subscribe(request)) {
             Outcome::Accepted(promise) => {
                 self.end_batch();
                 Ok(promise)
@@ -264,12 +252,16 @@ impl Party {
         self.end_batch();
     }
 
-    /// Settles deliveries; tells which of them could not be, by their place in the list.
-    pub(super) fn settle(&mut self, items: &[(DeliveryToken, Settlement)]) -> (Option<Promise>, Vec<usize>) {
-        let mut refused = Vec::new();
-        let promise = self.connection.settle_all(items, &mut refused);
+    /// Settles deliveries; tells which of them could not be, by their place in the list. `receipted` says whether somebody
+    /// waits for the promise.
+    pub(super) fn settle(
+        &mut self,
+        items: &[(DeliveryToken, Settlement)],
+        receipted: bool,
+    ) -> (Option<Promise>, Vec<usize>) {
+        let settled = self.connection.settle_tokens(items, receipted);
         self.end_batch();
-        (promise, refused)
+        settled
     }
 
     /// Carries out what was asked so far.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, RawQuery, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use sabir_admin::{Caller, Problem};
+use sabir_admin::Problem;
 use sabir_http::incoming::{self, Form, Incoming};
 use sabir_json::{Draft, RenderOptions, View};
-use sabir_model::clock::Clock;
+use sabir_model::clock::Timestamp;
 use sabir_model::command::{Outcome, Promise};
 use sabir_model::destination::{Kind, Targets};
 use sabir_model::error::{Code, Refusal};
@@ -19,14 +18,10 @@ use sabir_model::pattern::Pattern;
 use sabir_model::session::Host;
 use sabir_model::settlement::Settlement;
 
-use super::consume::role;
 use super::idempotency::{self, Known};
-use super::params::{Name, Params};
+use super::params::{Call, Name};
 use super::party::{Inbox, Party, Role, all_of, arrival, deadline_after, kept, leased};
 use super::{Visit, json, read_body};
-
-/// Most messages of one request.
-const BATCH_MAX: usize = 100_000;
 
 /// What a connection sends with, made with its first message.
 pub(super) struct Sender {
@@ -42,7 +37,7 @@ impl Sender {
     }
 
     /// Publishes one message. `target` is where it goes if the path says so.
-    fn publish(&mut self, draft: &Draft<'_>, target: Option<&str>, visit: &Visit) -> Result<Sent, Problem> {
+    fn publish(&mut self, draft: &Draft<'_>, target: Option<&str>, now: Timestamp) -> Result<Sent, Problem> {
         let said = draft.destination.as_deref();
         let address = match (target, said) {
             (Some(target), None) => target,
@@ -56,10 +51,9 @@ impl Sender {
                 return Err(Problem::invalid("destination", "the message needs a destination"));
             }
         };
-        let now = visit.shared.clock.refresh();
         let (targets, key) = self.party.addresses.resolve(address, || parse_targets(address))?;
         self.fields.clear();
-        let publish = draft.publish(targets, key, now.wall, &mut self.fields).map_err(problem_of)?;
+        let publish = draft.publish(targets, key, now, &mut self.fields).map_err(problem_of)?;
         match self.party.connection.publish(publish) {
             Outcome::Accepted(promise) => Ok(Sent { id: self.party.connection.last_id(), promise }),
             Outcome::Refused(refusal) => Err(refusal.into()),
@@ -115,32 +109,29 @@ pub(super) fn problem_of(error: sabir_json::EnvelopeError) -> Problem {
 }
 
 /// `POST /v1/messages`.
-pub(super) async fn anywhere(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<Response, Problem> {
-    send(&visit, &caller, None, request).await
+pub(super) async fn anywhere(mut call: Call, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let target = call.params.take("destination");
+    send(call, target, &headers, body).await
 }
 
 /// `POST /v1/queues/{name}/messages`.
 pub(super) async fn to_queue(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
+    call: Call,
     Name(name): Name,
-    request: Request,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
-    send(&visit, &caller, Some(format!("queue://{name}")), request).await
+    send(call, Some(format!("queue://{name}")), &headers, body).await
 }
 
 /// `POST /v1/topics/{name}/messages`.
 pub(super) async fn to_topic(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
+    call: Call,
     Name(name): Name,
-    request: Request,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
-    send(&visit, &caller, Some(format!("topic://{name}")), request).await
+    send(call, Some(format!("topic://{name}")), &headers, body).await
 }
 
 /// What the request's media type and parameters say that its body is.
@@ -151,35 +142,28 @@ fn form_of(headers: &HeaderMap, raw: bool) -> Form {
 }
 
 async fn send(
-    visit: &Arc<Visit>,
-    caller: &Caller,
+    mut call: Call,
     target: Option<String>,
-    request: Request,
+    headers: &HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let mut params = Params::read(parts.uri.query())?;
-    let role = role(caller, params.take("vhost"), None);
-    let target = target.or_else(|| params.take("destination"));
+    let role = call.role(None);
+    let Call { visit, caller, mut params, target: place } = call;
     let synchronous = params.flag("sync")?.unwrap_or(true);
-    let form = form_of(&parts.headers, params.flag("raw")?.unwrap_or(false));
-    let named = name_headers(&parts.headers);
-    let body = read_body(visit, &parts.headers, body).await?;
+    let form = form_of(headers, params.flag("raw")?.unwrap_or(false));
+    let named = name_headers(headers);
+    let body = read_body(&visit, headers, body).await?;
     let rest = params.rest();
     let Incoming { drafts, is_batch } = incoming::read(form, &rest, &named, &body).map_err(problem_of)?;
-    if drafts.len() > BATCH_MAX {
-        let sentence = format!("at most {BATCH_MAX} messages can be sent at once");
-        return Err(Problem::new(Code::LimitReached, sentence));
-    }
     let now = visit.shared.clock.refresh().instant;
-    let pending = match parts.headers.get("idempotency-key") {
+    let pending = match headers.get("idempotency-key") {
         None => None,
         Some(_) if drafts.len() > idempotency::MESSAGES_MAX => {
             let sentence = format!("at most {} messages can be sent with a key", idempotency::MESSAGES_MAX);
             return Err(Problem::new(Code::LimitReached, sentence));
         }
         Some(key) => {
-            let place = parts.uri.path_and_query().map_or("/", |place| place.as_str());
-            let key = idempotency::Key::new(&caller.principal, place, key.as_bytes())?;
+            let key = idempotency::Key::new(&caller.principal, &place, key.as_bytes())?;
             match visit.shared.http.replies.look_up(key, &body, now)? {
                 Known::New(pending) => Some(pending),
                 Known::Replied(status, body, promise) => {
@@ -189,7 +173,7 @@ async fn send(
             }
         }
     };
-    let (status, reply, promise) = publish_all(visit, &role, target.as_deref(), &drafts, is_batch)?;
+    let (status, reply, promise) = publish_all(&visit, &role, target.as_deref(), &drafts, is_batch)?;
     if let Some(pending) = pending {
         pending.replied(status, &reply, promise);
     }
@@ -205,21 +189,30 @@ pub(super) fn name_headers(headers: &HeaderMap) -> Vec<(&str, &str)> {
     headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect()
 }
 
-/// Publishes one message by the connection's sender.
-pub(super) fn publish_one(
+/// Has the connection's sender do something, made anew if another acted before.
+fn with_sender<T>(
     visit: &Visit,
     role: &Role,
-    target: &str,
-    draft: &Draft<'_>,
-) -> Result<Sent, Problem> {
+    publish: impl FnOnce(&mut Sender, Timestamp) -> T,
+) -> Result<T, Refusal> {
     let mut place = visit.sender.lock();
     let sender = match &mut *place {
         Some(sender) if sender.role == *role => sender,
         other => other.insert(Sender::open(visit, role)?),
     };
-    let sent = sender.publish(draft, Some(target), visit);
+    let done = publish(sender, visit.shared.clock.refresh().wall);
     sender.party.end_batch();
-    sent
+    Ok(done)
+}
+
+/// Publishes one message by the connection's sender.
+pub(super) fn publish_one(
+    visit: &Visit,
+    role: &Role,
+    target: Option<&str>,
+    draft: &Draft<'_>,
+) -> Result<Sent, Problem> {
+    with_sender(visit, role, |sender, now| sender.publish(draft, target, now))?
 }
 
 /// Publishes in order; gives the status, the reply, and what the reply must wait for.
@@ -230,31 +223,23 @@ fn publish_all(
     drafts: &[Draft<'_>],
     is_batch: bool,
 ) -> Result<(StatusCode, Vec<u8>, Option<Promise>), Problem> {
-    let mut place = visit.sender.lock();
-    let sender = match &mut *place {
-        Some(sender) if sender.role == *role => sender,
-        other => other.insert(Sender::open(visit, role)?),
-    };
     let mut reply = Vec::with_capacity(80 * drafts.len().max(1));
     if let ([draft], false) = (drafts, is_batch) {
-        let sent = sender.publish(draft, target, visit);
-        sender.party.end_batch();
-        let sent = sent?;
+        let sent = publish_one(visit, role, target, draft)?;
         sent.write(&mut reply);
         return Ok((StatusCode::CREATED, reply, sent.promise));
     }
-    let mut promises = Vec::new();
+    let results = with_sender(visit, role, |sender, now| {
+        drafts.iter().map(|draft| sender.publish(draft, target, now)).collect::<Vec<_>>()
+    })?;
     let mut failed = 0_usize;
     reply.extend_from_slice(b"{\"messages\":[");
-    for (at, draft) in drafts.iter().enumerate() {
+    for (at, result) in results.iter().enumerate() {
         if at > 0 {
             reply.push(b',');
         }
-        match sender.publish(draft, target, visit) {
-            Ok(sent) => {
-                sent.write(&mut reply);
-                promises.extend(sent.promise);
-            }
+        match result {
+            Ok(sent) => sent.write(&mut reply),
             Err(problem) => {
                 failed += 1;
                 let error = serde_json::json!({
@@ -264,52 +249,42 @@ fn publish_all(
             }
         }
     }
-    sender.party.end_batch();
+    let promises = results.iter().filter_map(|result| result.as_ref().ok()?.promise);
+    let promise = all_of(promises);
     reply.extend_from_slice(format!("],\"failed\":{failed}}}").as_bytes());
     let status = if failed == 0 { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
-    Ok((status, reply, all_of(promises)))
+    Ok((status, reply, promise))
 }
 
 /// `POST /v1/queues/{name}/request`.
 pub(super) async fn request_queue(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
+    call: Call,
     Name(name): Name,
-    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    ask(&visit, &caller, format!("queue://{name}"), query, &headers, body).await
+    ask(call, &format!("queue://{name}"), &headers, body).await
 }
 
 /// `POST /v1/topics/{name}/request`.
 pub(super) async fn request_topic(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
+    call: Call,
     Name(name): Name,
-    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    ask(&visit, &caller, format!("topic://{name}"), query, &headers, body).await
+    ask(call, &format!("topic://{name}"), &headers, body).await
 }
 
 /// Sends one message with a reply address of its own, and waits for what comes there.
-async fn ask(
-    visit: &Arc<Visit>,
-    caller: &Caller,
-    target: String,
-    query: Option<String>,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let mut params = Params::read(query.as_deref())?;
-    let role = role(caller, params.take("vhost"), None);
+async fn ask(mut call: Call, target: &str, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+    let role = call.role(None);
+    let Call { visit, mut params, .. } = call;
     let patience = params.span("timeout", visit.shared.options.http.wait_max_ms)?;
     let patience = patience.unwrap_or(std::time::Duration::from_secs(10));
     let form = form_of(headers, params.flag("raw")?.unwrap_or(false));
     let named = name_headers(headers);
-    let body = read_body(visit, headers, body).await?;
+    let body = read_body(&visit, headers, body).await?;
     let rest = params.rest();
     let mut drafts = incoming::read(form, &rest, &named, &body).map_err(problem_of)?.drafts;
     let (Some(mut draft), true) = (drafts.pop(), drafts.is_empty()) else {
@@ -321,15 +296,12 @@ async fn ask(
     let party = Party::open(&visit.shared, &visit.peer, &role, Arc::clone(&inbox))?;
     let mut asking = Sender { role, party, fields: FieldsWriter::new() };
     let address = asking.party.connection.temporary(Kind::Queue, "reply")?;
-    asking.party.subscribe(&leased(&[Pattern::from(address.clone())], None))?;
+    asking.party.subscribe(leased(&[Pattern::from(address.clone())], None))?;
     inbox.want(1);
     asking.party.resume();
     draft.reply_to = Some(address.to_string().into());
-    let correlation = draft.correlation_id.is_none().then(|| address.dotted());
-    if let Some(correlation) = correlation {
-        draft.correlation_id = Some(correlation.into());
-    }
-    let sent = asking.publish(&draft, Some(&target), visit);
+    draft.correlation_id.get_or_insert_with(|| address.dotted().into());
+    let sent = asking.publish(&draft, Some(target), visit.shared.clock.refresh().wall);
     asking.party.end_batch();
     sent?;
     let mut asking = asking.party;
@@ -345,9 +317,9 @@ async fn ask(
         return Err(Problem::new(Code::Internal, "the reply was lost on its way"));
     };
     if let Some(token) = reply.token {
-        asking.settle(&[(token, Settlement::Accepted)]);
+        asking.settle(&[(token, Settlement::Accepted)], false);
     }
     let mut out = Vec::with_capacity(256);
-    View::of(&reply.delivery()).object(visit.shared.clock.wall(), &RenderOptions::default(), &mut out);
+    View::of(&reply.delivery()).object(&RenderOptions::default(), &mut out);
     Ok(json(StatusCode::OK, out))
 }

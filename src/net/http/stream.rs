@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, RawQuery};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
-use sabir_admin::{Caller, Problem};
+use sabir_admin::Problem;
 use sabir_http::sse;
 use sabir_json::{RenderOptions, View};
 use sabir_model::base64;
-use sabir_model::clock::{Clock, Instant, Timestamp};
+use sabir_model::clock::{Instant, Timestamp};
 use sabir_model::destination::Kind;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::message::BodyKind;
@@ -25,12 +24,12 @@ use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
 use tokio::sync::watch;
 
-use super::consume::{durable_source, role, write_leased};
+use super::consume::{durable_source, queue_source, write_leased};
 use super::leases::{LeaseId, Puller, Source, Verdict};
-use super::params::{Name, Names, Params};
-use super::party::{Inbox, Party, Received, Role, arrival, leased};
+use super::params::{Call, Name, Names};
+use super::party::{Inbox, Party, Received, arrival, leased};
 use super::pipe::{Flowing, Pipe, pipe};
-use super::{Visit, until};
+use super::{Visit, random, until};
 use crate::net::Shared;
 
 /// Silence after which a comment keeps the connection alive.
@@ -153,13 +152,12 @@ impl Writer {
         received: &Received,
         buffer: &mut Vec<u8>,
     ) {
-        let now = self.shared.clock.wall();
         let mut data = Vec::with_capacity(256);
         let bare = self.format == Format::Events { envelope: false };
         match lease {
             _ if bare => write_bare(received, &mut data),
-            Some((lease, expires)) => write_leased(received, lease, expires, now, &mut data),
-            None => View::of(&received.delivery()).object(now, &RenderOptions::default(), &mut data),
+            Some((lease, expires)) => write_leased(received, lease, expires, &mut data),
+            None => View::of(&received.delivery()).object(&RenderOptions::default(), &mut data),
         }
         match self.format {
             Format::Events { .. } => {
@@ -226,7 +224,8 @@ struct Wanted {
     last: Option<(u128, u64)>,
 }
 
-fn wanted(visit: &Visit, params: &mut Params, headers: &HeaderMap) -> Result<Wanted, Problem> {
+fn wanted(call: &mut Call, headers: &HeaderMap) -> Result<Wanted, Problem> {
+    let params = &mut call.params;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let envelope = match params.take("envelope").as_deref() {
         None | Some("json") => true,
@@ -235,7 +234,7 @@ fn wanted(visit: &Visit, params: &mut Params, headers: &HeaderMap) -> Result<Wan
     };
     let format = if accept.contains("ndjson") { Format::Lines } else { Format::Events { envelope } };
     let credit = params.number("credit", 1, CREDIT_MAX)?.unwrap_or(CREDIT);
-    let lease = params.span("lease", visit.shared.options.http.lease_max_ms)?;
+    let lease = params.span("lease", call.visit.shared.options.http.lease_max_ms)?;
     let by_client = match params.take("ack").as_deref() {
         None | Some("auto") => false,
         Some("client") => true,
@@ -270,46 +269,25 @@ fn reply(format: Format, flowing: Flowing) -> Response {
     (StatusCode::OK, headers, Body::new(flowing)).into_response()
 }
 
-fn random_id() -> u128 {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-    u128::from_ne_bytes(bytes)
-}
-
 /// `GET /v1/queues/{name}/stream`.
-pub(super) async fn queue(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    Name(name): Name,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut params = Params::read(query.as_deref())?;
-    let wanted = wanted(&visit, &mut params, &headers)?;
-    let source = Source {
-        role: role(&caller, params.take("vhost"), None),
-        pattern: Pattern::from_dotted(Kind::Queue, false, &name)?,
-        durable: None,
-        selector: params.take("selector").map(Into::into),
-    };
-    params.finish()?;
-    start_kept(&visit, source, wanted)
+pub(super) async fn queue(mut call: Call, Name(name): Name, headers: HeaderMap) -> Result<Response, Problem> {
+    let wanted = wanted(&mut call, &headers)?;
+    let source = queue_source(&mut call, &name)?;
+    call.params.finish()?;
+    start_kept(&call.visit, source, wanted)
 }
 
 /// `GET /v1/subscriptions/{client}/{name}/stream`.
 pub(super) async fn subscription(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
+    mut call: Call,
     Names(client, name): Names,
-    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut params = Params::read(query.as_deref())?;
-    let wanted = wanted(&visit, &mut params, &headers)?;
-    let role = role(&caller, params.take("vhost"), Some(&client));
-    params.finish()?;
-    let source = durable_source(&visit, role, &client, &name)?;
-    start_kept(&visit, source, wanted)
+    let wanted = wanted(&mut call, &headers)?;
+    let role = call.role(Some(&client));
+    call.params.finish()?;
+    let source = durable_source(&call.visit, role, &client, &name)?;
+    start_kept(&call.visit, source, wanted)
 }
 
 /// Takes up a stream of a queue, or begins one.
@@ -331,7 +309,7 @@ fn start_kept(visit: &Arc<Visit>, source: Source, wanted: Wanted) -> Result<Resp
                 connection: watch::Sender::new(0),
                 until: Mutex::new(None),
             });
-            let id = random_id();
+            let id = random();
             streams.insert(id, Arc::clone(&kept))?;
             (id, kept, None)
         }
@@ -375,7 +353,7 @@ async fn run_kept(
         let open = {
             let mut window = kept.window.lock();
             window.written.retain(|written| leases.holds(written.lease));
-            wanted.credit.saturating_sub(window.written.len())
+            wanted.credit.saturating_sub(window.written.len()).min(leases.room())
         };
         kept.puller.want(open);
         while buffer.len() < PIECE_BYTES {
@@ -461,13 +439,15 @@ fn lease_out(
 ) {
     let now = writer.shared.clock.refresh();
     let until = now.instant.after(wanted.lease);
-    let lease_ms = u64::try_from(wanted.lease.as_millis()).unwrap_or(u64::MAX);
-    let expires = Timestamp(now.wall.0.saturating_add(lease_ms));
+    let expires = now.wall.after(wanted.lease);
+    let owner = &kept.source.role.principal;
     let mut window = kept.window.lock();
     for received in got {
         let Some(token) = received.token else { continue };
-        let owner = &kept.source.role.principal;
-        let lease = writer.shared.http.leases.lease(&kept.puller, owner, token, until, then);
+        let Some(lease) = writer.shared.http.leases.lease(&kept.puller, owner, token, until, then) else {
+            kept.puller.release([token]);
+            continue;
+        };
         let serial = window.next_serial;
         window.next_serial += 1;
         writer.message(serial, Some((lease, expires)), &received, buffer);
@@ -480,17 +460,16 @@ fn resume(writer: &Writer, kept: &Kept, wanted: &Wanted, seen: u64, then: Settle
     let leases = &writer.shared.http.leases;
     let now = writer.shared.clock.refresh();
     let mut window = kept.window.lock();
-    while let Some(written) = window.written.front().filter(|written| written.serial <= seen) {
-        // One that is settled already is what the client wanted, too.
-        let _ = leases.settle(written.lease, &kept.source.role.principal, Verdict::Ack, now.instant);
-        window.written.pop_front();
-    }
+    let count = window.written.partition_point(|written| written.serial <= seen);
+    let received: Vec<_> =
+        window.written.drain(..count).map(|written| (written.lease, Verdict::Ack)).collect();
+    // One that is settled already is what the client wanted, too.
+    leases.settle(&received, &kept.source.role.principal, now.instant);
     window.written.retain(|written| leases.holds(written.lease));
     let until = now.instant.after(wanted.lease);
     let ids: Vec<LeaseId> = window.written.iter().map(|written| written.lease).collect();
     leases.rewrite(&ids, until, then);
-    let lease_ms = u64::try_from(wanted.lease.as_millis()).unwrap_or(u64::MAX);
-    let expires = Timestamp(now.wall.0.saturating_add(lease_ms));
+    let expires = now.wall.after(wanted.lease);
     for written in &window.written {
         writer.message(written.serial, Some((written.lease, expires)), &written.received, buffer);
     }
@@ -510,28 +489,22 @@ fn suspend(writer: &Writer, kept: &Kept, wanted: &Wanted, number: u64) {
 }
 
 /// `GET /v1/topics/{name}/stream`: a topic or a pattern of topics.
-pub(super) async fn topic(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    Name(name): Name,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut params = Params::read(query.as_deref())?;
-    let wanted = wanted(&visit, &mut params, &headers)?;
-    let role: Role = role(&caller, params.take("vhost"), None);
-    let selector = params.take("selector");
-    params.finish()?;
+pub(super) async fn topic(mut call: Call, Name(name): Name, headers: HeaderMap) -> Result<Response, Problem> {
+    let wanted = wanted(&mut call, &headers)?;
+    let role = call.role(None);
+    let selector = call.params.take("selector");
+    call.params.finish()?;
+    let visit = &call.visit;
     let pattern = Pattern::from_dotted(Kind::Topic, false, &name)?;
     let inbox = Inbox::for_live(LIVE_MAX);
     let mut party = Party::open(&visit.shared, &visit.peer, &role, Arc::clone(&inbox))?;
     let patterns = [pattern];
     let mut request = leased(&patterns, selector.as_deref());
     request.settle = SettleMode::Auto;
-    party.subscribe(&request)?;
+    party.subscribe(request)?;
     let (pipe, flowing) = pipe();
     let format = wanted.format;
-    let writer = Writer { shared: Arc::clone(&visit.shared), format, id: random_id() };
+    let writer = Writer { shared: Arc::clone(&visit.shared), format, id: random() };
     tokio::spawn(run_live(writer, pipe, party, inbox, wanted.last.is_some()));
     Ok(reply(format, flowing))
 }

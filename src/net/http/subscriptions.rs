@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, RawQuery};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use sabir_admin::{Caller, Problem};
+use sabir_admin::Problem;
+use sabir_model::access::{Action, Resource};
 use sabir_model::command::{Command, Outcome};
 use sabir_model::destination::Kind;
-use sabir_model::error::{Code, Refusal};
+use sabir_model::error::Code;
 use sabir_model::pattern::Pattern;
 use sabir_model::session::Host;
 use serde::Deserialize;
 
-use super::consume::role;
-use super::params::{Names, Params};
+use super::consume::durable_source;
+use super::leases::Source;
+use super::params::{Call, Names};
 use super::party::{Inbox, Party, kept, leased};
-use super::{Visit, read_body};
+use super::read_body;
 
 /// What a durable subscription is to.
 #[derive(Deserialize)]
@@ -31,15 +32,13 @@ struct Wanted {
 
 /// `PUT /v1/subscriptions/{client}/{name}`: makes it, or changes what it is to; then its backlog begins anew.
 pub(super) async fn declare(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
+    mut call: Call,
     Names(client, name): Names,
-    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut params = Params::read(query.as_deref())?;
-    let role = role(&caller, params.take("vhost"), Some(&client));
+    let role = call.role(Some(&client));
+    let Call { visit, params, .. } = call;
     params.finish()?;
     let body = read_body(&visit, &headers, body).await?;
     let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| Problem::json(&error))?;
@@ -55,7 +54,7 @@ pub(super) async fn declare(
     let mut party = Party::open(&visit.shared, &visit.peer, &role, Arc::new(Inbox::default()))?;
     let mut request = leased(std::slice::from_ref(&pattern), wanted.selector.as_deref());
     request.durable = Some(&name);
-    let promise = party.subscribe(&request)?;
+    let promise = party.subscribe(request)?;
     // It stays when its consumer goes.
     drop(party);
     kept(&visit.shared.broker, promise).await;
@@ -64,28 +63,17 @@ pub(super) async fn declare(
 }
 
 /// `DELETE /v1/subscriptions/{client}/{name}`: forgets it and what waits in it.
-pub(super) async fn forget(
-    Extension(visit): Extension<Arc<Visit>>,
-    Extension(caller): Extension<Caller>,
-    Names(client, name): Names,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let mut params = Params::read(query.as_deref())?;
-    let role = role(&caller, params.take("vhost"), Some(&client));
+pub(super) async fn forget(mut call: Call, Names(client, name): Names) -> Result<Response, Problem> {
+    let role = call.role(Some(&client));
+    let Call { visit, caller, params, .. } = call;
     params.finish()?;
-    let Some((pattern, _)) = visit.shared.broker.durable(&role.virtual_host, &client, &name) else {
-        let sentence = format!("\"{client}\" has no durable subscription \"{name}\"");
-        return Err(Refusal::new(Code::UnknownSubscription, sentence).into());
-    };
+    let Source { role, pattern, .. } = durable_source(&visit, role, &client, &name)?;
     // Who may consume from the topic may also stop.
-    visit.shared.broker.check(
-        &caller.principal,
-        sabir_model::access::Action::Consume,
-        match pattern.as_literal() {
-            Some(topic) => sabir_model::access::Resource::Destination(topic.as_ref()),
-            None => sabir_model::access::Resource::Pattern(&pattern),
-        },
-    )?;
+    let topics = match pattern.as_literal() {
+        Some(topic) => Resource::Destination(topic.as_ref()),
+        None => Resource::Pattern(&pattern),
+    };
+    visit.shared.broker.check(&caller.principal, Action::Consume, topics)?;
     let mut party = Party::open(&visit.shared, &visit.peer, &role, Arc::new(Inbox::default()))?;
     let outcome = party.connection.ask(Command::ForgetDurable { name: &name, client_id: Some(&client) });
     party.end_batch();

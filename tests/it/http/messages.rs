@@ -101,29 +101,18 @@ fn a_message_released_with_a_delay_comes_back_after_it() {
     server.stop();
 }
 
-/// Waits until a queue has so many consumers.
-fn consumers(web: &mut Web, queue: &str, count: u32) {
-    let wanted = format!("sabir_queue_consumers{{queue=\"{queue}\"}} {count}");
-    for _ in 0..100_000 {
-        if web.get("/metrics").expect(200).text().lines().any(|line| line == wanted) {
-            return;
-        }
-    }
-    panic!("never {wanted} in\n{}", web.get("/metrics").text());
-}
-
 #[test]
 fn who_waits_gets_what_comes_and_who_has_gone_holds_nothing() {
     let server = Server::start(&[]);
     let mut web = Web::new(server.http);
     let mut gone = Web::new(server.http);
     gone.write("POST", "/v1/queues/poll/pull?wait=60000", "", b"");
-    consumers(&mut web, "queue://poll", 1);
+    web.await_metric("sabir_queue_consumers{queue=\"queue://poll\"} 1");
     drop(gone);
-    consumers(&mut web, "queue://poll", 0);
+    web.await_metric("sabir_queue_consumers{queue=\"queue://poll\"} 0");
     let mut waiting = Web::new(server.http);
     waiting.write("POST", "/v1/queues/poll/pull?wait=60000", "", b"");
-    consumers(&mut web, "queue://poll", 1);
+    web.await_metric("sabir_queue_consumers{queue=\"queue://poll\"} 1");
     web.post("/v1/queues/poll/messages", b"for you").expect(201);
     let got = messages(waiting.reply());
     assert_eq!((&got[0]["body"], &got[0]["deliveryCount"]), (&json!("for you"), &json!(1)));

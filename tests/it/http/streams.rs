@@ -146,3 +146,69 @@ fn what_a_reader_does_not_read_does_not_count_as_received() {
     }
     server.stop();
 }
+
+#[test]
+fn a_stream_holds_no_more_than_its_credit() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    let body = "x".repeat(100_000);
+    for _ in 0..10 {
+        web.post("/v1/queues/s/messages", body.as_bytes()).expect(201);
+    }
+    let mut reader = Web::new(server.http);
+    reader.write("GET", "/v1/queues/s/stream?ack=client&lease=60000&credit=4", "", b"");
+    reader.head();
+    let mut left = String::new();
+    for _ in 0..4 {
+        reader.event("message", &mut left);
+    }
+    // Nothing more comes, although there is time for it; what the queue has left says how many are out.
+    assert!(messages(web.post("/v1/queues/nothing/pull?wait=1000", b"")).is_empty());
+    let page = web.get("/metrics").expect(200).text();
+    assert!(page.contains("sabir_queue_messages_ready{queue=\"queue://s\"} 6\n"), "{page}");
+    server.stop();
+}
+
+#[test]
+fn streams_and_pulls_lease_no_more_than_there_may_be() {
+    let server = Server::start(&[("http.leases_max", "3")]);
+    let mut web = Web::new(server.http);
+    web.post_json(
+        "/v1/queues/s/messages",
+        r#"[{"body":"1"},{"body":"2"},{"body":"3"},{"body":"4"},{"body":"5"}]"#,
+    )
+    .expect(201);
+    let mut reader = Web::new(server.http);
+    reader.write("GET", "/v1/queues/s/stream?ack=client&lease=60000", "", b"");
+    reader.head();
+    let mut left = String::new();
+    let first = data(&reader.event("message", &mut left).1);
+    for _ in 0..2 {
+        reader.event("message", &mut left);
+    }
+    web.await_metric("sabir_queue_messages_ready{queue=\"queue://s\"} 2");
+    assert_eq!(web.post("/v1/queues/s/pull", b"").problem(429).0, "limit-reached");
+    // One settled makes room for one.
+    web.post(&format!("/v1/leases/{}/ack", first["lease"].as_str().unwrap()), b"").expect(204);
+    assert_eq!(data(&reader.event("message", &mut left).1)["body"], "4");
+    server.stop();
+}
+
+#[test]
+fn what_a_client_settles_itself_keeps_its_time_when_the_stream_breaks() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    web.post("/v1/queues/s/messages", b"1").expect(201);
+    let mut reader = Web::new(server.http);
+    reader.write("GET", "/v1/queues/s/stream?ack=client&lease=3000", "", b"");
+    reader.head();
+    let lease = data(&reader.event("message", &mut String::new()).1)["lease"].as_str().unwrap().to_owned();
+    web.post(&format!("/v1/leases/{lease}/extend?lease=60000"), b"").expect(200);
+    drop(reader);
+    assert!(
+        messages(web.post("/v1/queues/s/pull?wait=5000", b"")).is_empty(),
+        "it is somebody's for a minute"
+    );
+    web.post(&format!("/v1/leases/{lease}/ack"), b"").expect(204);
+    server.stop();
+}

@@ -139,6 +139,17 @@ impl Web {
         self.send("POST", target, "Content-Type: application/json\r\n", body.as_bytes())
     }
 
+    /// Waits until `/metrics` has a line.
+    #[track_caller]
+    pub(crate) fn await_metric(&mut self, wanted: &str) {
+        for _ in 0..100_000 {
+            if self.get("/metrics").expect(200).text().lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+        panic!("never {wanted} in\n{}", self.get("/metrics").text());
+    }
+
     /// The next piece of a body that is sent in chunks; empty at its end.
     pub(crate) fn chunk(&mut self) -> Vec<u8> {
         let length = usize::from_str_radix(&self.line(), 16).unwrap();
