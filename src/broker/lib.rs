@@ -20,6 +20,7 @@ mod leaving;
 mod lock_order;
 mod login;
 mod mailbox;
+mod notes;
 mod options;
 mod outbox;
 mod party;
@@ -51,6 +52,7 @@ mod writer;
 
 pub use broker::{Broker, ConnectionInfo, OpenError, RecoverySummary};
 pub use connection::Connection;
+pub use notes::{Note, NoteTable};
 pub use options::{BrokerLimits, BrokerOptions};
 pub use policy::{DeadLetters, Expired, Negative, Policies, Policy, SlowConsumer};
 pub use recovery::Restored;
