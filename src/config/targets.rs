@@ -136,8 +136,18 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for text in ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0/8", "10.0.0", "a b", "a..b", "x/8", "*.example", "1.2.3.4/"]
-        {
+        for text in [
+            "",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0",
+            "a b",
+            "a..b",
+            "x/8",
+            "*.example",
+            "1.2.3.4/",
+        ] {
             assert_eq!(Target::parse(text), None, "{text}");
         }
     }
