@@ -101,7 +101,7 @@ fn raw(delivery: &Delivery<'_>) -> Rendered {
         BodyKind::Bytes => "application/octet-stream",
         BodyKind::Text | BodyKind::None => "text/plain; charset=utf-8",
     };
-    headers.insert(header::CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static(fallback)));
+    headers.insert(header::CONTENT_TYPE, content_type.unwrap_or_else(|| HeaderValue::from_static(fallback)));
     let body = match (kind, message.shared_body()) {
         (BodyKind::Map | BodyKind::List, _) => {
             let mut json = Vec::new();

@@ -112,7 +112,8 @@ pub(super) fn retry_after(text: &str, now: u64) -> Option<Duration> {
     let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         // More digits than a number has are a very long time.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
+        let seconds = text.parse::<u32>().unwrap_or(u32::MAX);
+        return Some(Duration::from_secs(seconds.into()));
     }
     let until = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(until.saturating_sub(Duration::from_millis(now)))

@@ -67,7 +67,7 @@ mod tests {
         let body = br#"{"test": 2432232314}"#;
         let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-        let both = [secret.clone(), Secret::parse(&format!("whsec_{}", "QUJD".repeat(8))).unwrap()];
+        let both = [secret, Secret::parse(&format!("whsec_{}", "QUJD".repeat(8))).unwrap()];
         let all = signatures(&both, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
         assert!(all.starts_with(&format!("{signature} v1,")), "{all}");
     }
