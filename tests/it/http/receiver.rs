@@ -1,13 +1,17 @@
 //! A receiver of webhooks: an HTTP server that shows what comes and answers as a test says.
 #![expect(clippy::disallowed_methods, reason = "what has come is kept until the test looks at it")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver as Queue, Sender, channel};
 
 use serde_json::Value;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::server::PATIENCE;
 
@@ -53,16 +57,38 @@ pub(super) struct Receiver {
 impl Receiver {
     /// One that answers every request as `answers` says; that may block.
     pub(super) fn start(answers: impl Fn(&Hit) -> Answer + Send + Sync + 'static) -> Self {
+        Self::over(None, Arc::new(answers))
+    }
+
+    /// One that takes everything over TLS, as `localhost`.
+    pub(super) fn secure() -> Self {
+        let fixture = |name: &str| format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+        let chain = vec![CertificateDer::from_pem_file(fixture("localhost.pem")).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(fixture("localhost.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(chain, key).unwrap();
+        Self::over(Some(Arc::new(config)), Arc::new(|_| (204, "")))
+    }
+
+    fn over(tls: Option<Arc<ServerConfig>>, answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, hits) = channel();
         let connections = Arc::new(AtomicUsize::new(0));
-        let (answers, counted): (Answers, _) = (Arc::new(answers), Arc::clone(&connections));
+        let counted = Arc::clone(&connections);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let (answers, sender) = (Arc::clone(&answers), sender.clone());
-                std::thread::spawn(move || serve(stream, &answers, &sender));
+                let tls = tls.clone();
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &answers, &sender),
+                    Some(config) => {
+                        let session = ServerConnection::new(config).unwrap();
+                        serve(StreamOwned::new(session, stream), &answers, &sender);
+                    }
+                });
             }
         });
         Self { address, hits, connections }
@@ -94,9 +120,8 @@ impl Receiver {
     }
 }
 
-fn serve(stream: TcpStream, answers: &Answers, hits: &Sender<Hit>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut writer = stream;
+fn serve(stream: impl Read + Write, answers: &Answers, hits: &Sender<Hit>) {
+    let mut reader = BufReader::new(stream);
     while let Some(hit) = read(&mut reader) {
         // Before the answer, so that whoever sees an effect of the answer finds the request.
         if hits.send(hit.clone()).is_err() {
@@ -106,7 +131,8 @@ fn serve(stream: TcpStream, answers: &Answers, hits: &Sender<Hit>) {
         let length = if status == 204 { "" } else { "Content-Length: 2\r\n" };
         let body = if status == 204 { "" } else { "ok" };
         let answer = format!("HTTP/1.1 {status} Said\r\n{headers}{length}\r\n{body}");
-        if writer.write_all(answer.as_bytes()).is_err() {
+        let writer = reader.get_mut();
+        if writer.write_all(answer.as_bytes()).and_then(|()| writer.flush()).is_err() {
             return;
         }
     }

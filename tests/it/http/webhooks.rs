@@ -368,6 +368,70 @@ fn what_is_under_way_at_a_shutdown_is_there_afterwards() {
 }
 
 #[test]
+fn a_receiver_over_tls_proves_its_name_by_an_authority_that_is_trusted() {
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/authority.pem");
+    let receiver = Receiver::secure();
+    let port = receiver.address.port();
+    let targets = ("webhooks.allowed_targets", "localhost,127.0.0.1");
+    let definition =
+        |host: &str| json!({"source": "queue://q", "url": format!("https://{host}:{port}/hook")});
+    // Trusted, and of that name.
+    let server = Server::start(&[targets, ("webhooks.ca_file", authority)]);
+    let mut web = Web::new(server.http);
+    put(&mut web, "h", &definition("localhost")).expect(201);
+    web.post("/v1/queues/q/messages", b"sealed").expect(201);
+    assert_eq!(receiver.hit().text(), "sealed");
+    // Trusted, and of another name.
+    put(&mut web, "h", &definition("127.0.0.1")).expect(200);
+    web.post("/v1/queues/q/messages", b"x").expect(201);
+    let hook = await_hook(&mut web, "h", |hook| hook["failed"] == 1);
+    assert!(hook["lastError"].as_str().unwrap().contains("certificate"), "{hook}");
+    server.stop();
+    // Of nobody whom browsers trust.
+    let server = Server::start(&[targets]);
+    let mut web = Web::new(server.http);
+    put(&mut web, "h", &definition("localhost")).expect(201);
+    web.post("/v1/queues/q/messages", b"x").expect(201);
+    let hook = await_hook(&mut web, "h", |hook| hook["failed"] == 1);
+    assert!(hook["lastError"].as_str().unwrap().contains("certificate"), "{hook}");
+    assert!(receiver.is_quiet());
+    server.stop();
+    let server = Server::start(&[targets, ("webhooks.ca_file", "/nowhere.pem")]);
+    let refused = put(&mut Web::new(server.http), "h", &definition("localhost")).problem(400);
+    assert_eq!(refused.1.as_deref(), Some("url"));
+    server.stop();
+}
+
+#[test]
+fn a_pause_lets_what_is_under_way_end_and_a_resume_waits_for_it() {
+    let server = Server::start(&[LOOPBACK]);
+    let gate = Arc::new(Barrier::new(2));
+    let held = Arc::clone(&gate);
+    let receiver = Receiver::start(move |hit| {
+        if hit.text() == "1" {
+            held.wait();
+        }
+        (200, "")
+    });
+    let mut web = Web::new(server.http);
+    put(&mut web, "h", &json!({"source": "queue://q", "url": receiver.url(), "timeout": 600_000}))
+        .expect(201);
+    web.post("/v1/queues/q/messages", b"1").expect(201);
+    assert_eq!(receiver.hit().text(), "1");
+    web.post("/v1/queues/q/messages", b"2").expect(201);
+    web.post("/v1/webhooks/h/pause", b"").expect(204);
+    assert_eq!(shown(&mut web, "h")["state"], "paused");
+    web.post("/v1/webhooks/h/resume", b"").expect(204);
+    assert!(receiver.is_quiet(), "the second waits for the first");
+    gate.wait();
+    assert_eq!(receiver.hit().text(), "2");
+    let hook = await_hook(&mut web, "h", |hook| hook["delivered"] == 2);
+    assert_eq!(hook["failed"], 0);
+    assert!(receiver.is_quiet(), "nothing came twice");
+    server.stop();
+}
+
+#[test]
 fn raw_messages_and_events_are_other_forms() {
     let server = Server::start(&[LOOPBACK]);
     let (raw, event) = (Receiver::willing(), Receiver::willing());

@@ -50,7 +50,7 @@ fn key(call: &mut Call, name: String) -> Key {
 
 /// Whether somebody may manage what a webhook takes from; one on a subscription that is gone is the server's.
 fn check(shared: &Shared, caller: &Caller, key: &Key, definition: &Definition) -> Result<(), Problem> {
-    let pattern = definition.plan().ok().and_then(|plan| plan.pattern);
+    let pattern = definition.pattern().ok().flatten();
     let take = pattern_of(shared, key, definition, pattern);
     let resource = match take.as_ref().map(|pattern| (pattern, pattern.as_literal())) {
         Some((_, Some(destination))) => Resource::Destination(destination.as_ref()),
@@ -338,6 +338,7 @@ async fn switch(mut call: Call, Name(name): Name, paused: bool) -> Result<Respon
         let definition = Definition { paused, ..definition };
         promise = Some(shared.broker.keep_note(NoteTable::Webhooks, &key.encode(), &definition.encode()));
         let mut book = hooks.book.lock();
+        let closed = book.closed;
         let Some(Hook { definition: known, worker, status, version, .. }) = book.hooks.get_mut(&key) else {
             return Err(unknown(&key.name));
         };
@@ -348,9 +349,8 @@ async fn switch(mut call: Call, Name(name): Name, paused: bool) -> Result<Respon
                 before.orders.send_replace(Order::Finish);
             }
             *worker = before;
-        } else {
-            *worker =
-                hooks.start(shared, &key, &definition, status, *version, before.map(|before| before.task));
+        } else if !closed {
+            *worker = hooks.start(shared, &key, &definition, status, *version, before);
         }
     }
     drop(alone);

@@ -334,7 +334,11 @@ impl Definition {
         Ok(Plan { url, secrets, headers: self.read_headers()?, pattern })
     }
 
-    fn pattern(&self) -> Result<Option<Pattern>, Problem> {
+    /// The queue or the topics; `None` where a subscription says it.
+    ///
+    /// # Errors
+    /// The source is none that a webhook can take from.
+    pub(super) fn pattern(&self) -> Result<Option<Pattern>, Problem> {
         let Source::Destination(text) = &self.source else { return Ok(None) };
         if !text.contains("://") {
             return Err(wrong("source", "source must be queue://NAME, topic://PATTERN or a subscription"));

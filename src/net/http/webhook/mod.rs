@@ -37,6 +37,7 @@ use self::targets::Targets;
 use self::tls::Tls;
 use self::worker::{End, Order, Status, Work};
 use super::party::{Inbox, Party, Role, leased};
+use super::until;
 use crate::config;
 use crate::net::socket::Peer;
 use crate::net::{Shared, SystemClock};
@@ -152,7 +153,7 @@ impl Webhooks {
         key: Key,
         definition: Definition,
         status: Arc<Mutex<Status>>,
-        previous: Option<JoinHandle<()>>,
+        previous: Option<Worker>,
     ) {
         let mut book = self.book.lock();
         book.versions += 1;
@@ -172,7 +173,7 @@ impl Webhooks {
         definition: &Definition,
         status: &Arc<Mutex<Status>>,
         version: u64,
-        previous: Option<JoinHandle<()>>,
+        previous: Option<Worker>,
     ) -> Option<Worker> {
         let plan = match definition.plan() {
             Ok(plan) => plan,
@@ -197,14 +198,20 @@ impl Webhooks {
             status: Arc::clone(status),
             peer: peer(key),
         };
-        let (orders, told) = watch::channel(Order::Run);
+        let (orders, mut told) = watch::channel(Order::Run);
         self.live.send_modify(|live| *live += 1);
         let life = Life(Arc::clone(shared));
         let key = key.clone();
         let task = tokio::spawn(async move {
-            if let Some(previous) = previous {
+            if let Some(mut previous) = previous {
                 // Its consumer must be gone before there is another.
-                drop(previous.await);
+                tokio::select! {
+                    ended = &mut previous.task => drop(ended),
+                    () = until(&mut told, |order| *order == Order::Cut) => {
+                        previous.orders.send_replace(Order::Cut);
+                        drop(previous.task.await);
+                    }
+                }
             }
             if work.run(told).await == End::Gone {
                 let shared = Arc::clone(&life.0);

@@ -170,7 +170,9 @@ impl<'a> Shift<'a> {
             let room = running && self.lanes.len() < self.window;
             let due = self.lanes.due().filter(|_| running).map(|due| until(due, now.instant));
             let tidy = self.work.endpoint.prune(now.instant);
+            // Orders first: what the broker says at its end must not overtake them.
             tokio::select! {
+                biased;
                 changed = orders.changed() => if changed.is_err() { return Ok(End::Told) },
                 Some(ended) = self.attempts.join_next_with_id(), if !self.attempts.is_empty() => {
                     let (place, answer) = match ended {
