@@ -44,8 +44,9 @@ impl Hit {
     }
 }
 
-/// An answer: status and further header lines.
+/// An answer: status and further header lines. [`CLOSES`] among them ends the connection without having said so.
 pub(super) type Answer = (u16, &'static str);
+pub(super) const CLOSES: &str = "X-Closes: 1\r\n";
 type Answers = Arc<dyn Fn(&Hit) -> Answer + Send + Sync>;
 
 pub(super) struct Receiver {
@@ -132,7 +133,7 @@ fn serve(stream: impl Read + Write, answers: &Answers, hits: &Sender<Hit>) {
         let body = if status == 204 { "" } else { "ok" };
         let answer = format!("HTTP/1.1 {status} Said\r\n{headers}{length}\r\n{body}");
         let writer = reader.get_mut();
-        if writer.write_all(answer.as_bytes()).and_then(|()| writer.flush()).is_err() {
+        if writer.write_all(answer.as_bytes()).and_then(|()| writer.flush()).is_err() || headers == CLOSES {
             return;
         }
     }

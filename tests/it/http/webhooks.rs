@@ -8,7 +8,7 @@ use sabir_model::base64;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::receiver::Receiver;
+use super::receiver::{CLOSES, Receiver};
 use super::web::{Reply, Web, messages};
 use crate::crossing::parties::{Mqtt, Publication};
 use crate::server::Server;
@@ -433,6 +433,36 @@ fn a_pause_lets_what_is_under_way_end_and_a_resume_waits_for_it() {
     let hook = await_hook(&mut web, "h", |hook| hook["delivered"] == 2);
     assert_eq!(hook["failed"], 0);
     assert!(receiver.is_quiet(), "nothing came twice");
+    server.stop();
+}
+
+#[test]
+fn a_connection_that_the_receiver_has_closed_costs_no_attempt() {
+    let server = Server::start(&[LOOPBACK]);
+    let receiver = Receiver::start(|_| (200, CLOSES));
+    let mut web = Web::new(server.http);
+    let definition = json!({"source": "queue://q", "url": receiver.url(), "concurrency": 2});
+    put(&mut web, "h", &definition).expect(201);
+    for number in 0..20 {
+        web.post("/v1/queues/q/messages", number.to_string().as_bytes()).expect(201);
+    }
+    let hook = await_hook(&mut web, "h", |hook| hook["delivered"] == 20);
+    assert_eq!(hook["failed"], 0, "{hook}");
+    server.stop();
+}
+
+#[test]
+fn an_answer_whose_head_is_too_large_is_none() {
+    let server = Server::start(&[LOOPBACK]);
+    let headers: &'static str = format!("X-Fill: {}\r\n", "x".repeat(64 * 1024)).leak();
+    let receiver = Receiver::start(move |hit| if hit.text() == "1" { (200, headers) } else { (200, "") });
+    let mut web = Web::new(server.http);
+    let definition = json!({"source": "queue://q", "url": receiver.url(), "retries": {"max": 1}});
+    put(&mut web, "h", &definition).expect(201);
+    web.post("/v1/queues/q/messages", b"1").expect(201);
+    web.post("/v1/queues/q/messages", b"2").expect(201);
+    let hook = await_hook(&mut web, "h", |hook| hook["delivered"] == 1);
+    assert_eq!((&hook["failed"], &hook["deadLettered"]), (&json!(1), &json!(1)), "{hook}");
     server.stop();
 }
 
