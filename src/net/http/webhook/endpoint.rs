@@ -160,10 +160,9 @@ impl Endpoint {
             }
             match sender.send_request(made()?).await {
                 Ok(response) => return Ok((sender, response)),
-                // The receiver may have closed it meanwhile. The id tells it apart should it have got the request after all.
-                Err(error) if error.is_canceled() || error.is_incomplete_message() || error.is_closed() => {
-                    break;
-                }
+                // The receiver may have closed it meanwhile, which shows as a reset, too. The id tells the request apart
+                // should it have got there after all.
+                Err(error) if !error.is_parse() => break,
                 Err(error) => return Err(format!("the request failed: {}", describe(&error))),
             }
         }
