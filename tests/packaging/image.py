@@ -16,7 +16,7 @@ from pathlib import Path
 from dockerfile import Ignore, options, pairs, steps, words
 from report import ROOT, accepts, aloud, as_user, ended, free_ports, need, outcome, run_checks, wait_until
 
-# Beside other build results, so that a second walk finds what the first compiled.
+# Always the same, so that a second walk with a given binary finds what the first has checked.
 BUILD = ROOT / "target" / "packaging"
 # `docker stop` and its like kill after this many seconds.
 GRACE_SECONDS = 10
@@ -76,7 +76,8 @@ class Image:
         aloud(f"FROM {base}: this machine's own system stands for it")
         name = name or "image"
         root = BUILD / f"stage-{name}" if name == "build" else self.scratch / name
-        shutil.rmtree(root, ignore_errors=name != "build" or not root.exists())
+        if root.exists():
+            shutil.rmtree(root)
         root.mkdir(parents=True)
         self.stage = self.stages[name] = Stage(base, root)
 

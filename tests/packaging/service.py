@@ -178,16 +178,13 @@ class Service:
     def allowed(self):
         """What SystemCallFilter adds up to."""
         listed = outcome(["systemd-analyze", "syscall-filter", "--no-pager"], dict(os.environ))[1]
-        groups, name = {}, None
+        groups, name = {}, ""
         for line in listed.splitlines():
-            line = re.sub(r"\x1b\[[0-9;]*m", "", line)
             if line.startswith("@"):
                 name = line.strip()
                 groups[name] = []
-            elif name and line.startswith(" ") and not line.strip().startswith("#"):
+            elif line.strip() and not line.strip().startswith("#"):
                 groups[name].append(line.strip())
-            elif line.strip():
-                name = None
 
         def calls(word):
             return set().union(*map(calls, groups[word])) if word.startswith("@") else {word}
