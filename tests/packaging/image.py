@@ -125,13 +125,18 @@ class Image:
         done = subprocess.run(["sh", "-c", rest], cwd=self.stage.path("."), env=env, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         need(done.returncode == 0, f"RUN {rest} ends with {done.returncode}:\n{done.stdout[-4000:]}")
+        if "cargo build" in rest:
+            # Else the result is that of the empty crates.
+            for crate in ("sabir-model", "sabir"):
+                need(re.search(rf"^ *(Compiling|Checking) {crate} v", done.stdout, re.M), f"cargo took {crate} for unchanged")
 
     def tools(self):
         """A `cargo` for the RUN lines: notes how it is called and, where a binary is given, checks instead of building."""
         folder = self.scratch / "tools"
         folder.mkdir(exist_ok=True)
         cargo, log = shutil.which("cargo"), self.scratch / "cargo.log"
-        lines = ["#!/bin/sh", f"echo \"$*\" >>{shlex.quote(str(log))}"]
+        # With the settings that it finds, which libraries are built with, too.
+        lines = ["#!/bin/sh", f"echo \"$* $(cksum .cargo/config.toml)\" >>{shlex.quote(str(log))}"]
         if given:
             # The same crates with the same lock file, up to the point where machine code would be made.
             lines += ["[ \"$1\" = build ] || exit 64", "shift", "for word; do shift",
@@ -184,14 +189,13 @@ class Image:
         need(len(lines) == 2 and lines[0] == lines[1], f"the two builds differ, so nothing is reused: {lines}")
         need({"--release", "--locked"} <= set(lines[0].split()), f"cargo {lines[0]}")
         # A checkout above the scratch directory would stand in for a file that was not copied.
-        settings = build.path(".cargo/config.toml")
-        need(settings.read_bytes() == (ROOT / ".cargo/config.toml").read_bytes(), f"{settings} is another")
+        need(build.path(".cargo/config.toml").is_file(), ".cargo/config.toml is not copied")
         version = manifest["workspace"]["package"]["rust-version"]
         need(build.base.startswith(f"rust:{version}-"), f"{build.base} is not Rust {version}")
         need(build.base.rsplit("-", 1)[1] == self.image.base.split(":")[1].split("-")[0],
              f"{build.base} and {self.image.base} have different C libraries")
         if given:
-            aloud(f"cargo {lines[0]}: checked by `cargo check`; the binary is {given}")
+            aloud(f"cargo {' '.join(lines[0].split()[:-3])}: checked by `cargo check`; the binary is {given}")
 
     def description_is_true(self):
         image, package = self.image, manifest["package"]
