@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 /// A manager whose queue is full gets this long to make room.
 const SEND_PATIENCE: Duration = Duration::from_secs(1);
-/// How often work that takes long is looked at.
+/// See [`Supervisor::look`].
 const LOOK: Duration = Duration::from_secs(5);
 /// For how long work that moves on asks not to be given up; several looks, so that one may be late.
 const EXTENSION: Duration = Duration::from_secs(30);
@@ -34,6 +34,8 @@ pub(crate) struct Supervisor {
     address: Option<SocketAddr>,
     /// Time without a sign of life after which the manager takes the server for dead.
     watchdog: Option<Duration>,
+    /// How often work that takes long is looked at.
+    look: Duration,
     complained: AtomicBool,
 }
 
@@ -50,7 +52,8 @@ impl Supervisor {
             tracing::warn!("{name} is no number; nobody is told that the server still answers");
             None
         });
-        Self { watchdog: watchdog.filter(|_| address.is_some()), address, complained: AtomicBool::new(false) }
+        let watchdog = watchdog.filter(|_| address.is_some());
+        Self { address, watchdog, look: LOOK, complained: AtomicBool::new(false) }
     }
 
     /// A manager that listens at `path` and wants to hear something within every `watchdog`.
@@ -59,6 +62,7 @@ impl Supervisor {
         Self {
             address: SocketAddr::from_pathname(path).ok(),
             watchdog: Some(watchdog),
+            look: Duration::from_millis(10),
             complained: AtomicBool::new(false),
         }
     }
@@ -91,7 +95,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 done = work.as_mut() => return done,
-                () = tokio::time::sleep(LOOK) => {
+                () = tokio::time::sleep(self.look) => {
                     let now = Effort::now();
                     let mut text = status(&now.told(doing));
                     if now.is_beyond(&before) {
@@ -252,6 +256,7 @@ fn watchdog(span: Option<&OsStr>, pid: Option<&OsStr>, own: u32) -> Result<Optio
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn watched(span: Option<&str>, pid: Option<&str>) -> Result<Option<u128>, &'static str> {
@@ -289,6 +294,33 @@ mod tests {
         assert!(effort(None, None).is_beyond(&before), "nobody knows");
         assert_eq!(read_bytes("rchar: 123\nwchar: 4\n"), Some(123));
         assert_eq!(before.told("recovering"), "recovering: 10 MiB read");
+    }
+
+    #[test]
+    fn long_work_is_told_of_and_asks_for_time_while_it_moves_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let supervisor = Arc::new(Supervisor::new(&path, Duration::from_secs(60)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let told = runtime.block_on(supervisor.during("reading", async {
+            let mut told: Vec<String> = Vec::new();
+            while !told.iter().any(|one| one.contains("EXTEND_TIMEOUT_USEC")) {
+                drop(std::fs::read("/proc/self/exe").unwrap());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let mut message = [0; 200];
+                while let Ok(count) = manager.recv(&mut message) {
+                    told.push(String::from_utf8_lossy(&message[..count]).into_owned());
+                }
+            }
+            told
+        }));
+        assert_eq!(told[0], "STATUS=reading");
+        let last = told.last().unwrap();
+        assert!(
+            last.starts_with("STATUS=reading: ") && last.contains(" MiB read\nEXTEND_TIMEOUT_USEC=30000000")
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -359,13 +360,23 @@ fn store_options(store: &config::Store) -> StoreOptions {
 fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
-    match (machine, group) {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    match (machine, group_memory(Path::new("/sys/fs/cgroup"), &groups)) {
         (0, None) => MEMORY_BYTES_FALLBACK,
         (0, Some(group)) => group,
         (machine, group) => machine.min(group.unwrap_or(u64::MAX)),
     }
+}
+
+/// The least that a control group allows of those in `groups` (`/proc/self/cgroup`) and of those above them. A container
+/// sees its own at `root`; a service of systemd finds its own further down.
+fn group_memory(root: &Path, groups: &str) -> Option<u64> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let limit = |group: &Path| {
+        let text = std::fs::read_to_string(root.join(group).join("memory.max")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    Path::new(own).ancestors().filter_map(limit).min()
 }
 
 fn level(durability: config::Durability) -> Level {
@@ -498,7 +509,7 @@ mod tests {
     }
 
     /// A broker with its data in `dir`.
-    fn broker(dir: &std::path::Path) -> Broker {
+    fn broker(dir: &Path) -> Broker {
         let mut config = Config::default();
         config.store.dir = dir.to_owned();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
@@ -533,6 +544,21 @@ mod tests {
             assert_eq!(&message[..count], b"WATCHDOG=1\nSTATUS=serving 0 connections");
         });
         broker.close().unwrap();
+    }
+
+    #[test]
+    fn the_narrowest_control_group_above_the_process_limits_its_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let service = root.path().join("system.slice/sabir.service");
+        std::fs::create_dir_all(&service).unwrap();
+        let groups = "1:name=systemd:/x\n0::/system.slice/sabir.service\n";
+        assert_eq!(group_memory(root.path(), groups), None);
+        std::fs::write(service.join("memory.max"), "1000\n").unwrap();
+        std::fs::write(root.path().join("system.slice/memory.max"), "max\n").unwrap();
+        assert_eq!(group_memory(root.path(), groups), Some(1000));
+        std::fs::write(root.path().join("memory.max"), "700\n").unwrap();
+        assert_eq!(group_memory(root.path(), groups), Some(700));
+        assert_eq!(group_memory(root.path(), "0::/\n"), Some(700), "in a container");
     }
 
     #[test]
