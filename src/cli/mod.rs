@@ -5,6 +5,7 @@
 
 mod configuration;
 mod connection;
+mod health;
 mod link;
 mod log;
 mod mqtt;
@@ -64,6 +65,8 @@ enum Command {
     Sub(subscribe::Arguments),
     /// Send one message and print the answer
     Request(request::Arguments),
+    /// Ask a broker whether it is ready; status 0 if it is, else 1
+    Health(health::Arguments),
     /// Measure a broker, and check what was measured
     #[command(subcommand)]
     Bench(Bench),
@@ -178,6 +181,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pub(arguments) => publish::run(&arguments),
         Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
+        Command::Health(arguments) => health::run(arguments),
         Command::Bench(Bench::Stomp(arguments)) => measured(sabir_bench::run_stomp(&arguments)),
         Command::Bench(Bench::Mqtt(arguments)) => measured(sabir_bench::run_mqtt(&arguments)),
         Command::Completion { shell } => completion(shell),

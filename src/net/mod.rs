@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Semaphore,
     /// Told when the server stops accepting.
     closing: watch::Sender<bool>,
+    /// Turns of the ticker that have ended, for whoever wants to know that it still turns.
+    turns: watch::Sender<u64>,
     /// Connections end at once, whatever they are doing.
     cut: AtomicBool,
 }
@@ -127,6 +129,7 @@ impl Net {
             endpoints: listeners.endpoints(),
             refusals: Semaphore::new(REFUSALS_MAX),
             closing: watch::Sender::new(false),
+            turns: watch::Sender::new(0),
             cut: AtomicBool::new(false),
         });
         tokio::spawn(tick(Arc::clone(&shared)));
@@ -136,6 +139,12 @@ impl Net {
         shared.http.start(&shared);
         listeners.serve(&shared);
         Self { shared }
+    }
+
+    /// Counts the whole turns of the ticker: of the clock, the timers and the broker's own sweep.
+    #[must_use]
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.shared.turns.subscribe()
     }
 
     /// Stops accepting and lets every connection take its leave; returns when all have gone or `patience` is over, with
@@ -170,5 +179,6 @@ async fn tick(shared: Arc<Shared>) {
         shared.wheel.turn(now.instant);
         shared.broker.tick(now);
         shared.http.tick(now.instant);
+        shared.turns.send_modify(|turns| *turns += 1);
     }
 }

@@ -9,6 +9,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod mqtt;
+mod notify;
 mod rumqttc;
 mod server;
 mod startup;
