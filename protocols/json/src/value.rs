@@ -1,40 +1,57 @@
 //! Property values from JSON. Numbers take the smallest type of the model that holds them, from 32 bits up; where the exact
 //! type matters it is written out: `{"$type":"i64","value":"9007199254740993"}`, and octets as `{"$bin":"…"}`.
 
+use std::cell::Cell;
 use std::fmt;
 
 use sabir_model::base64;
 use sabir_model::headers::{FloatText, NESTING_MAX, Value, parse_float};
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-/// Reads any JSON as a value, so deep and no deeper.
+/// Most values in one document: a value takes more memory than the two bytes it may have in JSON.
+pub(crate) const VALUES_MAX: usize = 1 << 20;
+
+/// Reads any JSON as a value, so deep and no deeper, and so many and no more.
 #[derive(Clone, Copy)]
-pub(crate) struct ValueSeed {
+pub(crate) struct ValueSeed<'b> {
     levels: usize,
+    /// Values that may still come.
+    left: &'b Cell<usize>,
 }
 
-impl ValueSeed {
-    pub(crate) fn new() -> Self {
-        Self { levels: NESTING_MAX }
+impl<'b> ValueSeed<'b> {
+    pub(crate) fn new(left: &'b Cell<usize>) -> Self {
+        Self { levels: NESTING_MAX, left }
     }
 
     fn inner<E: de::Error>(self) -> Result<Self, E> {
         match self.levels.checked_sub(1) {
-            Some(levels) => Ok(Self { levels }),
+            Some(levels) => Ok(Self { levels, ..self }),
             None => Err(E::custom(format_args!("nested deeper than {NESTING_MAX} levels"))),
+        }
+    }
+
+    fn count<E: de::Error>(self) -> Result<(), E> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => Err(E::custom(format_args!("more than {VALUES_MAX} values"))),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for ValueSeed {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.count()?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for ValueSeed {
+impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,12 +100,25 @@ impl<'de> Visitor<'de> for ValueSeed {
         while let Some(key) = entries.next_key::<String>()? {
             map.push((key.into(), entries.next_value_seed(inner)?));
         }
+        if let Some(name) = repeated(&map) {
+            return Err(de::Error::custom(format_args!("the key {name:?} is there twice")));
+        }
         exact(&map).map_or(Ok(Value::Map(map)), |exact| {
             exact.ok_or_else(|| {
                 de::Error::custom("$type and value do not fit: the types are i8, i16, i32, i64, f32, f64, bool, string, null")
             })
         })
     }
+}
+
+/// A key that is there more than once.
+fn repeated(map: &[(Box<str>, Value)]) -> Option<&str> {
+    let mut names: Vec<&str> = map.iter().map(|(name, _)| &**name).collect();
+    names.sort_unstable();
+    names.windows(2).find_map(|pair| match pair {
+        [one, other] if one == other => Some(*one),
+        _ => None,
+    })
 }
 
 /// The value of an exact form; `None` if it is a plain map, `Some(None)` if it is a broken one.
