@@ -13,7 +13,6 @@ use sabir_model::error::{Code, Refusal, Violation};
 use sabir_model::ids::{SubscriptionKey, TransactionKey};
 use sabir_model::limits::Limits;
 use sabir_model::message::FieldsWriter;
-use sabir_model::pattern::Pattern;
 use sabir_model::session::{EgressNote, Host, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
 
@@ -24,12 +23,11 @@ use crate::envelope::{Draft, DraftBody};
 use crate::error::EnvelopeError;
 use crate::heartbeat::HeartBeat;
 use crate::replies::{Replies, WAITING_MAX};
-use crate::request::{Op, Request, invalid, needed};
+use crate::request::{Op, Request, invalid, missing, needed};
 use crate::session::State;
-use crate::subscriptions::{Active, Subscriptions};
+use crate::subscriptions::Subscriptions;
 use crate::token::DeliveryName;
 use crate::transactions::Transactions;
-use crate::window::CREDIT_MAX;
 
 /// How long a request waits that does not say, in milliseconds.
 const TIMEOUT_MS_DEFAULT: u64 = 30_000;
@@ -53,10 +51,10 @@ pub(crate) struct Core {
     pub(crate) waiting: Waiting,
     pub(crate) replies: Replies,
     /// Where replies to requests arrive, once there was one: how it is called, and the subscription to it.
-    reply_queue: Option<(String, SubscriptionKey)>,
+    pub(crate) reply_queue: Option<(String, SubscriptionKey)>,
     fields: FieldsWriter,
     addresses: AddressBook,
-    subscriptions: Subscriptions,
+    pub(crate) subscriptions: Subscriptions,
     transactions: Transactions,
     temporaries: u64,
     /// The batch's acknowledgements without an answer.
@@ -65,7 +63,7 @@ pub(crate) struct Core {
 }
 
 /// Only an introduction is answered by an event; anything else that is not refused is done.
-fn accepted(outcome: Outcome) -> Result<Option<Promise>, Refusal> {
+pub(crate) fn accepted(outcome: Outcome) -> Result<Option<Promise>, Refusal> {
     match outcome {
         Outcome::Accepted(promise) => Ok(promise),
         Outcome::Later => Ok(None),
@@ -104,6 +102,11 @@ impl Core {
         self.waiting.is_full(self.limits.receipts_pending_max)
     }
 
+    /// Something that belongs to this transaction was refused.
+    pub(crate) fn spoil(&mut self, transaction: &str, refusal: &Refusal) {
+        self.transactions.spoil(transaction, refusal);
+    }
+
     /// The conversation cannot go on: says so.
     pub(crate) fn broken(&mut self, refusal: Refusal, out: &mut Chunks) -> Violation {
         say("error", None, out, |answer| answer.refusal(&refusal));
@@ -126,6 +129,7 @@ impl Core {
             Op::Send => self.send(request, now, host, out),
             Op::Request => self.request(request, now, host),
             Op::Subscribe => self.subscribe(request, host, out),
+            Op::Credit => self.credit(request, host, out),
             Op::Unsubscribe => self.unsubscribe(request, host, out),
             Op::Ack | Op::Nack | Op::Release => self.settle(request, host, out),
             Op::Begin => {
@@ -161,7 +165,7 @@ impl Core {
     }
 
     /// Answers that something is done: when the promise is kept, or now if there is none.
-    fn ok(
+    pub(crate) fn ok(
         &mut self,
         request: &Request<'_>,
         promise: Option<Promise>,
@@ -188,46 +192,38 @@ impl Core {
     ) -> Result<(), EnvelopeError> {
         let named = request.words.transaction.as_deref();
         let transaction = named.map(|name| self.transactions.key(name)).transpose()?;
-        let (promise, persistent) = match self.publish(&request.draft, transaction, now, host) {
-            Ok(done) => done,
-            Err(error) => {
-                if let Some(name) = named {
-                    self.transactions.spoil(name, &error.clone().into());
-                }
-                return Err(error);
-            }
-        };
-        let durability = match promise {
-            Some(promise) if promise.synced => Some("fsync"),
-            Some(_) => Some("os"),
-            // In a transaction nothing is kept before its commit.
-            None if transaction.is_some() => None,
-            None => Some("memory"),
-        };
+        let promise = self.publish(&request.draft, transaction, now, host)?;
+        // In a transaction nothing is kept, nor has an id, before its commit.
+        let id = host.last_id().filter(|_| transaction.is_none());
         self.ok(request, promise, host, out, |answer| {
-            if let Some(durability) = durability.filter(|_| persistent) {
-                answer.text("durability", durability);
+            let Some(id) = id else { return };
+            answer.text("id", &id.to_string());
+            match promise {
+                Some(Promise { position, synced }) => {
+                    answer.number("position", position.0);
+                    answer.text("durability", if synced { "fsync" } else { "os" });
+                }
+                None => answer.text("durability", "memory"),
             }
         });
         Ok(())
     }
 
-    /// Sends a message; whether it is persistent, too.
+    /// Sends a message.
     fn publish(
         &mut self,
         draft: &Draft<'_>,
         transaction: Option<TransactionKey>,
         now: Now,
         host: &mut dyn Host,
-    ) -> Result<(Option<Promise>, bool), EnvelopeError> {
+    ) -> Result<Option<Promise>, EnvelopeError> {
         let to = needed(Op::Send, "destination", draft.destination.as_deref())?;
         self.check_size(draft)?;
         let (targets, key) = self.addresses.resolve(to, || address::targets(to)).map_err(of_destination)?;
         self.fields.clear();
         let mut publish = draft.publish(targets, key, now.wall, &mut self.fields)?;
         publish.transaction = transaction;
-        let persistent = publish.facts.persistent;
-        Ok((accepted(host.publish(publish))?, persistent))
+        Ok(accepted(host.publish(publish))?)
     }
 
     fn check_size(&self, draft: &Draft<'_>) -> Result<(), EnvelopeError> {
@@ -259,13 +255,8 @@ impl Core {
         host: &mut dyn Host,
     ) -> Result<(), EnvelopeError> {
         let Request { draft, words, .. } = request;
-        let Some(reference) = words.reference else {
-            let sentence = "request needs the key ref, by which its reply is known";
-            return Err(EnvelopeError {
-                field: Some("ref".into()),
-                ..EnvelopeError::new(Code::MissingHeader, sentence)
-            });
-        };
+        // By it the reply is known.
+        let Some(reference) = words.reference else { return Err(missing(Op::Request, "ref")) };
         for (field, is_there) in
             [("replyTo", draft.reply_to.is_some()), ("correlationId", draft.correlation_id.is_some())]
         {
@@ -367,16 +358,10 @@ impl Core {
         let named = words.transaction.as_deref();
         let transaction = named.map(|name| self.transactions.key(name)).transpose()?;
         let text = needed(*op, "deliveryId", words.delivery_id.as_deref())?;
-        let result = self.settle_one(request, text, transaction, host);
-        match result {
-            Ok(None) => {}
-            Ok(Some(promise)) => self.ok(request, promise, host, out, |_| {}),
-            Err(refusal) => {
-                if let Some(name) = named {
-                    self.transactions.spoil(name, &refusal);
-                }
-                return Err(EnvelopeError { field: Some("deliveryId".into()), ..refusal.into() });
-            }
+        let of_delivery =
+            |refusal: Refusal| EnvelopeError { field: Some("deliveryId".into()), ..refusal.into() };
+        if let Some(promise) = self.settle_one(request, text, transaction, host).map_err(of_delivery)? {
+            self.ok(request, promise, host, out, |_| {});
         }
         Ok(())
     }
@@ -436,106 +421,6 @@ impl Core {
         });
     }
 
-    fn subscribe(
-        &mut self,
-        request: &Request<'_>,
-        host: &mut dyn Host,
-        out: &mut Chunks,
-    ) -> Result<(), EnvelopeError> {
-        let Request { draft, words, .. } = request;
-        let id = needed(Op::Subscribe, "id", words.id.as_deref())?;
-        let to = needed(Op::Subscribe, "destination", draft.destination.as_deref())?;
-        let settle = match words.ack.as_deref() {
-            None | Some("auto") => SettleMode::Auto,
-            Some("client") => SettleMode::Cumulative,
-            Some("individual") => SettleMode::Individual,
-            Some(other) => {
-                return Err(invalid("ack", format!("ack is auto, client or individual, not {other:?}")));
-            }
-        };
-        let patterns = address::patterns(to).map_err(of_destination)?;
-        let has = |kind| patterns.iter().any(|pattern: &Pattern| pattern.kind() == kind);
-        let durable = words.durable.as_deref();
-        if words.browse && has(Kind::Topic) {
-            return Err(of_destination(Refusal::new(
-                Code::InvalidDestination,
-                "only a queue can be browsed",
-            )));
-        }
-        if durable.is_some() && has(Kind::Queue) {
-            let sentence = "only a topic can have a durable subscription; a queue keeps its messages anyway";
-            return Err(of_destination(Refusal::new(Code::InvalidDestination, sentence)));
-        }
-        let prefetch = self.limits.prefetch;
-        let usual = match (words.browse, durable) {
-            (true, _) => prefetch.browser,
-            (false, Some(_)) => prefetch.durable,
-            (false, None) if has(Kind::Queue) => prefetch.queue,
-            (false, None) => prefetch.topic,
-        };
-        let asked = words.credit.map(|credit| u32::try_from(credit).unwrap_or(CREDIT_MAX).min(CREDIT_MAX));
-        let credit = asked.unwrap_or(usual);
-        let key = self.subscriptions.reserve(id, self.limits.subscriptions_max)?;
-        // Before the broker knows the subscription, for the first delivery may follow at once.
-        host.note(EgressNote::Attach { key, label: id.as_bytes(), settle, options: 0 });
-        let outcome = host.ask(Command::Subscribe(Subscribe {
-            key,
-            patterns: &patterns,
-            settle,
-            credit: Some(credit),
-            selector: words.selector.as_deref().filter(|text| !text.trim().is_empty()),
-            selector_converts_text: true,
-            durable,
-            browse: words.browse,
-            no_local: words.no_local,
-            priority: draft.priority.and_then(|priority| i8::try_from(priority).ok()).unwrap_or(0),
-            must_exist: words.must_exist,
-        }));
-        let promise = accepted(outcome).inspect_err(|_| host.note(EgressNote::Detach(key)))?;
-        self.subscriptions.insert(id, Active { key, browse: words.browse, durable: durable.is_some() });
-        self.ok(request, promise, host, out, |answer| answer.number("credit", u64::from(credit)));
-        Ok(())
-    }
-
-    fn unsubscribe(
-        &mut self,
-        request: &Request<'_>,
-        host: &mut dyn Host,
-        out: &mut Chunks,
-    ) -> Result<(), EnvelopeError> {
-        let words = &request.words;
-        let promise = match (words.id.as_deref(), words.durable.as_deref()) {
-            (Some(_), Some(_)) => {
-                let sentence = "durable names one that is not active; to end one that is, use id and forget";
-                return Err(invalid("durable", sentence.to_owned()));
-            }
-            (None, Some(name)) => accepted(host.ask(Command::ForgetDurable { name, client_id: None }))?,
-            (id, None) => {
-                let id = needed(Op::Unsubscribe, "id", id)?;
-                let known = self.subscriptions.get(id).map(|active| active.durable);
-                if words.forget && known == Some(false) {
-                    let sentence = "only a durable subscription can be forgotten";
-                    return Err(invalid("forget", sentence.to_owned()));
-                }
-                let Some(active) = self.subscriptions.remove(id) else {
-                    let sentence = format!("this connection has no subscription {id:?}");
-                    return Err(EnvelopeError {
-                        field: Some("id".into()),
-                        ..EnvelopeError::new(Code::UnknownSubscription, sentence)
-                    });
-                };
-                let Active { key, browse, .. } = active;
-                // First the broker: acknowledgements that came before still find their window.
-                let outcome = host.ask(Command::Unsubscribe { key, forget_durable: words.forget });
-                host.note(EgressNote::Detach(key));
-                // A browser that has seen everything is gone by itself.
-                if browse { accepted(outcome).unwrap_or(None) } else { accepted(outcome)? }
-            }
-        };
-        self.ok(request, promise, host, out, |_| {});
-        Ok(())
-    }
-
     fn commit(
         &mut self,
         request: &Request<'_>,
@@ -558,33 +443,13 @@ impl Core {
         self.ok(request, promise, host, out, |_| {});
         Ok(())
     }
-
-    /// The broker has ended a subscription.
-    pub(crate) fn subscription_ended(
-        &mut self,
-        key: SubscriptionKey,
-        refusal: &Refusal,
-        host: &mut dyn Host,
-        out: &mut Chunks,
-    ) {
-        host.note(EgressNote::Detach(key));
-        if self.reply_queue.as_ref().is_some_and(|(_, known)| *known == key) {
-            // The next request makes another one.
-            self.reply_queue = None;
-        }
-        let Some(id) = self.subscriptions.remove_key(key) else { return };
-        say("closed", None, out, |answer| {
-            answer.text("id", &id);
-            answer.refusal(refusal);
-        });
-    }
 }
 
 fn no_such_delivery(text: &str) -> Refusal {
     Refusal::new(Code::UnknownDelivery, format!("no unsettled delivery goes by {text:?}"))
 }
 
-fn of_destination(refusal: Refusal) -> EnvelopeError {
+pub(crate) fn of_destination(refusal: Refusal) -> EnvelopeError {
     EnvelopeError { field: Some("destination".into()), ..refusal.into() }
 }
 

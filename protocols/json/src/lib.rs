@@ -19,6 +19,7 @@ mod heartbeat;
 mod replies;
 mod request;
 mod session;
+mod subscribe;
 mod subscriptions;
 mod token;
 mod transactions;

@@ -36,6 +36,7 @@ operations! {
     Request = "request", &["timeout", "message"];
     Subscribe = "subscribe",
         &["noReply", "id", "destination", "ack", "credit", "selector", "durable", "browse", "noLocal", "priority", "mustExist"];
+    Credit = "credit", &["noReply", "id", "credit"];
     Unsubscribe = "unsubscribe", &["noReply", "id", "durable", "forget"];
     Ack = "ack", &["noReply", "deliveryId", "transaction"];
     Nack = "nack", &["noReply", "deliveryId", "transaction", "requeue"];
@@ -51,6 +52,11 @@ operations! {
 impl Op {
     fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|op| op.as_str() == text)
+    }
+
+    /// Whether it may be a part of a transaction.
+    pub(crate) fn is_transacted(self) -> bool {
+        matches!(self, Self::Send | Self::Ack | Self::Nack | Self::Release)
     }
 
     /// Whether a message's keys may stand in it.
@@ -132,7 +138,7 @@ impl<'de> Words<'de> {
         entries: &mut A,
         place: &Place,
     ) -> Result<bool, A::Error> {
-        let least = i64::from(key == "credit" || key == "timeout");
+        let least = i64::from(key == "timeout");
         let number = match key {
             "ref" => &mut self.reference,
             "heartbeat" => &mut self.heartbeat_ms,
@@ -177,6 +183,8 @@ pub(crate) struct Trouble {
     pub(crate) reference: Option<u64>,
     /// What it is, as far as that can be made out.
     pub(crate) op: Option<Op>,
+    /// The transaction it belongs to, as far as that can be made out.
+    pub(crate) transaction: Option<String>,
     /// It is no JSON, so what follows cannot be trusted.
     pub(crate) malformed: bool,
 }
@@ -188,6 +196,8 @@ struct Glimpse {
     reference: Option<u64>,
     #[serde(default)]
     op: Option<String>,
+    #[serde(default)]
+    transaction: Option<String>,
 }
 
 impl<'a> Request<'a> {
@@ -195,7 +205,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// It is no JSON, asks for what there is not, or has a key that does not belong to what it asks for.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Trouble> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Box<Trouble>> {
         let place = Place::default();
         let mut words = Words::default();
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -203,7 +213,11 @@ impl<'a> Request<'a> {
         let draft = draft.and_then(|draft| deserializer.end().map(|()| draft));
         let mut draft = draft.map_err(|error| trouble(bytes, &error, &place))?;
         let (reference, op) = (words.reference, words.op.as_deref().and_then(Op::parse));
-        let wrong = |error| Trouble { error, reference, op, malformed: false };
+        let named = words.transaction.clone();
+        let wrong = |error| {
+            let transaction = named.map(Cow::into_owned);
+            Box::new(Trouble { error, reference, op, transaction, malformed: false })
+        };
         let Some(op) = op else {
             let sentence = match &words.op {
                 None => "the key op is missing".to_owned(),
@@ -253,27 +267,33 @@ fn is_messages(key: &str) -> bool {
     !operations || matches!(key, "destination" | "priority")
 }
 
-fn trouble(bytes: &[u8], error: &serde_json::Error, place: &Place) -> Trouble {
+fn trouble(bytes: &[u8], error: &serde_json::Error, place: &Place) -> Box<Trouble> {
     let glimpse = serde_json::from_slice::<Glimpse>(bytes);
     let is_json = |error: &serde_json::Error| error.classify() == Category::Data;
     let malformed = !is_json(error) || glimpse.as_ref().is_err_and(|error| !is_json(error));
-    let Glimpse { reference, op } = glimpse.unwrap_or_default();
+    let Glimpse { reference, op, transaction } = glimpse.unwrap_or_default();
     let error = EnvelopeError::json(error, place.take_field());
     let code = if malformed { Code::MalformedFrame } else { error.code };
-    Trouble {
+    Box::new(Trouble {
         error: EnvelopeError { code, ..error },
         reference,
         op: op.as_deref().and_then(Op::parse),
+        transaction,
         malformed,
-    }
+    })
 }
 
 /// A key that the operation needs.
 pub(crate) fn needed<'t>(op: Op, key: &str, value: Option<&'t str>) -> Result<&'t str, EnvelopeError> {
-    value.filter(|text| !text.is_empty()).ok_or_else(|| EnvelopeError {
+    value.filter(|text| !text.is_empty()).ok_or_else(|| missing(op, key))
+}
+
+/// The operation lacks a key.
+pub(crate) fn missing(op: Op, key: &str) -> EnvelopeError {
+    EnvelopeError {
         field: Some(key.to_owned()),
         ..EnvelopeError::new(Code::MissingHeader, format!("{} needs the key {key}", op.as_str()))
-    })
+    }
 }
 
 /// A key whose value is not one that it may have.

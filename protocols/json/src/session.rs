@@ -131,7 +131,7 @@ impl JsonSession {
         let (trouble, closes) = match parsed {
             Err(trouble) => {
                 let closes = trouble.malformed;
-                (trouble, closes)
+                (*trouble, closes)
             }
             Ok(mut request) => {
                 let fresh = self.core.state == State::Fresh;
@@ -143,13 +143,23 @@ impl JsonSession {
                 };
                 let Err(error) = result else { return Ok(()) };
                 let (reference, op) = (request.words.reference, Some(request.op));
+                let transaction = request.words.transaction.as_deref().map(str::to_owned);
                 // Who is not let in may not try again on the same connection.
-                (Trouble { error, reference, op, malformed: false }, fresh && request.op == Op::Connect)
+                (
+                    Trouble { error, reference, op, transaction, malformed: false },
+                    fresh && request.op == Op::Connect,
+                )
             }
         };
-        let Trouble { error, reference, op, .. } = trouble;
+        let Trouble { error, reference, op, transaction, .. } = trouble;
         let EnvelopeError { code, sentence, field, .. } = error;
         let refusal = Refusal::new(code, sentence);
+        if let Some(name) = transaction
+            && op.is_none_or(Op::is_transacted)
+        {
+            // Its commit would do less than the client asked for.
+            self.core.spoil(&name, &refusal);
+        }
         say("error", reference, out, |answer| {
             answer.refusal(&refusal);
             if let Some(op) = op {
