@@ -300,3 +300,41 @@ pub(crate) fn missing(op: Op, key: &str) -> EnvelopeError {
 pub(crate) fn invalid(key: &str, sentence: String) -> EnvelopeError {
     EnvelopeError { field: Some(key.to_owned()), ..EnvelopeError::new(Code::InvalidHeader, sentence) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_tells_of_every_op_and_every_key() {
+        let page = include_str!("../../../docs/json.md");
+        for op in Op::ALL {
+            let heads = page.lines().filter_map(|line| line.strip_prefix("### "));
+            let section = heads.flat_map(|head| head.split(", ")).any(|head| head == op.as_str());
+            assert!(section, "{} has no section", op.as_str());
+            for key in op.keys() {
+                assert!(page.contains(&format!("`{key}`")) || page.contains(&format!("\"{key}\":")), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_has_the_keys_of_its_op_and_no_others() {
+        for op in Op::ALL {
+            let text = format!(r#"{{"op":"{}","ref":3}}"#, op.as_str());
+            let parsed = Request::parse(text.as_bytes());
+            assert_eq!(parsed.map(|request| request.words.reference).ok(), Some(Some(3)), "{text}");
+        }
+        let field =
+            |text: &str| Request::parse(text.as_bytes()).err().and_then(|trouble| trouble.error.field);
+        for op in Op::ALL {
+            for key in ["user", "credit", "deliveryId", "forget", "kind", "timeout", "body", "message"] {
+                let belongs = op.keys().contains(&key) || (key == "body" && op.carries_message());
+                let found = field(&format!(r#"{{"op":"{}","{key}":null}}"#, op.as_str()));
+                // A message that is null is none, which is told in the same way.
+                let expected = (!belongs || key == "message").then(|| key.to_owned());
+                assert_eq!(found, expected, "{} {key}", op.as_str());
+            }
+        }
+    }
+}
