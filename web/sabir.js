@@ -78,6 +78,8 @@ export function connect(url, { user, password, clientId, host, heartbeat = BEAT_
     ping: () => ask({ op: 'ping' }),
     /** Takes leave: what was sent before is answered first. */
     close: () => ask({ op: 'disconnect' }).catch(() => {}).then(() => socket.close()),
+    /** Called with replies to messages that were sent with `replyTo: '$reply'`. */
+    onreply: undefined,
     /** Called when the connection has ended, whoever ended it, with the reason. */
     onclose: undefined,
     /** Called with errors that answer nothing that was asked. */
@@ -93,6 +95,10 @@ export function connect(url, { user, password, clientId, host, heartbeat = BEAT_
       listeners.delete(said.id);
       if (said.op === 'end') put({ op: 'unsubscribe', id: said.id, noReply: true });
       listener?.(undefined, said);
+      return;
+    }
+    if (said.op === 'reply' && said.ref === undefined) {
+      client.onreply?.(said.message);
       return;
     }
     if (said.op === 'closed') reason = problem(said);

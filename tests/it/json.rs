@@ -559,6 +559,22 @@ fn a_request_is_answered_by_a_stomp_client_or_by_time() {
     let nobody = client.refused("request", json!({ "destination": "queue://nobody", "timeout": 50 }));
     assert_eq!(nobody.0, "timed-out");
 
+    client.done(
+        "send",
+        json!({ "destination": "queue://double", "replyTo": "$reply", "correlationId": "mine" }),
+    );
+    let question = worker.frame();
+    for answer in [&b"one"[..], b"two"] {
+        let to = question.header("reply-to").unwrap();
+        send(&mut worker, to, "correlation-id:mine\n", answer);
+        let reply = client.next().unwrap();
+        assert_eq!((&reply["op"], reply.get("ref")), (&json!("reply"), None), "{reply}");
+        assert_eq!(
+            (&reply["message"]["correlationId"], reply["message"]["body"].as_str()),
+            (&json!("mine"), std::str::from_utf8(answer).ok())
+        );
+    }
+
     // The other way round: a page serves, through a temporary queue of whoever asks.
     client.done("subscribe", json!({ "id": "s", "destination": "queue://half" }));
     let mut page = Json::connect(server.http);

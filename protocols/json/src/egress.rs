@@ -72,14 +72,21 @@ impl JsonEgress {
         })
     }
 
-    /// Answers the request that a reply is for. One that nobody waits for (any more) is done with: there is nobody to tell.
+    /// Answers the request that a reply is for. A reply to a request that waits no more is done with: there is nobody to
+    /// tell. Any other belongs to a message that asked for replies itself.
     fn deliver_reply(&mut self, delivery: &Delivery<'_>, out: &mut Chunks) {
         let fields = delivery.message.fields();
         let correlation = fields.find(Tag::CorrelationText).or_else(|| fields.find(Tag::CorrelationBytes));
-        let Some(reference) = correlation.and_then(|id| self.replies.take_named(id)) else { return };
+        let reference = correlation.and_then(|id| self.replies.take_named(id));
+        if reference.is_none() && correlation.is_some_and(Replies::is_named) {
+            return;
+        }
         out.write(HINT + delivery.message.body().len(), |out| {
-            out.extend_from_slice(b"{\"op\":\"reply\",\"ref\":");
-            out.extend_from_slice(reference.to_string().as_bytes());
+            out.extend_from_slice(b"{\"op\":\"reply\"");
+            if let Some(reference) = reference {
+                out.extend_from_slice(b",\"ref\":");
+                out.extend_from_slice(reference.to_string().as_bytes());
+            }
             put_message(delivery, out);
         });
     }

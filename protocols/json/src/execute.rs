@@ -34,6 +34,9 @@ const TIMEOUT_MS_DEFAULT: u64 = 30_000;
 /// How long a request may wait, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 60 * 60 * 1000;
 
+/// As `replyTo` of a message: to this very connection.
+const OWN_REPLIES: &str = "$reply";
+
 /// An acknowledgement nobody asked an answer for, in case it is refused.
 #[derive(Debug)]
 struct Late {
@@ -192,6 +195,9 @@ impl Core {
     ) -> Result<(), EnvelopeError> {
         let named = request.words.transaction.as_deref();
         let transaction = named.map(|name| self.transactions.key(name)).transpose()?;
+        if request.draft.reply_to.as_deref() == Some(OWN_REPLIES) {
+            request.draft.reply_to = Some(Cow::Owned(self.reply_queue(host)?));
+        }
         let promise = self.publish(&request.draft, transaction, now, host)?;
         // In a transaction nothing is kept, nor has an id, before its commit.
         let id = host.last_id().filter(|_| transaction.is_none());

@@ -49,6 +49,12 @@ impl Replies {
         self.take(std::str::from_utf8(digits).ok()?.parse().ok()?)
     }
 
+    /// Whether a correlation id is one that requests are given.
+    pub(crate) fn is_named(correlation: &[u8]) -> bool {
+        let digits = correlation.strip_prefix(PREFIX.as_bytes());
+        digits.is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+    }
+
     /// The same by our own number.
     pub(crate) fn take(&self, serial: u64) -> Option<u64> {
         let mut waiting = self.lock();

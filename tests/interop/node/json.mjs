@@ -118,6 +118,11 @@ const checks = {
     const answers = await Promise.all([2, 3, 4].map((n) => page.request({ destination: queue, body: String(n) }, wait)));
     expect(answers.map(({ body }) => body), ['4', '9', '16'], 'the answers');
     expect((await refusal(page.request({ destination: `queue://${run}.nobody`, body: '?' }, 20)))[0], 'timed-out', 'no reply');
+    const many = inbox();
+    page.onreply = many.listener;
+    await page.send({ destination: `queue://${run}.square`, body: '5', replyTo: '$reply', correlationId: 'mine' });
+    const { message } = await many.take();
+    expect([message.body, message.correlationId], ['25', 'mine'], 'a reply without a request');
     const own = await page.temporary();
     const { listener, take } = inbox();
     await page.subscribe(own, listener);
