@@ -130,7 +130,7 @@ fn looks_like(prefix: &[u8]) -> Option<&'static str> {
 pub(crate) fn answer_to_unknown(looks_like: Option<&str>) -> String {
     let guess = looks_like.map(|name| format!(" What arrived looks like {name}.")).unwrap_or_default();
     format!(
-        "{SERVER_NAME}: this port speaks STOMP, MQTT, sabir.json and HTTP (WebSocket at /stomp, /mqtt and /ws).{guess}\n"
+        "{SERVER_NAME}: this port speaks STOMP, MQTT and HTTP (WebSocket at /stomp, /mqtt and /ws).{guess}\n"
     )
 }
 
