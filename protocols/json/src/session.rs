@@ -20,6 +20,10 @@ use crate::heartbeat::HeartBeat;
 use crate::replies::Replies;
 use crate::request::{Op, Request, Trouble};
 
+/// Objects in a row whose op is none before the peer is taken for something else than a client: what they are answered is
+/// many times as long as they are.
+const STRANGE_MAX: u32 = 100;
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -44,6 +48,8 @@ pub struct JsonSession {
     connect_by: Instant,
     /// The client's number of its introduction.
     greeting: Option<u64>,
+    /// Objects in a row whose op is none.
+    strange: u32,
 }
 
 impl JsonSession {
@@ -59,6 +65,7 @@ impl JsonSession {
             core: Core::new(limits, replies),
             server_name,
             greeting: None,
+            strange: 0,
         }
     }
 
@@ -141,7 +148,10 @@ impl JsonSession {
                     _ if fresh => Err(unexpected("the first object of a connection is its connect")),
                     _ => self.core.execute(&mut request, now, host, out),
                 };
-                let Err(error) = result else { return Ok(()) };
+                let Err(error) = result else {
+                    self.strange = 0;
+                    return Ok(());
+                };
                 let (reference, op) = (request.words.reference, Some(request.op));
                 let transaction = request.words.transaction.as_deref().map(str::to_owned);
                 // Who is not let in may not try again on the same connection.
@@ -169,7 +179,8 @@ impl JsonSession {
                 answer.text("field", field);
             }
         });
-        if closes {
+        self.strange = if op.is_none() { self.strange + 1 } else { 0 };
+        if closes || self.strange >= STRANGE_MAX {
             self.core.state = State::Closed;
             return Err(Violation(refusal));
         }
