@@ -11,6 +11,15 @@ const BEAT_MS = 60_000;
 
 const problem = (said) => Object.assign(new Error(said.message), { code: said.code, field: said.field });
 
+function isWhole(text) {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Opens a connection. `host` is the virtual host; `WebSocket` the class to use. */
 export function connect(url, { user, password, clientId, host, heartbeat = BEAT_MS, WebSocket: Socket = WebSocket } = {}) {
   const socket = new Socket(url, ['sabir.json']);
@@ -112,9 +121,12 @@ export function connect(url, { user, password, clientId, host, heartbeat = BEAT_
     heard = Date.now();
     const lines = data.split('\n');
     parts.push(lines[0]);
-    if (lines.length === 1) return;
+    // Objects end with their line, or with a message.
+    if (lines.length === 1 && !data.endsWith('}')) return;
     lines[0] = parts.join('');
-    parts = [lines.pop()];
+    parts = [];
+    if (lines.length === 1 && !isWhole(lines[0])) parts = lines.splice(0);
+    else if (lines.length > 1) parts.push(lines.pop());
     for (const line of lines) {
       // A listener that throws must not keep the others from what is theirs.
       try {

@@ -121,6 +121,11 @@ impl Json {
                 let line: Vec<u8> = self.early.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
+            // An object is whole where its last bracket is, whether or not a line ends there.
+            if let Ok(object) = serde_json::from_slice(&self.early) {
+                self.early.clear();
+                return Some(object);
+            }
             if !self.fill() {
                 assert!(self.early.is_empty(), "the stream ends inside of {}", self.early.escape_ascii());
                 return None;
@@ -149,8 +154,9 @@ impl Json {
         let mut payload = vec![0; length];
         self.stream.read_exact(&mut payload).unwrap();
         match head[0] {
-            TEXT => {
-                assert!(std::str::from_utf8(&payload).is_ok(), "text is UTF-8");
+            // Whole, or the beginning, the middle or the end of one.
+            TEXT | 0x01 | 0x00 | 0x80 => {
+                assert!(head[0] != TEXT || std::str::from_utf8(&payload).is_ok(), "text is UTF-8");
                 self.early.extend(payload);
                 true
             }
