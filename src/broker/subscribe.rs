@@ -118,15 +118,16 @@ impl Connection {
     /// Changes how much of a subscription may be unsettled at a time, and hands over what that lets through.
     pub(crate) fn change_credit(&mut self, key: SubscriptionKey, limit: u32) -> Result<(), Refusal> {
         self.release();
-        let Some(subscription) = self.subscriptions.get(&key) else {
+        let found = self.subscriptions.get(&key).map(|known| (known.credit.clone(), known.consumers()));
+        let Some((credit, consumers)) = found else {
             return Err(Refusal::new(Code::UnknownSubscription, "no such subscription on this connection"));
         };
-        let Some(credit) = &subscription.credit else {
+        let Some(credit) = credit else {
             let sentence = "a live topic and a look at a queue have no credit: nothing waits for them";
             return Err(Refusal::new(Code::Unsupported, sentence));
         };
         credit.resize(limit);
-        for (queue, _) in subscription.consumers() {
+        for (queue, _) in consumers {
             queue.lock().core.dispatch(&queue, self.work.get());
         }
         Ok(())
