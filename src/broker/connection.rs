@@ -16,7 +16,7 @@ use sabir_model::command::{Command, Outcome, Promise, Publish, ReceiptTime, Wire
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
-use sabir_model::ids::{ConnectionId, SubscriptionKey, TransactionKey};
+use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
 use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_store::{Level, Wake};
 
@@ -384,6 +384,10 @@ impl Host for Connection {
         }
     }
 
+    fn last_id(&self) -> Option<MessageId> {
+        Some(self.id_at(self.next_message - 1))
+    }
+
     fn settle(&mut self, ack: WireAck) {
         self.acks.push(ack);
     }
@@ -417,6 +421,10 @@ impl Host for Connection {
                     )),
                 }
             }
+            Command::Credit { key, limit } => match self.change_credit(key, limit) {
+                Ok(()) => Outcome::Accepted(None),
+                Err(refusal) => Outcome::Refused(refusal),
+            },
             Command::ForgetDurable { name, client_id } => {
                 self.release();
                 match self.forget_durable(name, client_id) {

@@ -21,6 +21,8 @@ use crate::work::Work;
 #[derive(Debug)]
 pub(crate) struct Credit {
     available: AtomicI64,
+    /// All there is.
+    limit: AtomicI64,
     /// Whether consumers on several queues share it.
     pub(crate) shared: bool,
     line: Mutex<Line>,
@@ -43,6 +45,7 @@ impl Credit {
     pub(crate) fn new(limit: u32, shared: bool) -> Self {
         Self {
             available: AtomicI64::new(i64::from(limit)),
+            limit: AtomicI64::new(i64::from(limit)),
             shared,
             line: Mutex::default(),
             settled: AtomicU64::new(0),
@@ -114,6 +117,13 @@ impl Credit {
             work.resume.push(next);
             work.yielded = true;
         }
+    }
+
+    /// Makes it so much. What is out stays out, so less than nothing may be available for a while.
+    pub(crate) fn resize(&self, limit: u32) {
+        let limit = i64::from(limit);
+        let before = self.limit.swap(limit, Ordering::AcqRel);
+        self.available.fetch_add(limit - before, Ordering::AcqRel);
     }
 
     pub(crate) fn is_spent(&self) -> bool {

@@ -42,6 +42,8 @@ enum Part {
 pub(crate) struct Subscription {
     key: SubscriptionKey,
     parts: Vec<Part>,
+    /// Shared by all that count what is out.
+    credit: Option<Arc<Credit>>,
 }
 
 impl Subscription {
@@ -95,7 +97,7 @@ impl Connection {
         self.gated = true;
         self.outbox.gate();
         let mut terms = Terms { request, selector, credit: None };
-        let mut subscription = Subscription { key: request.key, parts: Vec::new() };
+        let mut subscription = Subscription { key: request.key, parts: Vec::new(), credit: None };
         let mut newest = None;
         for pattern in request.patterns {
             match self.attach(pattern, &mut terms, &mut subscription) {
@@ -107,9 +109,28 @@ impl Connection {
                 }
             }
         }
+        subscription.credit = terms.credit;
         self.subscriptions.insert(request.key, subscription);
         self.to_grant.push(request.key);
         Ok(newest)
+    }
+
+    /// Changes how much of a subscription may be unsettled at a time, and hands over what that lets through.
+    pub(crate) fn change_credit(&mut self, key: SubscriptionKey, limit: u32) -> Result<(), Refusal> {
+        self.release();
+        let found = self.subscriptions.get(&key).map(|known| (known.credit.clone(), known.consumers()));
+        let Some((credit, consumers)) = found else {
+            return Err(Refusal::new(Code::UnknownSubscription, "no such subscription on this connection"));
+        };
+        let Some(credit) = credit else {
+            let sentence = "a live topic and a look at a queue have no credit: nothing waits for them";
+            return Err(Refusal::new(Code::Unsupported, sentence));
+        };
+        credit.resize(limit);
+        for (queue, _) in consumers {
+            queue.lock().core.dispatch(&queue, self.work.get());
+        }
+        Ok(())
     }
 
     fn attach(

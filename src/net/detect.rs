@@ -16,6 +16,7 @@ pub(crate) const PREFIX_BYTES_MAX: usize = 256;
 pub(crate) enum Protocol {
     Stomp,
     Mqtt,
+    Json,
 }
 
 /// What the first bytes say.
@@ -33,7 +34,7 @@ pub(crate) enum Detected {
 
 impl Protocol {
     /// Every one.
-    pub(crate) const ALL: [Self; 2] = [Self::Stomp, Self::Mqtt];
+    pub(crate) const ALL: [Self; 3] = [Self::Stomp, Self::Mqtt, Self::Json];
 
     /// The two halves of a new connection's state.
     pub(crate) fn open(self, limits: &Arc<Limits>, now: Instant) -> (Box<dyn Session>, Box<dyn Egress>) {
@@ -44,6 +45,10 @@ impl Protocol {
             }
             Self::Mqtt => {
                 let (session, egress) = sabir_mqtt::open(Arc::clone(limits), now);
+                (Box::new(session), Box::new(egress))
+            }
+            Self::Json => {
+                let (session, egress) = sabir_json::open(Arc::clone(limits), SERVER_NAME, now);
                 (Box::new(session), Box::new(egress))
             }
         }
@@ -61,13 +66,14 @@ impl Protocol {
                 sabir_mqtt::Detection::NeedMore => Some(Detected::NeedMore),
                 sabir_mqtt::Detection::No => None,
             },
+            Self::Json => prefix.starts_with(b"{").then_some(Detected::Messages(self)),
         }
     }
 
     /// Whether its WebSocket messages are all binary (MQTT 5 §6.0: \[MQTT-6.0.0-1\]).
     pub(crate) fn is_binary(self) -> bool {
         match self {
-            Self::Stomp => false,
+            Self::Stomp | Self::Json => false,
             Self::Mqtt => true,
         }
     }
@@ -77,6 +83,7 @@ impl Protocol {
         match self {
             Self::Stomp => &["v12.stomp", "v11.stomp", "v10.stomp", "stomp"],
             Self::Mqtt => &["mqtt", "mqttv3.1"],
+            Self::Json => &["sabir.json"],
         }
     }
 }
@@ -122,7 +129,9 @@ fn looks_like(prefix: &[u8]) -> Option<&'static str> {
 /// The answer to a stranger.
 pub(crate) fn answer_to_unknown(looks_like: Option<&str>) -> String {
     let guess = looks_like.map(|name| format!(" What arrived looks like {name}.")).unwrap_or_default();
-    format!("{SERVER_NAME}: this port speaks STOMP, MQTT and HTTP (WebSocket at /stomp and /mqtt).{guess}\n")
+    format!(
+        "{SERVER_NAME}: this port speaks STOMP, MQTT and HTTP (WebSocket at /stomp, /mqtt and /ws).{guess}\n"
+    )
 }
 
 #[cfg(test)]
@@ -136,6 +145,7 @@ mod tests {
             (b"\n\nSTOMP\r\n", Detected::Messages(Protocol::Stomp)),
             (b"\x10\x10\x00\x04MQTT\x05", Detected::Messages(Protocol::Mqtt)),
             (b"\x10\x10\x00\x06MQIsdp\x03", Detected::Messages(Protocol::Mqtt)),
+            (b"{\"op\":\"connect\"}", Detected::Messages(Protocol::Json)),
             (b"GET /stomp HTTP/1.1\r\n", Detected::Http),
             (b"DELETE / HTTP/1.1\r\n", Detected::Http),
             (b"\x16\x03\x01\x02\x00", Detected::Unknown(Some("TLS"))),

@@ -6,6 +6,7 @@ mod client;
 mod crossing;
 mod destinations;
 mod http;
+mod json;
 mod lifecycle;
 mod limits;
 mod mqtt;
