@@ -6,7 +6,6 @@
 
 mod census;
 mod clock;
-mod deframe;
 mod detect;
 mod driver;
 mod http;
@@ -78,6 +77,10 @@ pub struct HttpOptions {
     pub idempotency_max: usize,
     /// How long a login of the console lasts.
     pub login_lasts_ms: u64,
+    /// Whether WebSocket messages may be compressed.
+    pub websocket_compression: bool,
+    /// Whether there is `/ws/echo`.
+    pub websocket_echo: bool,
 }
 
 /// What every connection of one server shares.
