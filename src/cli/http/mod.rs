@@ -1,9 +1,9 @@
 //! The messaging commands over the REST API: paths and parameters out of what STOMP's users would write, and messages out
 //! of the JSON form.
 
-pub(super) mod publish;
-pub(super) mod request;
-pub(super) mod subscribe;
+pub(crate) mod publish;
+pub(crate) mod request;
+pub(crate) mod subscribe;
 #[cfg(test)]
 mod tests;
 
