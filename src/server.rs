@@ -253,6 +253,8 @@ fn net_options(config: &Config, connections_max: usize) -> Options {
             wait_max_ms: config.http.wait_max_ms,
             idempotency_ms: config.http.idempotency_ms,
             idempotency_max: config.http.idempotency_max,
+            websocket_compression: config.http.websocket_compression,
+            websocket_echo: config.http.websocket_echo,
             login_lasts_ms: config.http.login_lasts_ms,
             webhooks: config.webhooks.clone(),
         },

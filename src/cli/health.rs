@@ -94,7 +94,7 @@ struct Answer {
 fn ask(place: &Location, timeout: Duration) -> Result<Answer, Failure> {
     let late = || Failure::TimedOut(format!("{place} did not answer within {} s", timeout.as_secs_f64()));
     let deadline = Instant::now().checked_add(timeout);
-    let mut link = Link::open(place, timeout)?;
+    let mut link = Link::plain(place, timeout)?;
     let host = match place {
         Location::Tcp { .. } => place.to_string(),
         Location::Unix(_) => "localhost".to_owned(),

@@ -163,6 +163,10 @@ table! {
         idempotency_ms: u64 [ms(0, DAY_MS)] = "600000";
         /// Most Idempotency-Keys remembered; beyond it the oldest is forgotten.
         idempotency_max: usize [count(0, 10_000_000)] = "100000";
+        /// Whether WebSocket messages may be compressed (permessage-deflate): it saves bandwidth and costs CPU time.
+        websocket_compression: bool = "false";
+        /// Whether there is /ws/echo, which sends back every WebSocket message: for conformance suites.
+        websocket_echo: bool = "false";
         /// How long a login of the console lasts.
         login_lasts_ms: u64 [ms(1000, 30 * DAY_MS)] = "28800000";
     }

@@ -7,6 +7,7 @@ use sabir_model::limits::Limits;
 use sabir_model::session::{Egress, Session};
 
 use super::SERVER_NAME;
+use super::websocket::Shape;
 
 /// First bytes after which every protocol has shown itself.
 pub(crate) const PREFIX_BYTES_MAX: usize = 256;
@@ -76,6 +77,37 @@ impl Protocol {
             Self::Stomp | Self::Json => false,
             Self::Mqtt => true,
         }
+    }
+
+    /// Whether each line that it writes is one text message of a WebSocket, rather than part of a stream.
+    pub(crate) fn is_lines(self) -> bool {
+        match self {
+            Self::Json => true,
+            Self::Stomp | Self::Mqtt => false,
+        }
+    }
+
+    /// How its bytes become messages of a WebSocket.
+    pub(crate) fn shape(self) -> Shape {
+        match (self.is_binary(), self.is_lines()) {
+            (true, _) => Shape::Binary,
+            (false, true) => Shape::Lines,
+            (false, false) => Shape::Stream,
+        }
+    }
+
+    /// Which protocol begins with these bytes; nothing as long as that is open. Where none does it is STOMP, which has the
+    /// words to say so.
+    pub(crate) fn guess(prefix: &[u8]) -> Option<Self> {
+        let mut open = false;
+        for protocol in Self::ALL {
+            match protocol.detects(prefix) {
+                Some(Detected::NeedMore) => open = true,
+                Some(_) => return Some(protocol),
+                None => {}
+            }
+        }
+        if open && prefix.len() < PREFIX_BYTES_MAX { None } else { Some(Self::Stomp) }
     }
 
     /// The names under which WebSocket clients ask for it, best first.
@@ -166,6 +198,20 @@ mod tests {
             }
         }
         assert_eq!(detect(b""), Detected::NeedMore);
+    }
+
+    #[test]
+    fn a_websocket_without_a_sub_protocol_is_guessed_at() {
+        for (whole, expected) in [
+            (&b"\n\nCONNECT\n"[..], Protocol::Stomp),
+            (b"\x10\x10\x00\x04MQTT\x05", Protocol::Mqtt),
+            (b"GET / HTTP/1.1\r\n", Protocol::Stomp),
+            (&[b'\n'; PREFIX_BYTES_MAX], Protocol::Stomp),
+        ] {
+            assert_eq!(Protocol::guess(whole), Some(expected), "{}", whole.escape_ascii());
+        }
+        assert_eq!(Protocol::guess(b"\nCON"), None);
+        assert_eq!(Protocol::guess(b""), None);
     }
 
     #[test]

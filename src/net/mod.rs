@@ -6,7 +6,6 @@
 
 mod census;
 mod clock;
-mod deframe;
 mod detect;
 mod driver;
 mod http;
@@ -80,6 +79,10 @@ pub struct HttpOptions {
     pub login_lasts_ms: u64,
     /// Messages sent to URLs.
     pub webhooks: config::Webhooks,
+    /// Whether WebSocket messages may be compressed.
+    pub websocket_compression: bool,
+    /// Whether there is `/ws/echo`.
+    pub websocket_echo: bool,
 }
 
 /// What every connection of one server shares.

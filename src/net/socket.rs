@@ -167,6 +167,11 @@ impl WriteHalf {
     ) -> Poll<io::Result<usize>> {
         each!(self, Self, io => Pin::new(io).poll_write_vectored(cx, slices))
     }
+
+    /// Writes what the socket takes at once.
+    pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        each!(self, Self, io => io.try_write_vectored(slices))
+    }
 }
 
 /// A socket whose bytes are the protocol's bytes: whoever has something to send may write it.
@@ -183,7 +188,7 @@ impl PlainWriter {
 
 impl Writer for PlainWriter {
     fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let count = each!(&self.half, WriteHalf, io => io.try_write_vectored(slices))?;
+        let count = self.half.try_write(slices)?;
         self.census.wrote(count);
         Ok(count)
     }

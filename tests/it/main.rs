@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
+mod cli_web;
 mod client;
 mod crossing;
 mod destinations;

@@ -7,6 +7,7 @@
 mod activemq;
 mod consume;
 mod docs;
+mod echo;
 mod guard;
 mod idempotency;
 mod leases;
@@ -129,6 +130,7 @@ fn routes() -> Routes {
         )
         .at("/docs", [(GET, get(docs::page))])
         .at("/ws", [(GET, get(upgrade::any))])
+        .at("/ws/echo", [(GET, get(upgrade::echo))])
         .at("/stomp", [(GET, get(upgrade::stomp))])
         .at("/mqtt", [(GET, get(upgrade::mqtt))])
         .at(
