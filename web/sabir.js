@@ -11,15 +11,6 @@ const BEAT_MS = 60_000;
 
 const problem = (said) => Object.assign(new Error(said.message), { code: said.code, field: said.field });
 
-function isWhole(text) {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** Opens a connection. `host` is the virtual host; `WebSocket` the class to use. */
 export function connect(url, { user, password, clientId, host, heartbeat = BEAT_MS, WebSocket: Socket = WebSocket } = {}) {
   const socket = new Socket(url, ['sabir.json']);
@@ -28,7 +19,6 @@ export function connect(url, { user, password, clientId, host, heartbeat = BEAT_
   let number = 0;
   let heard = Date.now();
   let reason = new Error('the connection is closed');
-  let parts = []; // of an object that came in several messages
   let timer;
   const put = (object) => socket.send(JSON.stringify(object));
   const ask = (object) => new Promise((resolve, reject) => {
@@ -119,21 +109,11 @@ export function connect(url, { user, password, clientId, host, heartbeat = BEAT_
   }
   function hear({ data }) {
     heard = Date.now();
-    const lines = data.split('\n');
-    parts.push(lines[0]);
-    // Objects end with their line, or with a message.
-    if (lines.length === 1 && !data.endsWith('}')) return;
-    lines[0] = parts.join('');
-    parts = [];
-    if (lines.length === 1 && !isWhole(lines[0])) parts = lines.splice(0);
-    else if (lines.length > 1) parts.push(lines.pop());
-    for (const line of lines) {
-      // A listener that throws must not keep the others from what is theirs.
-      try {
-        if (line) take(JSON.parse(line));
-      } catch (error) {
-        (globalThis.reportError ?? console.error)(error);
-      }
+    // A listener that throws must not keep the others from what is theirs.
+    try {
+      take(JSON.parse(data));
+    } catch (error) {
+      (globalThis.reportError ?? console.error)(error);
     }
   }
   return new Promise((resolve, reject) => {
