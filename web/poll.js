@@ -59,7 +59,8 @@ export class Rates {
   // `at` is milliseconds on any clock that only goes forward.
   of(id, totals, at = performance.now()) {
     const old = this.last.get(id);
-    if (old && at - old.at < 500) return old.rates;
+    // The same answer drawn again, or one that came too soon to say anything.
+    if (old && (old.totals === totals || at - old.at < 500)) return old.rates;
     const rates = {};
     for (const field of this.fields) {
       const grown = old ? (totals[field] ?? 0) - (old.totals[field] ?? 0) : undefined;
