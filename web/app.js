@@ -156,7 +156,7 @@ function Frame() {
   }}>Skip to the page</a>
     <header class="top">
       <button type="button" ref=${menu} class="button quiet icon menu" aria-expanded=${open} aria-controls="nav" aria-label="Menu" onClick=${() => setOpen(!open)}>☰</button>
-      <a class="brand" href=${href([])}><img src="/console/icon.svg" alt="" width="22" height="22" />Sabir</a>
+      <a class="brand" href=${href([])}><img src="/console/icon.svg" alt="" width="22" height="22" /><span>Sabir</span></a>
       <${Hosts} /><span class="gap" /><${Status} />
       <button type="button" class="button quiet icon wide-only" aria-label="Keys" title="Keys (?)" onClick=${() => setKeys(true)}>?</button>
       <${Theme} /><${Me} />

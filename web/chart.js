@@ -10,6 +10,13 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 // The longest stretch that is drawn, so that the axis does not change while the first answers come.
 const SPAN_S = 300;
 
+// One point alone has no stretch of time around it: then an empty one before it gives it one.
+function stretched(data) {
+  if (data[0].length > 1) return data;
+  const last = data[0][0] ?? Date.now() / 1000;
+  return [[last - SPAN_S, last], ...data.slice(1).map(([value = null]) => [null, value])];
+}
+
 export function Chart({ title, series, data, lines, height = 150, format = compact }) {
   const box = useRef();
   const plot = useRef();
@@ -33,7 +40,7 @@ export function Chart({ title, series, data, lines, height = 150, format = compa
       series: [{}, ...lines.map((line) => ({
         label: line.label, stroke: colour(line.colour), width: 1.6, fill: line.fill ? `${colour(line.colour)}22` : undefined, points: { show: false }, spanGaps: false,
       }))],
-    }, data, box.current);
+    }, stretched(data), box.current);
     plot.current = made;
     const watch = new ResizeObserver(() => made.setSize({ width: Math.max(200, box.current.clientWidth), height }));
     watch.observe(box.current);
@@ -43,7 +50,7 @@ export function Chart({ title, series, data, lines, height = 150, format = compa
     };
   }, [isDark, title, lines.length]);
   useEffect(() => {
-    plot.current?.setData(data);
+    plot.current?.setData(stretched(data));
   }, [data[0].at(-1), data[0].length, title]);
   const latest = lines.map((line, i) => `${line.label} ${format(data[i + 1].at(-1) ?? 0)}`).join(', ');
   return html`<figure class="chart"><figcaption><span class="chart-title">${title}</span>

@@ -20,7 +20,7 @@ export function bytes(n) {
 export function rate(n) {
   if (n === undefined || n === null || Number.isNaN(n)) return dash;
   if (n === 0) return '0';
-  return n < 10 ? n.toFixed(1) : compact(Math.round(n));
+  return n < 9.95 ? n.toFixed(1) : compact(Math.round(n));
 }
 export const perSecond = (n) => (n === undefined || n === null ? dash : `${rate(n)}/s`);
 

@@ -2,12 +2,14 @@
 //!
 //! Handlers know the broker and who asks ([`Caller`]); sockets, logins and the data plane are the business of `net`.
 
+mod console;
 mod exposition;
 mod metrics;
 mod problem;
 mod process;
 mod routes;
 
+pub use console::{console, index};
 pub use metrics::{NetStats, metrics};
 pub use problem::{Problem, status_of};
 pub use process::{Process, Usage};

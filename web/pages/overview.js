@@ -13,12 +13,12 @@ const at = (...fields) => {
   return [all[0], ...fields.map((field) => all[series.fields.indexOf(field) + 1])];
 };
 
-function Meter({ label, used, max }) {
+function Meter({ label, used, max, unbounded }) {
   const share = max ? Math.min(1, used / max) : undefined;
   const tone = share > 0.9 ? 'bad' : share > 0.75 ? 'warn' : '';
   return html`<div class="meter-row"><span>${label}</span>
     <span class="meter" role="img" aria-label=${max ? `${Math.round(share * 100)} percent` : 'no limit'}><i class=${tone} style=${{ width: `${(share ?? 0) * 100}%` }} /></span>
-    <span class="num">${bytes(used)}${max ? html` <span class="muted">of ${bytes(max)}</span>` : html` <span class="muted">no limit</span>`}</span></div>`;
+    <span class="num">${bytes(used)}${max ? html` <span class="muted">of ${bytes(max)}</span>` : !unbounded && html` <span class="muted">no limit</span>`}</span></div>`;
 }
 
 function Troubles({ data }) {
@@ -55,7 +55,7 @@ export function Overview() {
       <section class="card"><h2>Room</h2>
         <${Meter} label="Messages in memory" used=${data.memoryBytes} max=${data.memoryBytesMax} />
         <${Meter} label="Message log" used=${data.storeBytes} max=${data.storeBytesMax} />
-        <${Meter} label="Process" used=${data.residentBytes} />
+        <${Meter} label="Whole process" used=${data.residentBytes} unbounded />
       </section>
       <section class="card"><h2>What there is</h2><dl class="pairs">
         ${[['Queues', data.queues, 'queues'], ['Topics', data.topics, 'topics'], ['Subscriptions', data.subscriptions, 'subscriptions'], ['Connections', data.connections, 'connections']]

@@ -18,11 +18,7 @@ export function layout({ nodes, edges }) {
   const known = new Map(nodes.map((node) => [node.id, node]));
   const links = edges.filter((edge) => known.has(edge.from) && known.has(edge.to));
   const into = new Map(nodes.map((node) => [node.id, []]));
-  const outOf = new Map(nodes.map((node) => [node.id, []]));
-  for (const edge of links) {
-    into.get(edge.to).push(edge.from);
-    outOf.get(edge.from).push(edge.to);
-  }
+  for (const edge of links) into.get(edge.to).push(edge.from);
   const column = new Map();
   const depth = (id, seen) => {
     if (column.has(id)) return column.get(id);
@@ -42,30 +38,65 @@ export function layout({ nodes, edges }) {
   for (const node of nodes.filter((one) => one.kind === 'subscriber')) column.set(node.id, last);
   const columns = Array.from({ length: last + 1 }, () => []);
   for (const node of [...nodes].sort((a, b) => (a.label < b.label ? -1 : a.label > b.label ? 1 : 0))) columns[column.get(node.id)].push(node);
-  const row = new Map();
-  const number = (list) => list.forEach((node, i) => row.set(node.id, i - list.length / 2));
-  columns.forEach(number);
-  for (let sweep = 0; sweep < 6; sweep += 1) {
+  // Columns that nobody is in would only stretch the picture.
+  const used = columns.filter((list) => list.length);
+  used.forEach((list, x) => list.forEach((node) => column.set(node.id, x)));
+  // A line over several columns goes through a place of its own in each, so that it crosses no box.
+  const near = { into: new Map(nodes.map(({ id }) => [id, []])), outOf: new Map(nodes.map(({ id }) => [id, []])) };
+  const ways = links.map((edge) => {
+    const way = [edge.from];
+    for (let x = column.get(edge.from) + 1; x < column.get(edge.to); x += 1) {
+      const id = `${edge.from}\n${edge.to}\n${edge.kind}\n${x}`;
+      used[x].push({ id, label: known.get(edge.to).label, waypoint: true });
+      near.into.set(id, []);
+      near.outOf.set(id, []);
+      way.push(id);
+    }
+    way.push(edge.to);
+    way.slice(1).forEach((id, i) => {
+      near.into.get(id).push(way[i]);
+      near.outOf.get(way[i]).push(id);
+    });
+    return way;
+  });
+  const middle = new Map();
+  const height = (node) => (node.waypoint ? 10 : HEIGHT) + GAP_Y;
+  const stack = (list) => {
+    let y = -list.reduce((sum, node) => sum + height(node), 0) / 2;
+    for (const node of list) {
+      middle.set(node.id, y + height(node) / 2);
+      y += height(node);
+    }
+  };
+  used.forEach(stack);
+  for (let sweep = 0; sweep < 8; sweep += 1) {
     const forward = sweep % 2 === 0;
-    for (const list of forward ? columns : [...columns].reverse()) {
-      const pull = (node) => {
-        const near = (forward ? into : outOf).get(node.id);
-        return near.length ? near.reduce((sum, id) => sum + row.get(id), 0) / near.length : row.get(node.id);
-      };
-      const pulls = new Map(list.map((node) => [node.id, pull(node)]));
+    for (const list of forward ? used : [...used].reverse()) {
+      const pulls = new Map(list.map((node) => {
+        const around = (forward ? near.into : near.outOf).get(node.id);
+        return [node.id, around.length ? around.reduce((sum, id) => sum + middle.get(id), 0) / around.length : middle.get(node.id)];
+      }));
       list.sort((a, b) => pulls.get(a.id) - pulls.get(b.id) || (a.label < b.label ? -1 : 1));
-      number(list);
+      stack(list);
     }
   }
-  const used = columns.filter((list) => list.length);
-  const tallest = Math.max(...used.map((list) => list.length), 1);
+  const tallest = Math.max(...used.map((list) => list.reduce((sum, node) => sum + height(node), 0)), HEIGHT);
   const places = new Map();
-  used.forEach((list, x) => list.forEach((node, y) => places.set(node.id, {
-    node,
-    x: x * (WIDTH + GAP_X) + 2,
-    y: (y + (tallest - list.length) / 2) * (HEIGHT + GAP_Y) + 24,
-  })));
-  return { places, links, width: used.length * (WIDTH + GAP_X) - GAP_X + 4, height: tallest * (HEIGHT + GAP_Y) + 28 };
+  used.forEach((list, x) => list.forEach((node) => places.set(node.id, { node, x: x * (WIDTH + GAP_X) + 2, y: middle.get(node.id) + tallest / 2 + 24 })));
+  return { places, lines: links.map((edge, i) => ({ edge, points: ways[i].map((id) => places.get(id)) })), width: used.length * (WIDTH + GAP_X) - GAP_X + 4, height: tallest + 30 };
+}
+
+// A curve from box to box; through a way-point it runs straight.
+function curve(points) {
+  let [x, y] = [points[0].x + WIDTH, points[0].y];
+  let path = `M${x} ${y}`;
+  for (const next of points.slice(1)) {
+    const bend = Math.max(36, (next.x - x) / 2);
+    path += `C${x + bend} ${y} ${next.x - bend} ${next.y} ${next.x} ${next.y}`;
+    [x, y] = [next.x, next.y];
+    if (next.node.waypoint) path += `H${x += WIDTH}`;
+  }
+  return path;
 }
 
 // All that lies up and down the stream from one node.
@@ -97,43 +128,40 @@ function target(node) {
 
 function Picture({ graph, rates }) {
   const [at, setAt] = useState();
-  const { places, links, width, height } = layout(graph);
-  const lit = at !== undefined && places.has(at) ? stream(at, links) : undefined;
+  const { places, lines, width, height } = layout(graph);
+  const boxes = [...places.values()].filter(({ node }) => !node.waypoint);
+  const lit = at !== undefined && places.has(at) ? stream(at, graph.edges) : undefined;
   const heads = [];
-  for (const { node, x } of places.values()) {
+  for (const { node, x } of boxes) {
     if (!heads.some((head) => head.x === x)) heads.push({ x, kinds: new Set() });
     heads.find((head) => head.x === x).kinds.add(`${KINDS[node.kind] ?? node.kind}s`);
   }
   return html`<div class="picture-scroll" tabindex="0" role="region" aria-label="Routing picture; the table below says the same">
     <svg class="picture" viewBox=${`0 0 ${width} ${height}`} width=${width} height=${height} role="group" aria-label="Routing">
       ${heads.map(({ x, kinds }) => html`<text key=${x} class="column-head" x=${x + 2} y="12">${[...kinds].join(', ')}</text>`)}
-      ${links.map((edge) => {
-    const a = places.get(edge.from);
-    const b = places.get(edge.to);
-    const [x1, y1, x2, y2] = [a.x + WIDTH, a.y + HEIGHT / 2, b.x, b.y + HEIGHT / 2];
-    const bend = Math.max(36, (x2 - x1) / 2);
+      ${lines.map(({ edge, points }) => {
     const flow = rates.get(edge) ?? 0;
-    const path = `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
     const dim = lit && !(lit.has(edge.from) && lit.has(edge.to));
     return html`<g key=${`${edge.from}\n${edge.to}\n${edge.kind}`} class=${`edge ${edge.kind} ${flow > 0 ? 'flows' : ''} ${dim ? 'dim' : ''}`}>
-          <path d=${path} style=${{ strokeWidth: `${1.2 + Math.min(4, Math.log10(1 + flow) * 1.5)}px` }}><title>${`${a.node.label} → ${b.node.label}: ${count(edge.messages)} in all`}</title></path></g>`;
+          <path d=${curve(points)} style=${{ strokeWidth: `${1.2 + Math.min(4, Math.log10(1 + flow) * 1.5)}px` }}><title>${`${points[0].node.label} → ${points.at(-1).node.label}: ${count(edge.messages)} in all`}</title></path></g>`;
   })}
-      ${links.map((edge) => {
+      ${lines.map(({ edge, points }) => {
     const flow = rates.get(edge) ?? 0;
     if (!(flow > 0) || (lit && !(lit.has(edge.from) && lit.has(edge.to)))) return null;
-    const a = places.get(edge.from);
-    const b = places.get(edge.to);
     const said = perSecond(flow);
     // Nearer to the end that fewer lines share, so that the numbers lie apart.
-    const share = links.filter((one) => one.to === edge.to).length > links.filter((one) => one.from === edge.from).length ? 0.3 : 0.7;
-    const t = share * share * (3 - 2 * share);
-    const [x, y] = [a.x + WIDTH + (b.x - a.x - WIDTH) * share, a.y + HEIGHT / 2 + (b.y - a.y) * t];
-    return html`<g key=${`n${edge.from}\n${edge.to}\n${edge.kind}`} class="rate"><rect x=${x - said.length * 3.4 - 4} y=${y - 8} width=${said.length * 6.8 + 8} height="16" rx="8" /><text x=${x} y=${y + 4}>${said}</text></g>`;
+    const crowded = (end) => lines.filter((one) => one.edge[end] === edge[end]).length;
+    const early = crowded('to') > crowded('from');
+    const [a, b] = early ? points.slice(0, 2) : points.slice(-2);
+    const share = early ? 0.32 : 0.68;
+    const eased = share * share * (3 - 2 * share);
+    const [x, y] = [a.x + WIDTH + (b.x - a.x - WIDTH) * share, a.y + (b.y - a.y) * eased];
+    return html`<g key=${`${edge.from}\n${edge.to}\n${edge.kind}`} class="rate"><rect x=${x - said.length * 3.4 - 4} y=${y - 8} width=${said.length * 6.8 + 8} height="16" rx="8" /><text x=${x} y=${y + 4}>${said}</text></g>`;
   })}
-      ${[...places.values()].map(({ node, x, y }) => html`<a key=${node.id} href=${target(node)} class=${`node ${node.kind} ${lit && !lit.has(node.id) ? 'dim' : ''}`}
+      ${boxes.map(({ node, x, y }) => html`<a key=${node.id} href=${target(node)} class=${`node ${node.kind} ${lit && !lit.has(node.id) ? 'dim' : ''}`}
         onMouseEnter=${() => setAt(node.id)} onMouseLeave=${() => setAt(undefined)} onFocus=${() => setAt(node.id)} onBlur=${() => setAt(undefined)} aria-label=${`${KINDS[node.kind] ?? node.kind} ${node.label}`}>
-        <title>${node.label}</title><rect x=${x} y=${y} width=${WIDTH} height=${HEIGHT} rx=${node.kind === 'publisher' || node.kind === 'subscriber' ? 15 : 5} />
-        <text x=${x + 14} y=${y + 19.5}>${shortened(node.label)}</text></a>`)}
+        <title>${node.label}</title><rect x=${x} y=${y - HEIGHT / 2} width=${WIDTH} height=${HEIGHT} rx=${node.kind === 'publisher' || node.kind === 'subscriber' ? 15 : 5} />
+        <text x=${x + 14} y=${y + 4}>${shortened(node.label)}</text></a>`)}
     </svg></div>`;
 }
 

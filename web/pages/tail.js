@@ -130,7 +130,7 @@ export function Tail({ query }) {
     ${queue && take && html`<p class="hint warn-text">This page consumes: what it shows is gone from the queue.</p>`}
     ${state.error && html`<div class="trouble" role="alert"><p>${state.error.message}. <code>${state.error.code}</code></p></div>`}
     <div class="toolbar"><${Search} value=${words} label="Show only messages with this text" placeholder="Only with this text" wait=${100} onChange=${setWords} />
-      <span class="muted num">${count(all.total)} so far, ${perSecond(flow)}</span><span class="gap" />
+      <span class="muted num">${count(all.total)} so far${flow !== undefined && `, ${perSecond(flow)}`}</span><span class="gap" />
       <${Button} onClick=${() => setPaused(!paused)} disabled=${!running && !rows.length}>${paused ? `Go on (${held === KEPT ? `${KEPT}+` : held} new)` : 'Hold'}<//>
       <${Button} disabled=${!rows.length} onClick=${() => setRows([])}>Clear<//></div>
     ${shown.length === 0 ? html`<${Empty} title=${running ? (words ? 'Nothing with this text yet' : 'Waiting for messages') : 'Choose a destination and start'}>${!running && html`<p>Topics may have wildcards: <code>*</code> for one level, <code>${'>'}</code> for the rest.</p>`}<//>`

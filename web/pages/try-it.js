@@ -23,7 +23,7 @@ const openers = {
       logRawCommunication: true,
       debug: (line) => {
         const found = /^(>>>|<<<) ([^]*)$/.exec(line);
-        if (found && found[2].trim()) on.wire(found[1] === '>>>' ? 'out' : 'in', found[2].replaceAll('\0', '␀').replace(/^passcode:.*$/m, 'passcode:•••'));
+        if (found && found[2].trim()) on.wire(found[1] === '>>>' ? 'out' : 'in', found[2].replaceAll('\0', '^@').replace(/^passcode:.*$/m, 'passcode:•••'));
       },
       onStompError: (frame) => on.state('failed', new Error(frame.headers.message)),
       onWebSocketClose: () => on.state('closed'),
