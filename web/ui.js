@@ -8,13 +8,15 @@ import { store, useStore } from './store.js';
 export const html = htm.bind(h);
 export { Fragment, render, useCallback, useEffect, useId, useLayoutEffect, useMemo, useRef, useState };
 
-// A page's head: what it shows, how many, and what can be done. Takes the focus when the page
-// is new, so that a screen reader and the keyboard start here.
+let opened = false;
+// A page's head: what it shows, how many, and what can be done. Takes the focus when one page
+// follows another, so that a screen reader and the keyboard start here.
 export function Head({ title, sub, mono, badges, children }) {
   const heading = useRef();
   useEffect(() => {
     document.title = `${title} · Sabir`;
-    heading.current?.focus({ preventScroll: true });
+    if (opened) heading.current?.focus({ preventScroll: true });
+    opened = true;
   }, [title]);
   return html`<header class="head">
     <div class="head-title"><h1 tabindex="-1" ref=${heading} class=${mono ? 'mono' : ''}>${title}</h1>${badges}
