@@ -23,7 +23,7 @@ use sabir_store::{Level, RealFs, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
-use crate::net::{BindError, Listeners, Net, Options, SERVER_NAME, Speaks, SystemClock};
+use crate::net::{BindError, HttpOptions, Listeners, Net, Options, SERVER_NAME, Speaks, SystemClock};
 
 /// File descriptors that are not connections: the log, the listeners, the runtime.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -236,6 +236,16 @@ fn net_options(config: &Config, connections_max: usize) -> Options {
         origins: config.http.allowed_origins.clone(),
         sys_interval: (config.mqtt.sys_interval_ms > 0)
             .then(|| Duration::from_millis(config.mqtt.sys_interval_ms)),
+        http: HttpOptions {
+            request_timeout_ms: config.http.request_timeout_ms,
+            leases_max: config.http.leases_max,
+            lease_default_ms: config.http.lease_default_ms,
+            lease_max_ms: config.http.lease_max_ms,
+            wait_max_ms: config.http.wait_max_ms,
+            idempotency_ms: config.http.idempotency_ms,
+            idempotency_max: config.http.idempotency_max,
+            login_lasts_ms: config.http.login_lasts_ms,
+        },
         limits: session_limits(config),
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     ("decoder", sabir_stomp::fuzz::fuzz_decoder),
     ("session", sabir_stomp::fuzz::fuzz_session),
     ("selector", sabir_model::selector::fuzz_selector),
@@ -19,6 +19,7 @@ const TARGETS: [Target; 7] = [
     ("mqtt_decoder", sabir_mqtt::fuzz::fuzz_decode),
     ("mqtt_filter", sabir_mqtt::fuzz::fuzz_filter),
     ("mqtt_session", sabir_mqtt::fuzz::fuzz_session),
+    ("http", sabir_http::fuzz::fuzz),
 ];
 
 /// A small generator with a period long enough for a minute of mutations (splitmix64).

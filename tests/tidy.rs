@@ -77,6 +77,7 @@ const RUNTIMES: &[&str] = &["tokio", "axum", "hyper", "hyper-util", "mio", "sock
 /// Where the machine's clock is read.
 const CLOCK_READERS: &[(&str, &str)] = &[
     ("src/net/clock.rs", "the clock that everything else asks"),
+    ("src/net/http/party.rs", "long polls wait by the runtime's timer, whose time is its own"),
     ("src/store/fs.rs", "the disk's own time: how long a sync took, when an interval ends"),
     ("src/cli/", "a client of the broker: its deadlines are its own"),
     ("src/bench/", "measures time"),

@@ -22,7 +22,7 @@ pub struct Problem {
     /// Where JSON stops making sense: line and column, from 1.
     pub place: Option<(usize, usize)>,
     /// A header of the reply, as some statuses demand one.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    pub header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The document.
@@ -45,7 +45,8 @@ impl Problem {
     /// With the status that the code usually has.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let status = status_of(code);
-        let retry = matches!(status.as_u16(), 429 | 503).then_some((header::RETRY_AFTER, RETRY_AFTER));
+        let retry =
+            matches!(status.as_u16(), 429 | 503).then(|| Box::new((header::RETRY_AFTER, RETRY_AFTER)));
         Self { status, code, detail: detail.into(), field: None, place: None, header: retry }
     }
 
@@ -90,6 +91,7 @@ pub fn status_of(code: Code) -> StatusCode {
         Code::DestinationFull | Code::MemoryFull | Code::ShuttingDown | Code::SlowConsumer => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        Code::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }
@@ -120,7 +122,8 @@ impl IntoResponse for Problem {
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ];
         let mut response = (self.status, headers, body).into_response();
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             response.headers_mut().insert(name, value);
         }
         response

@@ -238,7 +238,7 @@ impl Shared {
 /// The broker. A clone is another handle to it.
 #[derive(Clone)]
 pub struct Broker {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Broker {

@@ -22,6 +22,7 @@ mod login;
 mod mailbox;
 mod options;
 mod outbox;
+mod party;
 pub mod pattern_trie;
 mod policy;
 mod publish;

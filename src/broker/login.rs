@@ -81,15 +81,9 @@ impl Connection {
 
     fn opened(&mut self, result: Result<(Principal, Vec<u8>), Refusal>) -> Result<Opened, Refusal> {
         let opening = self.opening.take();
-        let failed = |_: &Refusal| add(&self.shared.counters.logins_failed, 1);
-        let (principal, data) = result.inspect_err(failed)?;
-        self.shared.check(&principal, Action::Connect, Resource::Server).inspect_err(failed)?;
-        let mut fields = FieldsWriter::new();
-        if let Some(name) = principal.name() {
-            fields.field(Tag::UserId, name.as_bytes());
-        }
-        self.stamp = fields.as_slice().to_vec();
-        self.principal = principal;
+        let (principal, data) =
+            result.inspect_err(|_: &Refusal| add(&self.shared.counters.logins_failed, 1))?;
+        self.admit(principal)?;
         let Some(opening) = opening else {
             return Ok(Opened { resumed: false, data });
         };
@@ -123,6 +117,19 @@ impl Connection {
             "connection opened"
         );
         Ok(Opened { resumed, data })
+    }
+
+    /// Lets somebody in who has proved who they are.
+    pub(crate) fn admit(&mut self, principal: Principal) -> Result<(), Refusal> {
+        let failed = |_: &Refusal| add(&self.shared.counters.logins_failed, 1);
+        self.shared.check(&principal, Action::Connect, Resource::Server).inspect_err(failed)?;
+        let mut fields = FieldsWriter::new();
+        if let Some(name) = principal.name() {
+            fields.field(Tag::UserId, name.as_bytes());
+        }
+        self.stamp = fields.as_slice().to_vec();
+        self.principal = principal;
+        Ok(())
     }
 
     pub(crate) fn open(&mut self, open: Open<'_>) -> Outcome {

@@ -370,6 +370,15 @@ impl QueueCore {
         }
     }
 
+    /// Lets one consumer go on whose own window has opened.
+    pub(crate) fn reopen(&mut self, slot: u32) {
+        if let Some(consumer) = self.consumer_mut(slot)
+            && consumer.waits == Waits::ForWindow
+        {
+            consumer.waits = Waits::No;
+        }
+    }
+
     /// Drops everything: the queue is being deleted. Returns the subscriptions that end with it.
     pub(crate) fn clear(&mut self, queue: QueueId, work: &mut Work) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
         work.memory -= self.bytes.cast_signed();

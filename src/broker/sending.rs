@@ -134,6 +134,11 @@ impl Connection {
     pub(crate) fn next_id(&mut self) -> MessageId {
         let number = self.next_message;
         self.next_message += 1;
+        self.id_at(number)
+    }
+
+    /// The id of this connection's message of this number.
+    pub(crate) fn id_at(&self, number: u64) -> MessageId {
         MessageId { origin: u64::from(self.shared.boot) << 32 | (self.id.0 & 0xffff_ffff), number }
     }
 }

@@ -44,6 +44,25 @@ pub(crate) struct Subscription {
     parts: Vec<Part>,
 }
 
+impl Subscription {
+    /// The queues it consumes from, and its place there.
+    pub(crate) fn consumers(&self) -> Vec<(Arc<Queue>, u32)> {
+        let mut consumers = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Queue(queue, slot)
+                | Part::Window(queue, slot, ..)
+                | Part::Durable { queue, slot, .. } => consumers.push((Arc::clone(queue), *slot)),
+                Part::Wildcard(wildcard, _) => {
+                    consumers.extend(wildcard.joined.lock().queues.iter().cloned())
+                }
+                Part::Live(..) | Part::Browser(_) => {}
+            }
+        }
+        consumers
+    }
+}
+
 /// What all parts of one subscription share.
 struct Terms<'a> {
     request: &'a Subscribe<'a>,

@@ -148,6 +148,22 @@ table! {
     Http "http" {
         /// Web pages of these origins may connect; "*" is every origin. A page of this very server always may.
         allowed_origins: Vec<Origin> = "";
+        /// Time in which the body of a request must have arrived.
+        request_timeout_ms: u64 [ms(100, DAY_MS)] = "30000";
+        /// Most messages that may be on lease at once.
+        leases_max: usize [count(1, 100_000_000)] = "100000";
+        /// How long a pulled message is its consumer's where the request does not say.
+        lease_default_ms: u64 [ms(100, DAY_MS)] = "30000";
+        /// The longest lease that a request may ask for.
+        lease_max_ms: u64 [ms(100, DAY_MS)] = "43200000";
+        /// The longest that a request may wait for a message or a reply.
+        wait_max_ms: u64 [ms(0, DAY_MS)] = "60000";
+        /// How long an Idempotency-Key is remembered.
+        idempotency_ms: u64 [ms(0, DAY_MS)] = "600000";
+        /// Most Idempotency-Keys remembered; beyond it the oldest is forgotten.
+        idempotency_max: usize [count(0, 10_000_000)] = "100000";
+        /// How long a login of the console lasts.
+        login_lasts_ms: u64 [ms(1000, 30 * DAY_MS)] = "28800000";
     }
 }
 

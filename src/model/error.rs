@@ -109,6 +109,8 @@ codes! {
     ShuttingDown = "shutting-down", Unavailable;
     /// The subscriber read too slowly and was cut off by policy.
     SlowConsumer = "slow-consumer", Unavailable;
+    /// What was waited for did not come in time.
+    TimedOut = "timed-out", Unavailable;
     /// The broker met a condition it did not expect; the log of the broker says more.
     Internal = "internal", Unavailable;
 }

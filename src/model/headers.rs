@@ -20,7 +20,7 @@ mod text;
 use bytes::Bytes;
 
 pub use convert::{ConversionError, is_jms_identifier, parse_float};
-pub use text::FloatText;
+pub use text::{FloatText, write_json_text};
 
 use crate::varint;
 

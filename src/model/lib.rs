@@ -19,4 +19,5 @@ pub mod pattern;
 pub mod selector;
 pub mod session;
 pub mod settlement;
+pub mod text;
 pub mod varint;

@@ -32,7 +32,8 @@ pub(crate) enum Detected {
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Stomp, Self::Mqtt];
+    /// Every one.
+    pub(crate) const ALL: [Self; 2] = [Self::Stomp, Self::Mqtt];
 
     /// The two halves of a new connection's state.
     pub(crate) fn open(self, limits: &Arc<Limits>, now: Instant) -> (Box<dyn Session>, Box<dyn Egress>) {

@@ -1,5 +1,5 @@
 //! Sockets: listeners accept, `detect` tells protocols apart, the driver runs any protocol over any transport, and
-//! `http` serves the few HTTP paths there are.
+//! `http` serves requests.
 //!
 //! What travels inside is the business of the protocol crates and of the broker; which addresses and limits hold is
 //! decided by [`crate::server`]. Here alone are sockets, and here alone the machine's clock is read.
@@ -53,8 +53,31 @@ pub struct Options {
     pub origins: Vec<Origin>,
     /// Time between two publications of the topics below `$SYS/broker`; none if absent.
     pub sys_interval: Option<Duration>,
+    /// What HTTP requests may do.
+    pub http: HttpOptions,
     /// What protocols refuse to exceed.
     pub limits: Limits,
+}
+
+/// Bounds of HTTP requests; times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Time in which a body must have arrived.
+    pub request_timeout_ms: u64,
+    /// Most messages on lease.
+    pub leases_max: usize,
+    /// A lease where the request does not say.
+    pub lease_default_ms: u64,
+    /// The longest lease.
+    pub lease_max_ms: u64,
+    /// The longest wait for a message or a reply.
+    pub wait_max_ms: u64,
+    /// How long an Idempotency-Key is remembered.
+    pub idempotency_ms: u64,
+    /// Most keys remembered.
+    pub idempotency_max: usize,
+    /// How long a login of the console lasts.
+    pub login_lasts_ms: u64,
 }
 
 /// What every connection of one server shares.
@@ -65,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) census: Arc<Census>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) options: Options,
+    pub(crate) http: http::Desk,
     /// What listens where, for the page at `/`.
     pub(crate) endpoints: Vec<Endpoint>,
     /// Places for saying no politely; when they are taken, a connection too many is just closed.
@@ -96,6 +120,7 @@ impl Net {
             wheel: Arc::new(Wheel::new()),
             census: Arc::new(Census::new(options.connections_max, options.connections_per_address_max)),
             limits: Arc::new(options.limits.clone()),
+            http: http::Desk::new(&options.http),
             options,
             endpoints: listeners.endpoints(),
             refusals: Semaphore::new(REFUSALS_MAX),
@@ -114,6 +139,7 @@ impl Net {
     /// the number of those that had to be cut off.
     pub async fn drain(&self, patience: Duration) -> usize {
         self.shared.closing.send_replace(true);
+        self.shared.http.close();
         self.shared.broker.drain();
         if tokio::time::timeout(patience, self.shared.census.emptied()).await.is_ok() {
             return 0;
@@ -136,5 +162,6 @@ async fn tick(shared: Arc<Shared>) {
         let now = shared.clock.tick();
         shared.wheel.turn(now.instant);
         shared.broker.tick(now);
+        shared.http.tick(now.instant);
     }
 }

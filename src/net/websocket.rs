@@ -88,7 +88,7 @@ pub(crate) fn origin_allowed(
 }
 
 /// `localhost` or an address, with or without a port.
-fn is_own_name(authority: &str) -> bool {
+pub(crate) fn is_own_name(authority: &str) -> bool {
     let name = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next(),
         None => authority.split(':').next(),

@@ -5,6 +5,7 @@ use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Guarantee;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::message::{BodyKind, Facts, FieldsWriter, PRIORITY_DEFAULT, Tag};
+use sabir_model::text::is_text_type;
 
 use crate::packet::{MessageProperties, Qos};
 use crate::topic;
@@ -125,23 +126,6 @@ pub(crate) fn qos(guarantee: Guarantee) -> Qos {
         Guarantee::AtLeastOnce => Qos::AtLeastOnce,
         Guarantee::ExactlyOnce => Qos::ExactlyOnce,
     }
-}
-
-/// Whether a content type says that the body is text.
-fn is_text_type(content_type: &str) -> bool {
-    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
-    let essence = essence.trim();
-    let ends = |suffix: &str| {
-        essence.len() >= suffix.len()
-            && essence
-                .as_bytes()
-                .get(essence.len() - suffix.len()..)
-                .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
-    };
-    let starts = essence.as_bytes().get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
-    starts
-        || ["/json", "/xml", "/javascript", "/x-www-form-urlencoded", "+json", "+xml"].into_iter().any(ends)
-        || parameters.to_ascii_lowercase().contains("charset=")
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use sabir_model::delivery::Delivery;
 use sabir_model::destination::DestinationRef;
 use sabir_model::headers::ValueRef;
 use sabir_model::message::{BodyKind, Field, Message, Tag};
+use sabir_model::text::{is_clean, shown_octets};
 
 use crate::address::{own_prefix, put_destination, put_qualified};
 use crate::encode::{is_plain, put_decimal, put_escaped, put_message_id, put_percent};
 use crate::frame::Version;
-use crate::translate::{is_clean_text, shown_octets, type_name};
+use crate::translate::type_name;
 
 /// This connection's temporary destinations: what the client calls them.
 pub(crate) trait OwnNames {
@@ -269,7 +270,7 @@ impl Lines<'_> {
 
     fn correlation(&mut self, bytes: &[u8]) {
         match std::str::from_utf8(bytes) {
-            Ok(text) if is_clean_text(bytes) => self.correlation_text(text),
+            Ok(text) if is_clean(bytes) => self.correlation_text(text),
             _ => self.correlation_octets(bytes),
         }
     }

@@ -10,6 +10,7 @@ use sabir_model::error::{Code, Refusal};
 use sabir_model::headers::ValueRef;
 use sabir_model::message::{BodyKind, Facts, FieldsWriter, PRIORITY_DEFAULT, PRIORITY_MAX, Tag};
 use sabir_model::session::Host;
+use sabir_model::text::{is_text_type, shown_octets};
 
 use crate::address::Temporaries;
 use crate::frame::{Frame, Header};
@@ -217,18 +218,6 @@ fn body_kind(frame: &Frame<'_>, content_type: Option<&str>, length_means_bytes: 
     if text { BodyKind::Text } else { BodyKind::Bytes }
 }
 
-/// Whether a content type says that the body is text.
-pub(crate) fn is_text_type(content_type: &str) -> bool {
-    let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
-    let essence = essence.trim().to_ascii_lowercase();
-    let subtype = essence.split_once('/').map_or("", |(_, subtype)| subtype);
-    essence.starts_with("text/")
-        || matches!(subtype, "json" | "xml" | "javascript" | "x-www-form-urlencoded")
-        || subtype.ends_with("+json")
-        || subtype.ends_with("+xml")
-        || parameters.to_ascii_lowercase().contains("charset=")
-}
-
 fn text(fields: &mut FieldsWriter, tag: Tag, header: &Header<'_>) {
     fields.field(tag, header.value().as_bytes());
 }
@@ -267,22 +256,6 @@ fn correlation(fields: &mut FieldsWriter, value: &str) {
         Some(bytes) => fields.field(Tag::CorrelationBytes, &bytes),
         None => fields.field(Tag::CorrelationText, value.as_bytes()),
     }
-}
-
-/// The octets that are shown as `text`, if it is how octets are shown. Text that would be taken for such is shown like
-/// them, so that it comes back as it was; each look behind a prefix is at three quarters of the length.
-pub(crate) fn shown_octets(text: &str) -> Option<Vec<u8>> {
-    let bytes = base64::decode(text.strip_prefix("base64:")?.as_bytes())?;
-    let is_needed = match std::str::from_utf8(&bytes) {
-        Ok(text) => !is_clean_text(&bytes) || shown_octets(text).is_some(),
-        Err(_) => true,
-    };
-    is_needed.then_some(bytes)
-}
-
-/// Whether octets can be shown as text: UTF-8 without control characters.
-pub(crate) fn is_clean_text(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok_and(|text| !text.chars().any(char::is_control))
 }
 
 fn reply_to<'a>(

@@ -48,6 +48,11 @@ impl ValueRef<'_> {
         }
     }
 
+    /// Appends the value as JSON, as [`ValueRef::write_text`] does for nested ones.
+    pub fn write_as_json(&self, out: &mut Vec<u8>) {
+        self.write_json(NESTING_MAX, out);
+    }
+
     fn write_json(&self, levels: usize, out: &mut Vec<u8>) {
         match self {
             Self::Null => out.extend_from_slice(b"null"),
@@ -142,7 +147,8 @@ fn write_json_list<V>(
     out.push(b']');
 }
 
-fn write_json_text(text: &str, out: &mut Vec<u8>) {
+/// Appends text as a JSON string.
+pub fn write_json_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     for byte in text.bytes() {
         match byte {

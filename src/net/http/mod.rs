@@ -1,23 +1,41 @@
-//! The HTTP paths there are so far: health, metrics, the contract, and the door to WebSocket.
+//! Everything that speaks HTTP: messaging as requests, the management API, health and metrics, and the door to WebSocket.
 //!
 //! One connection is one task that hyper drives with an axum router. An upgraded socket leaves hyper for good and goes
-//! on as an ordinary connection of the driver.
+//! on as an ordinary connection of the driver. What requests and replies mean is `sabir-http`'s and `sabir-admin`'s; here
+//! is what needs a runtime: bodies, long polls, streams, and the leases behind them.
 
+mod activemq;
+mod consume;
+mod docs;
+mod guard;
+mod idempotency;
+mod leases;
+mod params;
+mod party;
+mod pipe;
+mod send;
+mod stream;
+mod subscriptions;
 mod upgrade;
 
-use std::pin::pin;
-use std::sync::{Arc, LazyLock};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Extension;
-use axum::http::{StatusCode, header};
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Request};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use hyper::body::Incoming;
+use axum::routing::{delete, get, post, put};
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
+use sabir_admin::{Problem, Routes};
 use sabir_model::clock::Clock;
+use sabir_model::error::Code;
 
 use super::census::Permit;
 use super::socket::{Peer, Prefixed};
@@ -27,35 +45,112 @@ use super::{SERVER_NAME, Shared};
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header fields of a request.
 const HEADERS_MAX: usize = 64;
-/// Largest request body. No path reads one, so this only says no early.
-const BODY_BYTES_MAX: u64 = 64 * 1024;
-
-/// Every path, as `openapi.yaml` lists them: a test compares the two.
-const ROUTES: [&str; 7] =
-    ["/", "/healthz/live", "/healthz/ready", "/metrics", "/mqtt", "/openapi.yaml", "/stomp"];
 
 const CONTRACT: &str = include_str!("../../../openapi.yaml");
 
-static ROUTER: LazyLock<Router> = LazyLock::new(|| {
-    ROUTES
-        .into_iter()
-        .fold(Router::new(), |router, path| {
-            let route = match path {
-                "/" => get(front_page),
-                "/healthz/live" => get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }),
-                "/healthz/ready" => get(ready),
-                "/metrics" => get(metrics),
-                "/openapi.yaml" => get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }),
-                "/stomp" => get(upgrade::stomp),
-                "/mqtt" => get(upgrade::mqtt),
-                other => unreachable!("{other} is in ROUTES and has no handler"),
-            };
-            router.route(path, route)
-        })
-        .fallback(|| async {
-            text(StatusCode::NOT_FOUND, "nothing is here; / lists what there is\n".to_owned())
-        })
-});
+/// What the HTTP side of one server keeps.
+pub(crate) struct Desk {
+    router: Router,
+    leases: leases::Leases,
+    logins: guard::Logins,
+    replies: idempotency::Replies,
+    streams: stream::Streams,
+    consumers: activemq::Consumers,
+}
+
+impl Desk {
+    pub(crate) fn new(options: &super::HttpOptions) -> Self {
+        let router = routes()
+            .into_router()
+            .fallback(|| async {
+                Problem::new(Code::UnknownCommand, "nothing is here; / lists what there is")
+                    .with_status(StatusCode::NOT_FOUND)
+            })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(
+                    Code::UnknownCommand,
+                    "this path does not know that method; Allow lists those it knows",
+                )
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
+            })
+            .layer(axum::middleware::from_fn(guard::guard));
+        Self {
+            router,
+            leases: leases::Leases::new(options.leases_max),
+            logins: guard::Logins::default(),
+            replies: idempotency::Replies::new(options.idempotency_max, options.idempotency_ms),
+            streams: stream::Streams::default(),
+            consumers: activemq::Consumers::default(),
+        }
+    }
+
+    /// What time does: called with every tick.
+    pub(crate) fn tick(&self, now: sabir_model::clock::Instant) {
+        self.leases.tick(now);
+        self.streams.tick(now);
+        self.consumers.tick(now);
+    }
+
+    /// Gives back what requests hold: the server ends.
+    pub(crate) fn close(&self) {
+        self.streams.close();
+        self.consumers.close();
+        self.leases.close();
+    }
+}
+
+/// Every path with its methods, as `openapi.yaml` lists them: a test compares the two.
+fn routes() -> Routes {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const DELETE: Method = Method::DELETE;
+    Routes::new()
+        .at("/", [(GET, get(front_page))])
+        .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
+        .at("/healthz/ready", [(GET, get(ready))])
+        .at("/metrics", [(GET, get(metrics))])
+        .at(
+            "/openapi.yaml",
+            [(GET, get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }))],
+        )
+        .at("/docs", [(GET, get(docs::page))])
+        .at("/ws", [(GET, get(upgrade::any))])
+        .at("/stomp", [(GET, get(upgrade::stomp))])
+        .at("/mqtt", [(GET, get(upgrade::mqtt))])
+        .at(
+            "/v1/session",
+            [(GET, get(guard::session)), (POST, post(guard::log_in)), (DELETE, delete(guard::log_out))],
+        )
+        .at("/v1/messages", [(POST, post(send::anywhere))])
+        .at("/v1/queues/{name}/messages", [(POST, post(send::to_queue))])
+        .at("/v1/topics/{name}/messages", [(POST, post(send::to_topic))])
+        .at("/v1/queues/{name}/request", [(POST, post(send::request_queue))])
+        .at("/v1/topics/{name}/request", [(POST, post(send::request_topic))])
+        .at("/v1/queues/{name}/pull", [(POST, post(consume::pull_queue))])
+        .at(
+            "/v1/subscriptions/{client}/{name}",
+            [(Method::PUT, put(subscriptions::declare)), (DELETE, delete(subscriptions::forget))],
+        )
+        .at("/v1/subscriptions/{client}/{name}/pull", [(POST, post(consume::pull_subscription))])
+        .at(
+            "/api/message",
+            [(GET, get(activemq::call)), (POST, post(activemq::call)), (DELETE, delete(activemq::call))],
+        )
+        .at(
+            "/api/message/{*destination}",
+            [(GET, get(activemq::call)), (POST, post(activemq::call)), (DELETE, delete(activemq::call))],
+        )
+        .at("/api/ack/{token}", [(DELETE, delete(activemq::ack))])
+        .at("/api/nack/{token}", [(POST, post(activemq::nack))])
+        .at("/v1/queues/{name}/stream", [(GET, get(stream::queue))])
+        .at("/v1/topics/{name}/stream", [(GET, get(stream::topic))])
+        .at("/v1/subscriptions/{client}/{name}/stream", [(GET, get(stream::subscription))])
+        .at("/v1/leases", [(POST, post(consume::settle_many))])
+        .at("/v1/leases/{lease}/ack", [(POST, post(consume::ack))])
+        .at("/v1/leases/{lease}/release", [(POST, post(consume::release))])
+        .at("/v1/leases/{lease}/reject", [(POST, post(consume::reject))])
+        .at("/v1/leases/{lease}/extend", [(POST, post(consume::extend))])
+}
 
 /// What handlers know of the connection that a request came by.
 struct Visit {
@@ -63,24 +158,28 @@ struct Visit {
     peer: Peer,
     /// The connection's place; a WebSocket takes it along.
     permit: Mutex<Option<Permit>>,
+    /// Who was on this connection last, so that not every request is proved anew.
+    believed: Mutex<Option<guard::Believed>>,
+    /// The connection's own sender, made with its first message.
+    sender: Mutex<Option<Box<send::Sender>>>,
 }
 
 /// Serves one HTTP connection until it ends, is upgraded, or the server closes.
 pub(super) async fn serve(shared: Arc<Shared>, socket: Prefixed, peer: Peer, permit: Permit) {
     let mut closing = shared.closing.subscribe();
     let patience = shared.options.greeting_timeout;
-    let visit = Arc::new(Visit { shared, peer, permit: Mutex::new(Some(permit)) });
-    let inner = TowerToHyperService::new(ROUTER.clone());
+    let inner = TowerToHyperService::new(shared.http.router.clone());
+    let visit = Arc::new(Visit {
+        shared,
+        peer,
+        permit: Mutex::new(Some(permit)),
+        believed: Mutex::new(None),
+        sender: Mutex::new(None),
+    });
     let service = hyper::service::service_fn(|mut request: hyper::Request<Incoming>| {
         let inner = inner.clone();
         request.extensions_mut().insert(Arc::clone(&visit));
-        async move {
-            if announces_too_much(&request) {
-                let refusal = text(StatusCode::PAYLOAD_TOO_LARGE, "no path here takes a body\n".to_owned());
-                return Ok(([(header::CONNECTION, "close")], refusal).into_response());
-            }
-            hyper::service::Service::call(&inner, request).await
-        }
+        async move { hyper::service::Service::call(&inner, request).await }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,12 +206,72 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: Prefixed, peer: Peer, per
     }
 }
 
-fn announces_too_much(request: &hyper::Request<Incoming>) -> bool {
-    request
-        .headers()
+/// Reads the body of a request.
+///
+/// # Errors
+/// It is larger than `limits.body_bytes_max`, does not arrive in time, or breaks off.
+async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result<Bytes, Problem> {
+    let most = visit.shared.limits.body_bytes_max;
+    let too_large = || {
+        let sentence = format!("the body is larger than {most} bytes (limits.body_bytes_max)");
+        Problem::new(Code::TooLarge, sentence)
+    };
+    let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .is_some_and(|length| length > BODY_BYTES_MAX)
+        .and_then(|length| usize::try_from(length).ok());
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let patience = Duration::from_millis(visit.shared.options.http.request_timeout_ms);
+    let read = async {
+        let mut first: Option<Bytes> = None;
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|_| Problem::new(Code::MalformedFrame, "the body broke off"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let so_far = first.as_ref().map_or(0, Bytes::len) + rest.len();
+            if so_far + data.len() > most {
+                return Err(too_large());
+            }
+            match &first {
+                None => first = Some(data),
+                Some(_) => rest.extend_from_slice(&data),
+            }
+        }
+        Ok(match first {
+            None => Bytes::new(),
+            Some(first) if rest.is_empty() => first,
+            Some(first) => {
+                let mut whole = Vec::with_capacity(first.len() + rest.len());
+                whole.extend_from_slice(&first);
+                whole.append(&mut rest);
+                Bytes::from(whole)
+            }
+        })
+    };
+    match tokio::time::timeout(patience, read).await {
+        Ok(result) => result,
+        Err(_) => {
+            let sentence = format!("the body did not arrive within {} ms", patience.as_millis());
+            Err(Problem::new(Code::TimedOut, sentence).with_status(StatusCode::REQUEST_TIMEOUT))
+        }
+    }
+}
+
+/// An answer in JSON, which nobody keeps.
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Waits until a watched value is as it should be, or nobody changes it any more.
+async fn until<T>(watched: &mut tokio::sync::watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    drop(watched.wait_for(is_so).await);
 }
 
 /// A plain answer that no browser takes for anything else or keeps.
@@ -125,10 +284,17 @@ fn text(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-async fn front_page(Extension(visit): Extension<Arc<Visit>>) -> Response {
+async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
+    if request.headers().contains_key(header::UPGRADE) {
+        return upgrade::any(Extension(visit), request).await;
+    }
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
         "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
+         \x20 /v1/...         messages by request: send, pull, stream\n\
+         \x20 /api/message    the same for scripts of ActiveMQ\n\
+         \x20 /docs           all of it, to read\n\
+         \x20 /ws             STOMP or MQTT over WebSocket, by sub-protocol\n\
          \x20 /stomp          STOMP over WebSocket\n\
          \x20 /mqtt           MQTT over WebSocket\n\
          \x20 /healthz/live   is the process alive\n\
@@ -169,16 +335,25 @@ mod tests {
 
     #[test]
     fn the_contract_lists_exactly_the_paths_there_are() {
-        let paths = CONTRACT.split_once("\npaths:\n").expect("openapi.yaml has paths").1;
-        let listed: Vec<&str> = paths
-            .lines()
-            .take_while(|line| line.is_empty() || line.starts_with([' ', '#']))
-            .filter_map(|line| line.strip_prefix("  /")?.strip_suffix(':'))
+        let mut known: Vec<String> = routes()
+            .listed()
+            .iter()
+            .map(|(path, method)| format!("{} {path}", method.as_str().to_lowercase()).replace("{*", "{"))
             .collect();
-        let mut listed: Vec<String> = listed.into_iter().map(|path| format!("/{path}")).collect();
+        known.sort();
+        let paths = CONTRACT.split_once("\npaths:\n").expect("openapi.yaml has paths").1;
+        let mut listed = Vec::new();
+        let mut path = "";
+        for line in paths.lines().take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
+            if let Some(found) = line.strip_prefix("  /").and_then(|rest| rest.strip_suffix(':')) {
+                path = found;
+            } else if let Some(method) = line.strip_prefix("    ").and_then(|rest| rest.strip_suffix(':'))
+                && matches!(method, "get" | "put" | "post" | "delete" | "patch")
+            {
+                listed.push(format!("{method} /{path}"));
+            }
+        }
         listed.sort();
-        assert_eq!(listed, ROUTES);
-        // Building it checks that every path has a handler.
-        let _ = ROUTER.clone();
+        assert_eq!(listed, known);
     }
 }

@@ -31,6 +31,32 @@ pub(super) async fn mqtt(Extension(visit): Extension<Arc<Visit>>, request: Reque
     }
 }
 
+/// Opens a WebSocket that carries what the client's sub-protocol says: the first it offers that is spoken here. Who offers
+/// none means STOMP, as with ActiveMQ.
+pub(super) async fn any(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
+    let offered: Vec<&str> = request
+        .headers()
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let spoken = |name: &&str| Protocol::ALL.into_iter().find(|known| known.subprotocols().contains(name));
+    let found = offered.iter().find_map(spoken);
+    if found.is_none() && !offered.is_empty() {
+        let names: Vec<&str> = Protocol::ALL.into_iter().flat_map(Protocol::subprotocols).copied().collect();
+        let sentence =
+            format!("none of the offered sub-protocols is spoken here; these are: {}", names.join(", "));
+        return *refuse(StatusCode::BAD_REQUEST, &sentence);
+    }
+    match upgrade(&visit, found.unwrap_or(Protocol::Stomp), request) {
+        Ok(response) => response,
+        Err(response) => *response,
+    }
+}
+
 fn refuse(status: StatusCode, sentence: &str) -> Box<Response> {
     Box::new(text(status, format!("{sentence}\n")))
 }

@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 use sabir_mqtt::client::{Connect, ConnectProperties};
 use sabir_mqtt::{Reason, Version};
 
-use crate::crossing::parties::{
-    CLOCKS_APART_MS, Mqtt, Publication, now_ms, send, stomp, stomp_as, subscribe_as, try_send,
-};
+use crate::crossing::grid::CLOCKS_APART_MS;
+use crate::crossing::parties::{Mqtt, Publication, now_ms, send, stomp, stomp_as, subscribe_as, try_send};
 use crate::server::Server;
 
 #[test]

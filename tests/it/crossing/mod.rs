@@ -10,5 +10,5 @@ mod grid;
 mod limits;
 mod names;
 mod oddities;
-mod parties;
+pub(crate) mod parties;
 mod ways;

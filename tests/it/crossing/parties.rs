@@ -11,59 +11,59 @@ use crate::client::{Client, Frame, tcp};
 
 /// Milliseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "compared with what a broker says by its own clock")]
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap()
 }
 
 /// A message of an MQTT client; before version 5 what has no place in it is left out.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Publication {
-    pub(super) qos: u8,
-    pub(super) retain: bool,
-    pub(super) format: Option<bool>,
-    pub(super) expiry_s: Option<u32>,
-    pub(super) content_type: Option<String>,
-    pub(super) response: Option<String>,
-    pub(super) data: Option<Vec<u8>>,
-    pub(super) user: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Publication {
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) format: Option<bool>,
+    pub(crate) expiry_s: Option<u32>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) response: Option<String>,
+    pub(crate) data: Option<Vec<u8>>,
+    pub(crate) user: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Publication {
-    pub(super) fn new(body: &[u8]) -> Self {
+    pub(crate) fn new(body: &[u8]) -> Self {
         Self { body: body.to_vec(), ..Self::default() }
     }
 
-    pub(super) fn qos(self, qos: u8) -> Self {
+    pub(crate) fn qos(self, qos: u8) -> Self {
         Self { qos, ..self }
     }
 
-    pub(super) fn retain(self) -> Self {
+    pub(crate) fn retain(self) -> Self {
         Self { retain: true, ..self }
     }
 
-    pub(super) fn format(self, text: bool) -> Self {
+    pub(crate) fn format(self, text: bool) -> Self {
         Self { format: Some(text), ..self }
     }
 
-    pub(super) fn expiry(self, seconds: u32) -> Self {
+    pub(crate) fn expiry(self, seconds: u32) -> Self {
         Self { expiry_s: Some(seconds), ..self }
     }
 
-    pub(super) fn content_type(self, content_type: &str) -> Self {
+    pub(crate) fn content_type(self, content_type: &str) -> Self {
         Self { content_type: Some(content_type.to_owned()), ..self }
     }
 
-    pub(super) fn response(self, topic: &str) -> Self {
+    pub(crate) fn response(self, topic: &str) -> Self {
         Self { response: Some(topic.to_owned()), ..self }
     }
 
-    pub(super) fn data(self, data: &[u8]) -> Self {
+    pub(crate) fn data(self, data: &[u8]) -> Self {
         Self { data: Some(data.to_vec()), ..self }
     }
 
-    pub(super) fn user(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn user(mut self, name: &str, value: &str) -> Self {
         self.user.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -71,11 +71,11 @@ impl Publication {
 
 /// A message that an MQTT client got.
 #[derive(Clone, Debug)]
-pub(super) struct Arrival {
-    pub(super) topic: String,
-    pub(super) dup: bool,
-    pub(super) id: Option<PacketId>,
-    pub(super) message: Publication,
+pub(crate) struct Arrival {
+    pub(crate) topic: String,
+    pub(crate) dup: bool,
+    pub(crate) id: Option<PacketId>,
+    pub(crate) message: Publication,
 }
 
 impl Arrival {
@@ -104,13 +104,13 @@ impl Arrival {
     }
 
     /// The values of the user properties of this name.
-    pub(super) fn user(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn user(&self, name: &str) -> Vec<&str> {
         let named = self.message.user.iter().filter(|(known, _)| known == name);
         named.map(|(_, value)| value.as_str()).collect()
     }
 
     /// What travels with the payload, a line for each thing; the expiry is left out.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let message = &self.message;
         let mut lines = Vec::new();
         let mut line = |line: String| lines.push(line);
@@ -143,7 +143,7 @@ impl Arrival {
 }
 
 /// An MQTT client of some version. It does not acknowledge by itself what it only peeks at.
-pub(super) struct Mqtt {
+pub(crate) struct Mqtt {
     stream: TcpStream,
     version: Version,
     early: Vec<u8>,
@@ -152,7 +152,7 @@ pub(super) struct Mqtt {
 
 /// Anything but a message that a client may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Acked(u8, Reason),
     Subscribed(u8),
     Connected(Reason),
@@ -166,11 +166,11 @@ enum Heard {
 }
 
 impl Mqtt {
-    pub(super) fn open(address: SocketAddr, version: Version) -> Self {
+    pub(crate) fn open(address: SocketAddr, version: Version) -> Self {
         Self::open_as(address, Connect { version, clean_start: true, ..Connect::default() })
     }
 
-    pub(super) fn open_as(address: SocketAddr, connect: Connect<'_>) -> Self {
+    pub(crate) fn open_as(address: SocketAddr, connect: Connect<'_>) -> Self {
         let mut client = Self {
             stream: tcp(address),
             version: connect.version,
@@ -224,7 +224,7 @@ impl Mqtt {
     }
 
     /// The next packet, which is no message.
-    pub(super) fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         match self.hear() {
             Heard::Answer(answer) => answer,
             Heard::Message(arrival) => panic!("an answer was due, not {arrival:?}"),
@@ -232,7 +232,7 @@ impl Mqtt {
     }
 
     /// The next packet, which is a message; it is left unacknowledged.
-    pub(super) fn peek(&mut self) -> Arrival {
+    pub(crate) fn peek(&mut self) -> Arrival {
         match self.hear() {
             Heard::Message(arrival) => arrival,
             Heard::Answer(answer) => panic!("a message was due, not {answer:?}"),
@@ -240,7 +240,7 @@ impl Mqtt {
     }
 
     /// The next message, acknowledged.
-    pub(super) fn take(&mut self) -> Arrival {
+    pub(crate) fn take(&mut self) -> Arrival {
         let arrival = self.peek();
         self.acknowledged(arrival)
     }
@@ -255,7 +255,7 @@ impl Mqtt {
     }
 
     /// Subscribes at the highest QoS and gives the code that answers it.
-    pub(super) fn try_subscribe(&mut self, filter: &str) -> u8 {
+    pub(crate) fn try_subscribe(&mut self, filter: &str) -> u8 {
         let (version, id) = (self.version, self.ids.take());
         self.write(|out| client::subscribe(out, version, id, &[(filter, Qos::ExactlyOnce)]).unwrap());
         match self.answer() {
@@ -265,7 +265,7 @@ impl Mqtt {
     }
 
     /// Subscribes to what has a kept value, or is a queue with a message, and takes it.
-    pub(super) fn subscribe_and_take(&mut self, filter: &str) -> Arrival {
+    pub(crate) fn subscribe_and_take(&mut self, filter: &str) -> Arrival {
         let (version, id) = (self.version, self.ids.take());
         self.write(|out| client::subscribe(out, version, id, &[(filter, Qos::ExactlyOnce)]).unwrap());
         let (mut subscribed, mut taken) = (false, None);
@@ -281,13 +281,13 @@ impl Mqtt {
         taken.unwrap()
     }
 
-    pub(super) fn subscribe(&mut self, filter: &str) {
+    pub(crate) fn subscribe(&mut self, filter: &str) {
         let code = self.try_subscribe(filter);
         assert!(code < 0x80, "{filter}: {code:#x}");
     }
 
     /// Publishes and gives the reason that answers it; QoS 0 has none.
-    pub(super) fn try_publish(&mut self, topic: &str, message: &Publication) -> Reason {
+    pub(crate) fn try_publish(&mut self, topic: &str, message: &Publication) -> Reason {
         let mut user = UserPropertiesBuffer::new();
         for (name, value) in &message.user {
             assert!(user.push(name, value));
@@ -322,13 +322,13 @@ impl Mqtt {
         }
     }
 
-    pub(super) fn publish(&mut self, topic: &str, message: &Publication) {
+    pub(crate) fn publish(&mut self, topic: &str, message: &Publication) {
         let reason = self.try_publish(topic, message);
         assert!(!reason.is_failure(), "{topic}: {reason:?}");
     }
 
     /// Goes, and returns when the server has let it go.
-    pub(super) fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         let version = self.version;
         self.write(|out| client::disconnect(out, version, Reason::Success).unwrap());
         let mut rest = Vec::new();
@@ -337,19 +337,19 @@ impl Mqtt {
     }
 
     /// Returns when the server has read all that was written before.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.write(client::ping);
         assert_eq!(self.answer(), Answer::Other);
     }
 }
 
 /// A STOMP client of 1.0 or 1.2.
-pub(super) fn stomp(address: SocketAddr, version: &str) -> Client {
+pub(crate) fn stomp(address: SocketAddr, version: &str) -> Client {
     stomp_as(address, version, "")
 }
 
 /// With more headers on its CONNECT.
-pub(super) fn stomp_as(address: SocketAddr, version: &str, headers: &str) -> Client {
+pub(crate) fn stomp_as(address: SocketAddr, version: &str, headers: &str) -> Client {
     let mut client = Client::new(tcp(address));
     let accepts =
         if version == "1.0" { String::new() } else { format!("accept-version:{version}\nhost:/\n") };
@@ -360,7 +360,7 @@ pub(super) fn stomp_as(address: SocketAddr, version: &str, headers: &str) -> Cli
 }
 
 /// Subscribes under the id `1`, or another.
-pub(super) fn subscribe_as(client: &mut Client, id: &str, destination: &str, headers: &str) {
+pub(crate) fn subscribe_as(client: &mut Client, id: &str, destination: &str, headers: &str) {
     client
         .write(format!("SUBSCRIBE\nid:{id}\ndestination:{destination}\n{headers}receipt:s\n\n\0").as_bytes());
     let frame = client.frame();
@@ -368,7 +368,7 @@ pub(super) fn subscribe_as(client: &mut Client, id: &str, destination: &str, hea
 }
 
 /// A SEND, its headers as they stand on the wire, and what answers it.
-pub(super) fn try_send(client: &mut Client, destination: &str, headers: &str, body: &[u8]) -> Frame {
+pub(crate) fn try_send(client: &mut Client, destination: &str, headers: &str, body: &[u8]) -> Frame {
     let mut frame = format!("SEND\ndestination:{destination}\nreceipt:r\n{headers}\n").into_bytes();
     frame.extend_from_slice(body);
     frame.push(0);
@@ -376,7 +376,7 @@ pub(super) fn try_send(client: &mut Client, destination: &str, headers: &str, bo
     client.frame()
 }
 
-pub(super) fn send(client: &mut Client, destination: &str, headers: &str, body: &[u8]) {
+pub(crate) fn send(client: &mut Client, destination: &str, headers: &str, body: &[u8]) {
     let frame = try_send(client, destination, headers, body);
     assert_eq!(frame.command, "RECEIPT", "{destination}: {}", frame.text());
 }

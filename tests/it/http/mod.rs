@@ -1,5 +1,11 @@
 //! The HTTP paths, on their own port and on the one that speaks everything.
 
+mod access;
+mod activemq;
+mod messages;
+mod streams;
+mod web;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 
@@ -64,7 +70,7 @@ fn metrics_count_what_happens() {
 #[test]
 fn a_body_nobody_reads_and_a_head_without_end_are_refused() {
     let server = Server::start(&[("limits.connect_timeout_ms", "300")]);
-    let post = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
+    let post = "POST /v1/queues/q/messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100000000000\r\n\r\n";
     assert!(request(server.http, post).starts_with("HTTP/1.1 413 "));
     let endless = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(32 * 1024));
     assert!(request(server.http, &endless).starts_with("HTTP/1.1 431 "));

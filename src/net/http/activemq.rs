@@ -1,0 +1,398 @@
+//! ActiveMQ's REST calls: `/api/message/NAME`. A message that is consumed is leased until its reply has been handed to the
+//! socket, so that a client that has gone away loses nothing; what ActiveMQ keeps for a `clientId` between two calls, a
+//! topic's consumer, is kept here for a while, too.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use sabir_admin::{Caller, Problem};
+use sabir_http::activemq::{self, Media, Post, Settling};
+use sabir_http::token;
+use sabir_model::clock::Instant;
+use sabir_model::destination::{Destination, Kind};
+use sabir_model::pattern::Pattern;
+use sabir_model::settlement::{SettleMode, Settlement};
+
+use super::consume::{role, settle_by_token};
+use super::leases::{LeaseId, Source, Verdict};
+use super::params::{Name, Params};
+use super::party::{Inbox, Party, Received, Role, arrival, deadline_after, kept, leased};
+use super::send::{name_headers, problem_of, publish_one};
+use super::{Visit, json, read_body};
+use crate::net::Shared;
+
+/// Messages that wait for a topic's consumer between two calls.
+const LIVE_MAX: usize = 1000;
+/// How long a topic's consumer is kept after its last call.
+const KEPT: Duration = Duration::from_secs(60);
+/// Topic consumers kept at a time; beyond it the one idle longest goes.
+const CONSUMERS_MAX: usize = 10_000;
+/// Time in which a reply must have reached the socket.
+const REPLY_LEASE: Duration = Duration::from_secs(30);
+
+/// A topic's consumer between two calls of one client.
+struct Live {
+    inbox: Arc<Inbox>,
+    party: Mutex<Party>,
+    used: Mutex<Instant>,
+    /// Calls of one client take turns.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct LiveKey {
+    role: Role,
+    pattern: Pattern,
+    selector: Option<Box<str>>,
+}
+
+/// Topic consumers kept for clients that named themselves.
+#[derive(Default)]
+pub(super) struct Consumers(Mutex<HashMap<LiveKey, Arc<Live>>>);
+
+impl Consumers {
+    pub(super) fn tick(&self, now: Instant) {
+        let mut over = Vec::new();
+        self.0.lock().retain(|_, live| {
+            let stays = Arc::strong_count(live) > 1 || now.since(*live.used.lock()) < KEPT;
+            if !stays {
+                over.push(Arc::clone(live));
+            }
+            stays
+        });
+        drop(over);
+    }
+
+    pub(super) fn close(&self) {
+        let consumers = std::mem::take(&mut *self.0.lock());
+        drop(consumers);
+    }
+
+    fn forget(&self, role: &Role) {
+        let mut over = Vec::new();
+        self.0.lock().retain(|key, live| {
+            let stays = key.role != *role;
+            if !stays {
+                over.push(Arc::clone(live));
+            }
+            stays
+        });
+        drop(over);
+    }
+}
+
+/// The part of a path after `/api/message/`, decoded.
+fn path_of(request: &Request) -> Result<Option<String>, Problem> {
+    match request.uri().path().strip_prefix("/api/message/") {
+        Some(path) => Ok(Some(super::params::decode(path, false)?)),
+        None => Ok(None),
+    }
+}
+
+/// `/api/message` and `/api/message/{*destination}`, any method.
+pub(super) async fn call(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let path = path_of(&request)?;
+    let params = Params::read(request.uri().query())?.rest();
+    if *request.method() == Method::POST {
+        return post(&visit, &caller, path.as_deref(), params, request).await;
+    }
+    let headers = request.headers().clone();
+    consume(&visit, &caller, path.as_deref(), &params, &headers).await
+}
+
+async fn post(
+    visit: &Arc<Visit>,
+    caller: &Caller,
+    path: Option<&str>,
+    params: Vec<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(visit, &parts.headers, body).await?;
+    let named = name_headers(&parts.headers);
+    let message = match activemq::post(path, &params, &named, &body).map_err(problem_of)? {
+        Post::Message(message) => message,
+        Post::Unsubscribe { client_id, virtual_host } => {
+            let role = role(caller, virtual_host, client_id.as_deref());
+            visit.shared.http.consumers.forget(&role);
+            return Ok(plain(StatusCode::OK, "Unsubscribed", None));
+        }
+    };
+    let role = role(caller, message.virtual_host, None);
+    let sent = publish_one(visit, &role, &message.address, &message.draft)?;
+    let id = sent.id.to_string();
+    if !message.synchronous {
+        return Ok(plain(StatusCode::ACCEPTED, "Message accepted", Some(&id)));
+    }
+    kept(&visit.shared.broker, sent.promise).await;
+    Ok(plain(StatusCode::OK, "Message sent", Some(&id)))
+}
+
+fn plain(status: StatusCode, text: &'static str, id: Option<&str>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let mut response = (status, headers, text).into_response();
+    if let Some(value) = id.and_then(|id| HeaderValue::from_str(id).ok()) {
+        response.headers_mut().insert(HeaderName::from_static("messageid"), value);
+    }
+    response
+}
+
+async fn consume(
+    visit: &Arc<Visit>,
+    caller: &Caller,
+    path: Option<&str>,
+    params: &[(String, String)],
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let wanted = activemq::consume(path, params, &name_headers(headers)).map_err(problem_of)?;
+    let destination = Destination::parse_qualified(&wanted.address, Kind::Topic)?;
+    let deadline = deadline_after(Duration::from_millis(wanted.wait_ms));
+    let selector = wanted.selector.as_deref();
+    let pattern = Pattern::from(destination.clone());
+    if let Settling::Browse { max } = wanted.settling {
+        let role = role(caller, wanted.virtual_host, None);
+        let max = usize::try_from(max).unwrap_or(1);
+        return browse(visit, &role, &pattern, selector, max, deadline).await;
+    }
+    if destination.kind() == Kind::Topic {
+        let role = role(caller, wanted.virtual_host, wanted.client_id.as_deref());
+        let keeps = wanted.client_id.is_some() && !wanted.one_shot;
+        let received = from_topic(visit, role, pattern, selector, keeps, deadline).await?;
+        return Ok(match received {
+            Some(received) => answer(&received, wanted.media, None, Body::from),
+            None => StatusCode::NO_CONTENT.into_response(),
+        });
+    }
+    let source = Source {
+        role: role(caller, wanted.virtual_host, None),
+        pattern,
+        durable: None,
+        selector: selector.map(Into::into),
+    };
+    let leases = &visit.shared.http.leases;
+    leases.check_room(1)?;
+    let puller = leases.puller(&visit.shared, &visit.peer, source)?;
+    let got = puller.pull(1, deadline).await?.pop();
+    let Some((received, token)) = got.and_then(|one| one.token.map(|token| (one, token))) else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let options = &visit.shared.options.http;
+    let (by_client, lease) = match wanted.settling {
+        Settling::Client { lease_ms } => {
+            let ms = lease_ms.unwrap_or(options.lease_default_ms).min(options.lease_max_ms);
+            (true, Duration::from_millis(ms))
+        }
+        Settling::Auto | Settling::Browse { .. } => (false, REPLY_LEASE),
+    };
+    let until = visit.shared.clock.refresh().instant.after(lease);
+    let id = leases.lease(&puller, &caller.principal, token, until, Settlement::Failed);
+    if by_client {
+        return Ok(answer(&received, wanted.media, Some(id), Body::from));
+    }
+    let (shared, owner) = (Arc::clone(&visit.shared), caller.clone());
+    Ok(answer(&received, wanted.media, None, move |bytes| {
+        Body::new(UntilTaken { bytes: Some(bytes), taken: false, shared, owner, id })
+    }))
+}
+
+/// A reply's body that settles its message: accepted once the connection has taken the bytes, back to its place in the
+/// queue if it never did.
+struct UntilTaken {
+    bytes: Option<Bytes>,
+    taken: bool,
+    shared: Arc<Shared>,
+    owner: Caller,
+    id: LeaseId,
+}
+
+impl hyper::body::Body for UntilTaken {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.taken = true;
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.taken
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+impl Drop for UntilTaken {
+    fn drop(&mut self) {
+        let verdict = if self.taken { Verdict::Ack } else { Verdict::Return };
+        let now = self.shared.clock.refresh().instant;
+        // It may have been too late; then it is in the queue again, and nothing is to be done.
+        let _ = self.shared.http.leases.settle(self.id, &self.owner.principal, verdict, now);
+    }
+}
+
+fn answer(
+    received: &Received,
+    media: Option<Media>,
+    lease: Option<LeaseId>,
+    body: impl FnOnce(Bytes) -> Body,
+) -> Response {
+    let delivery = received.delivery();
+    let reply = activemq::reply(&delivery, media);
+    let mut response = Response::new(body(Bytes::from(reply.body.into_owned())));
+    let headers = response.headers_mut();
+    for (name, value) in reply.headers {
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            continue;
+        };
+        headers.append(name, value);
+    }
+    let octets = HeaderValue::from_static("application/octet-stream");
+    let content_type = HeaderValue::try_from(reply.content_type.as_ref()).unwrap_or(octets);
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(id) = lease {
+        let mut text = Vec::new();
+        token::write(id.0, &mut text);
+        if let Ok(value) = HeaderValue::from_bytes(&text) {
+            headers.insert(HeaderName::from_static("ack-token"), value);
+        }
+    }
+    response
+}
+
+async fn from_topic(
+    visit: &Arc<Visit>,
+    role: Role,
+    pattern: Pattern,
+    selector: Option<&str>,
+    keeps: bool,
+    deadline: tokio::time::Instant,
+) -> Result<Option<Received>, Problem> {
+    let key = LiveKey { role, pattern, selector: selector.map(Into::into) };
+    let consumers = &visit.shared.http.consumers;
+    let known = consumers.0.lock().get(&key).map(Arc::clone);
+    let live = match known {
+        Some(live) => live,
+        None => {
+            let inbox = Inbox::for_live(LIVE_MAX);
+            let mut party = Party::open(&visit.shared, &visit.peer, &key.role, Arc::clone(&inbox))?;
+            let mut request = leased(std::slice::from_ref(&key.pattern), selector);
+            request.settle = SettleMode::Auto;
+            party.subscribe(&request)?;
+            let used = Mutex::new(visit.shared.clock.refresh().instant);
+            let turn = tokio::sync::Mutex::new(());
+            let live = Arc::new(Live { inbox, party: Mutex::new(party), used, turn });
+            if keeps {
+                let mut map = consumers.0.lock();
+                if map.len() >= CONSUMERS_MAX
+                    && let Some(idlest) =
+                        map.iter().min_by_key(|(_, live)| *live.used.lock()).map(|(key, _)| key.clone())
+                {
+                    map.remove(&idlest);
+                }
+                map.insert(key, Arc::clone(&live));
+            }
+            live
+        }
+    };
+    let Ok(_turn) = tokio::time::timeout_at(deadline, live.turn.lock()).await else { return Ok(None) };
+    let mut closing = visit.shared.closing.subscribe();
+    let arrived = async {
+        tokio::select! {
+            () = arrival(&live.inbox) => None,
+            refusal = std::future::poll_fn(|cx| live.party.lock().poll_end(cx)) => Some(refusal),
+            () = super::until(&mut closing, |closing| *closing) => None,
+        }
+    };
+    if let Ok(Some(refusal)) = tokio::time::timeout_at(deadline, arrived).await {
+        return Err(refusal.into());
+    }
+    *live.used.lock() = visit.shared.clock.refresh().instant;
+    Ok(live.inbox.take(1).pop())
+}
+
+/// Looks at a queue's messages without taking any.
+async fn browse(
+    visit: &Arc<Visit>,
+    role: &Role,
+    pattern: &Pattern,
+    selector: Option<&str>,
+    max: usize,
+    deadline: tokio::time::Instant,
+) -> Result<Response, Problem> {
+    let inbox = Inbox::for_live(max);
+    let mut party = Party::open(&visit.shared, &visit.peer, role, Arc::clone(&inbox))?;
+    let mut request = leased(std::slice::from_ref(pattern), selector);
+    request.browse = true;
+    request.must_exist = true;
+    party.subscribe(&request)?;
+    let mut got = Vec::new();
+    while got.len() < max {
+        got.append(&mut inbox.take(max - got.len()));
+        if inbox.is_browsed() || tokio::time::timeout_at(deadline, arrival(&inbox)).await.is_err() {
+            got.append(&mut inbox.take(max - got.len()));
+            break;
+        }
+        party.resume();
+    }
+    let now = visit.shared.clock.refresh().wall;
+    let mut out = b"{\"messages\":[".to_vec();
+    for (at, received) in got.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        sabir_json::View::of(&received.delivery()).object(
+            now,
+            &sabir_json::RenderOptions::default(),
+            &mut out,
+        );
+    }
+    out.extend_from_slice(b"]}");
+    Ok(json(StatusCode::OK, out))
+}
+
+/// `DELETE /api/ack/{token}`.
+pub(super) async fn ack(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    Name(lease): Name,
+) -> Result<Response, Problem> {
+    settle_by_token(&visit, &caller, &lease, Verdict::Ack).await
+}
+
+/// `POST /api/nack/{token}?requeue=`.
+pub(super) async fn nack(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    Name(lease): Name,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut params = Params::read(request.uri().query())?;
+    let requeue = params.flag("requeue")?.unwrap_or(true);
+    params.finish()?;
+    let verdict = if requeue { Verdict::Release(Duration::ZERO) } else { Verdict::Reject };
+    settle_by_token(&visit, &caller, &lease, verdict).await
+}

@@ -1,0 +1,353 @@
+//! Sending: one message or many, as JSON, as CloudEvents or raw, and a request that waits for its reply.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, RawQuery, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use sabir_admin::{Caller, Problem};
+use sabir_http::incoming::{self, Form, Incoming};
+use sabir_json::{Draft, RenderOptions, View};
+use sabir_model::clock::Clock;
+use sabir_model::command::{Outcome, Promise};
+use sabir_model::destination::{Kind, Targets};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::MessageId;
+use sabir_model::message::FieldsWriter;
+use sabir_model::pattern::Pattern;
+use sabir_model::session::Host;
+use sabir_model::settlement::Settlement;
+
+use super::consume::role;
+use super::idempotency::{self, Known};
+use super::params::{Name, Params};
+use super::party::{Inbox, Party, Role, all_of, arrival, deadline_after, kept, leased};
+use super::{Visit, json, read_body};
+
+/// Most messages of one request.
+const BATCH_MAX: usize = 100_000;
+
+/// What a connection sends with, made with its first message.
+pub(super) struct Sender {
+    role: Role,
+    party: Party,
+    fields: FieldsWriter,
+}
+
+impl Sender {
+    fn open(visit: &Visit, role: &Role) -> Result<Box<Self>, Refusal> {
+        let party = Party::open(&visit.shared, &visit.peer, role, Arc::new(Inbox::default()))?;
+        Ok(Box::new(Self { role: role.clone(), party, fields: FieldsWriter::new() }))
+    }
+
+    /// Publishes one message. `target` is where it goes if the path says so.
+    fn publish(&mut self, draft: &Draft<'_>, target: Option<&str>, visit: &Visit) -> Result<Sent, Problem> {
+        let said = draft.destination.as_deref();
+        let address = match (target, said) {
+            (Some(target), None) => target,
+            (None, Some(said)) => said,
+            (Some(target), Some(said)) if target == said => target,
+            (Some(target), Some(said)) => {
+                let sentence = format!("the path says {target} and the message says {said}");
+                return Err(Problem::invalid("destination", sentence));
+            }
+            (None, None) => {
+                return Err(Problem::invalid("destination", "the message needs a destination"));
+            }
+        };
+        let now = visit.shared.clock.refresh();
+        let (targets, key) = self.party.addresses.resolve(address, || parse_targets(address))?;
+        self.fields.clear();
+        let publish = draft.publish(targets, key, now.wall, &mut self.fields).map_err(problem_of)?;
+        match self.party.connection.publish(publish) {
+            Outcome::Accepted(promise) => Ok(Sent { id: self.party.connection.last_id(), promise }),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Later => unreachable!("sending is answered at once"),
+        }
+    }
+}
+
+/// A message that was taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) id: MessageId,
+    pub(super) promise: Option<Promise>,
+}
+
+impl Sent {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{{\"id\":\"{}\",", self.id).as_bytes());
+        match self.promise {
+            Some(promise) => {
+                let level = if promise.synced { "fsync" } else { "os" };
+                let position = promise.position.0;
+                out.extend_from_slice(
+                    format!("\"position\":{position},\"durability\":\"{level}\"}}").as_bytes(),
+                );
+            }
+            None => out.extend_from_slice(b"\"position\":null,\"durability\":\"memory\"}"),
+        }
+    }
+}
+
+/// The targets of an address: qualified destinations, separated by commas.
+///
+/// # Errors
+/// One of them is none.
+pub(super) fn parse_targets(address: &str) -> Result<Targets, Refusal> {
+    let mut default = Kind::Queue;
+    let mut targets = Vec::new();
+    for part in address.split(',') {
+        let pattern = Pattern::parse_qualified(part, default)?;
+        let Some(destination) = pattern.as_literal() else {
+            let sentence = format!("{pattern} is a pattern; a message goes to destinations by name");
+            return Err(Refusal::new(Code::InvalidDestination, sentence));
+        };
+        default = destination.kind();
+        targets.push(destination.clone());
+    }
+    Ok(Targets::from_iter(targets))
+}
+
+pub(super) fn problem_of(error: sabir_json::EnvelopeError) -> Problem {
+    Problem { field: error.field, place: error.place, ..Problem::new(error.code, error.sentence) }
+}
+
+/// `POST /v1/messages`.
+pub(super) async fn anywhere(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    send(&visit, &caller, None, request).await
+}
+
+/// `POST /v1/queues/{name}/messages`.
+pub(super) async fn to_queue(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, Problem> {
+    send(&visit, &caller, Some(format!("queue://{name}")), request).await
+}
+
+/// `POST /v1/topics/{name}/messages`.
+pub(super) async fn to_topic(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    Name(name): Name,
+    request: Request,
+) -> Result<Response, Problem> {
+    send(&visit, &caller, Some(format!("topic://{name}")), request).await
+}
+
+/// What the request's media type and parameters say that its body is.
+fn form_of(headers: &HeaderMap, raw: bool) -> Form {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let cloud_event = headers.contains_key("ce-specversion");
+    Form::of(media, cloud_event, raw)
+}
+
+async fn send(
+    visit: &Arc<Visit>,
+    caller: &Caller,
+    target: Option<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let mut params = Params::read(parts.uri.query())?;
+    let role = role(caller, params.take("vhost"), None);
+    let target = target.or_else(|| params.take("destination"));
+    let synchronous = params.flag("sync")?.unwrap_or(true);
+    let form = form_of(&parts.headers, params.flag("raw")?.unwrap_or(false));
+    let named = name_headers(&parts.headers);
+    let body = read_body(visit, &parts.headers, body).await?;
+    let rest = params.rest();
+    let Incoming { drafts, is_batch } = incoming::read(form, &rest, &named, &body).map_err(problem_of)?;
+    if drafts.len() > BATCH_MAX {
+        let sentence = format!("at most {BATCH_MAX} messages can be sent at once");
+        return Err(Problem::new(Code::LimitReached, sentence));
+    }
+    let now = visit.shared.clock.refresh().instant;
+    let pending = match parts.headers.get("idempotency-key") {
+        None => None,
+        Some(_) if drafts.len() > idempotency::MESSAGES_MAX => {
+            let sentence = format!("at most {} messages can be sent with a key", idempotency::MESSAGES_MAX);
+            return Err(Problem::new(Code::LimitReached, sentence));
+        }
+        Some(key) => {
+            let place = parts.uri.path_and_query().map_or("/", |place| place.as_str());
+            let key = idempotency::Key::new(&caller.principal, place, key.as_bytes())?;
+            match visit.shared.http.replies.look_up(key, &body, now)? {
+                Known::New(pending) => Some(pending),
+                Known::Replied(status, body, promise) => {
+                    kept(&visit.shared.broker, promise).await;
+                    return Ok(json(status, body));
+                }
+            }
+        }
+    };
+    let (status, reply, promise) = publish_all(visit, &role, target.as_deref(), &drafts, is_batch)?;
+    if let Some(pending) = pending {
+        pending.replied(status, &reply, promise);
+    }
+    if !synchronous {
+        return Ok(json(StatusCode::ACCEPTED, reply));
+    }
+    kept(&visit.shared.broker, promise).await;
+    Ok(json(status, reply))
+}
+
+/// Header names and values as text; a value that is none is left out, as no field of ours is made of octets.
+pub(super) fn name_headers(headers: &HeaderMap) -> Vec<(&str, &str)> {
+    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect()
+}
+
+/// Publishes one message by the connection's sender.
+pub(super) fn publish_one(
+    visit: &Visit,
+    role: &Role,
+    target: &str,
+    draft: &Draft<'_>,
+) -> Result<Sent, Problem> {
+    let mut place = visit.sender.lock();
+    let sender = match &mut *place {
+        Some(sender) if sender.role == *role => sender,
+        other => other.insert(Sender::open(visit, role)?),
+    };
+    let sent = sender.publish(draft, Some(target), visit);
+    sender.party.end_batch();
+    sent
+}
+
+/// Publishes in order; gives the status, the reply, and what the reply must wait for.
+fn publish_all(
+    visit: &Visit,
+    role: &Role,
+    target: Option<&str>,
+    drafts: &[Draft<'_>],
+    is_batch: bool,
+) -> Result<(StatusCode, Vec<u8>, Option<Promise>), Problem> {
+    let mut place = visit.sender.lock();
+    let sender = match &mut *place {
+        Some(sender) if sender.role == *role => sender,
+        other => other.insert(Sender::open(visit, role)?),
+    };
+    let mut reply = Vec::with_capacity(80 * drafts.len().max(1));
+    if let ([draft], false) = (drafts, is_batch) {
+        let sent = sender.publish(draft, target, visit);
+        sender.party.end_batch();
+        let sent = sent?;
+        sent.write(&mut reply);
+        return Ok((StatusCode::CREATED, reply, sent.promise));
+    }
+    let mut promises = Vec::new();
+    let mut failed = 0_usize;
+    reply.extend_from_slice(b"{\"messages\":[");
+    for (at, draft) in drafts.iter().enumerate() {
+        if at > 0 {
+            reply.push(b',');
+        }
+        match sender.publish(draft, target, visit) {
+            Ok(sent) => {
+                sent.write(&mut reply);
+                promises.extend(sent.promise);
+            }
+            Err(problem) => {
+                failed += 1;
+                let error = serde_json::json!({
+                    "error": { "code": problem.code.as_str(), "detail": problem.detail, "field": problem.field }
+                });
+                reply.extend_from_slice(error.to_string().as_bytes());
+            }
+        }
+    }
+    sender.party.end_batch();
+    reply.extend_from_slice(format!("],\"failed\":{failed}}}").as_bytes());
+    let status = if failed == 0 { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
+    Ok((status, reply, all_of(promises)))
+}
+
+/// `POST /v1/queues/{name}/request`.
+pub(super) async fn request_queue(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    Name(name): Name,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    ask(&visit, &caller, format!("queue://{name}"), query, &headers, body).await
+}
+
+/// `POST /v1/topics/{name}/request`.
+pub(super) async fn request_topic(
+    Extension(visit): Extension<Arc<Visit>>,
+    Extension(caller): Extension<Caller>,
+    Name(name): Name,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    ask(&visit, &caller, format!("topic://{name}"), query, &headers, body).await
+}
+
+/// Sends one message with a reply address of its own, and waits for what comes there.
+async fn ask(
+    visit: &Arc<Visit>,
+    caller: &Caller,
+    target: String,
+    query: Option<String>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut params = Params::read(query.as_deref())?;
+    let role = role(caller, params.take("vhost"), None);
+    let patience = params.span("timeout", visit.shared.options.http.wait_max_ms)?;
+    let patience = patience.unwrap_or(std::time::Duration::from_secs(10));
+    let form = form_of(headers, params.flag("raw")?.unwrap_or(false));
+    let named = name_headers(headers);
+    let body = read_body(visit, headers, body).await?;
+    let rest = params.rest();
+    let mut drafts = incoming::read(form, &rest, &named, &body).map_err(problem_of)?.drafts;
+    let (Some(mut draft), true) = (drafts.pop(), drafts.is_empty()) else {
+        return Err(Problem::new(Code::InvalidBody, "a request is one message"));
+    };
+
+    let deadline = deadline_after(patience);
+    let inbox = Arc::new(Inbox::default());
+    let party = Party::open(&visit.shared, &visit.peer, &role, Arc::clone(&inbox))?;
+    let mut asking = Sender { role, party, fields: FieldsWriter::new() };
+    let address = asking.party.connection.temporary(Kind::Queue, "reply")?;
+    asking.party.subscribe(&leased(&[Pattern::from(address.clone())], None))?;
+    inbox.want(1);
+    asking.party.resume();
+    draft.reply_to = Some(address.to_string().into());
+    let correlation = draft.correlation_id.is_none().then(|| address.dotted());
+    if let Some(correlation) = correlation {
+        draft.correlation_id = Some(correlation.into());
+    }
+    let sent = asking.publish(&draft, Some(&target), visit);
+    asking.party.end_batch();
+    sent?;
+    let mut asking = asking.party;
+    tokio::select! {
+        () = arrival(&inbox) => {}
+        refusal = std::future::poll_fn(|cx| asking.poll_end(cx)) => return Err(refusal.into()),
+        () = tokio::time::sleep_until(deadline) => {
+            let sentence = format!("no reply came within {} ms", patience.as_millis());
+            return Err(Problem::new(Code::TimedOut, sentence));
+        }
+    }
+    let Some(reply) = inbox.take(1).pop() else {
+        return Err(Problem::new(Code::Internal, "the reply was lost on its way"));
+    };
+    if let Some(token) = reply.token {
+        asking.settle(&[(token, Settlement::Accepted)]);
+    }
+    let mut out = Vec::with_capacity(256);
+    View::of(&reply.delivery()).object(visit.shared.clock.wall(), &RenderOptions::default(), &mut out);
+    Ok(json(StatusCode::OK, out))
+}
