@@ -58,7 +58,7 @@ export async function call(method, path, { query, body, signal, headers } = {}) 
     throw new ApiError(0, 'unreachable', 'the broker does not answer');
   }
   link.set('up');
-  if (response.status === 401 && path !== '/v1/session') locked.set(true);
+  if (response.status === 401 && path !== '/v1/session') askSession().catch(() => {});
   if (!response.ok) throw await problem(response);
   if (response.status === 204) return undefined;
   const type = response.headers.get('content-type') ?? '';
@@ -71,12 +71,16 @@ export const put = (path, body, options) => call('PUT', path, { body, ...options
 export const remove = (path, options) => call('DELETE', path, options);
 export const segment = encodeURIComponent;
 
-export async function askSession() {
+export async function askSession({ again = true } = {}) {
   try {
     session.set(await get('/v1/session'));
     locked.set(false);
   } catch (error) {
-    if (error.status === 401) locked.set(true);
+    // A login that is over is in the way of those who may come without one: it is put away first.
+    if (error.status === 401 && again) {
+      await remove('/v1/session').catch(() => {});
+      await askSession({ again: false });
+    } else if (error.status === 401) locked.set(true);
     // An older server without sessions is used as whoever the browser is.
     else if (error.status === 404) session.set({ user: null, anonymous: true, may: { manage: true } });
     else throw error;

@@ -170,6 +170,7 @@ function Frame() {
     <div class="scrim" onClick=${() => setOpen(false)} />
     <main id="content">
       <div class="lost-place" role="status" aria-live="assertive">${lost && html`<p class="lost">The broker does not answer. Trying again every two seconds; what you see may be old.</p>`}</div>
+      ${who?.may?.manage === false && html`<p class="may-not">${who.user ? html`${who.user} may not manage this broker` : 'Without a login you may not manage this broker'}: most pages stay empty, publishing and tailing may work.</p>`}
       <${Page} route=${route} />
     </main>
     <${Notes} /><${Questions} />${keys && html`<${Keys} onClose=${() => setKeys(false)} />`}

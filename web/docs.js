@@ -118,7 +118,7 @@ function Operation({ all, op }) {
 }
 
 function operations(all) {
-  const groups = new Map();
+  const groups = new Map((all.tags ?? []).map(({ name }) => [name, []]));
   for (const [path, item] of Object.entries(all.paths ?? {})) {
     for (const method of METHODS.filter((one) => item[one])) {
       const operation = item[method];

@@ -24,12 +24,12 @@ export function Connections({ query }) {
     <${Loaded} poll=${poll}>${(list) => html`<${Table} caption="Connections" id=${(row) => row.id} rows=${list.items}
       empty=${html`<${Empty} title=${filter ? 'No connection matches' : 'Nobody is connected'}>${!filter && html`<p><a href=${href(['try'])}>Connect from this browser</a></p>`}<//>`} columns=${[
     { key: 'peer', title: 'Peer', render: (row) => html`<a class="mono cut" data-row href=${href(['connections', String(row.id)])} title=${row.peer}>${row.peer}</a>` },
-    { key: 'protocol', title: 'Protocol', width: 'w-type', render: (row) => html`<${Badge}>${row.protocol}<//>` },
+    { key: 'protocol', title: 'Protocol', width: 'w-user', render: (row) => html`<${Badge}>${row.protocol}<//>` },
     { key: 'client', title: 'Client id', low: 1, render: (row) => html`<span class="mono cut" title=${row.clientId}>${text(row.clientId)}</span>` },
-    { key: 'user', title: 'User', low: 2, width: 'w-type', render: (row) => html`<span class="cut">${text(row.user)}</span>` },
-    { key: 'subscriptions', title: 'Subs', num: true, low: 2, render: (row) => count(row.subscriptions) },
-    { key: 'in', title: 'In /s', num: true, low: 1, render: (row) => rate(flow(row).published) },
-    { key: 'out', title: 'Out /s', num: true, low: 1, render: (row) => rate(flow(row).delivered) },
+    { key: 'user', title: 'User', low: 2, width: 'w-user', render: (row) => html`<span class="cut">${text(row.user)}</span>` },
+    { key: 'subscriptions', title: 'Subs', num: true, width: 'w-small', low: 2, render: (row) => count(row.subscriptions) },
+    { key: 'in', title: 'In /s', num: true, width: 'w-small', low: 1, render: (row) => rate(flow(row).published) },
+    { key: 'out', title: 'Out /s', num: true, width: 'w-small', low: 1, render: (row) => rate(flow(row).delivered) },
     { key: 'unsettled', title: 'Unsettled', num: true, low: 3, render: (row) => count(row.unsettled) },
     { key: 'since', title: 'Since', num: true, low: 2, width: 'w-wide', render: (row) => html`<span title=${time(row.since)}>${ago(row.since)}</span>` },
     { key: 'do', title: html`<span class="unseen">Actions</span>`, width: 'w-do', render: (row) => html`<${Button} kind="danger-quiet small" aria-label=${`Close the connection of ${row.peer}`} onClick=${() => close(row.id, row.peer).then(poll.refresh)}>Close<//>` },

@@ -117,7 +117,7 @@ export function Messages({ queue, query, turn, onChange, dead }) {
     { key: 'attempts', title: 'Tries', num: true, low: 2, width: 'w-tries', render: (row) => count(dead ? row.deadLetter?.deliveries : row.attempts) },
     { key: 'age', title: 'Age', num: true, low: 1, width: 'w-wide', render: (row) => html`<span title=${time(row.timestamp)}>${ago(row.timestamp)}</span>` },
   ].filter(Boolean);
-  return html`<div class="toolbar">
+  return html`<div class="toolbar list-tools">
       <${Search} value=${words} label="Find text in bodies" placeholder="Text in the body" onChange=${(value) => adjust({ text: value, after: '', page: '' })} />
       <${Search} value=${selector} label="Selector" placeholder="Selector: region = 'EU' AND priority > 4" wait=${600} onChange=${(value) => adjust({ selector: value, after: '', page: '' })} />
       <span class="gap" />

@@ -96,7 +96,7 @@ export function Queue({ name, query }) {
     ['Out', perSecond(queue.flow.acknowledged), `${compact(queue.acknowledged)} in all`],
     ['Size', bytes(queue.bytes), `${compact(queue.redelivered)} redelivered`],
   ]} />
-      <div class="grid two">
+      <div class="grid two charts">
         <section class="card"><${Chart} title="Messages held" height=${110} data=${[data[0], data[1], data[2]]} lines=${[{ label: 'ready', colour: '--c1', fill: true }, { label: 'unsettled', colour: '--c4' }]} /></section>
         <section class="card"><${Chart} title="Messages per second" height=${110} data=${[data[0], data[3], data[4]]} lines=${[{ label: 'in', colour: '--c1' }, { label: 'out', colour: '--c3' }]} /></section>
       </div>
