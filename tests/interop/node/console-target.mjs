@@ -18,7 +18,7 @@ const freePort = () => new Promise((resolve, reject) => {
 
 async function answers(url, child) {
   for (;;) {
-    if (child.exitCode !== null) throw new Error(`what was to be tested ended with status ${child.exitCode}`);
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`what was to be tested ended with status ${child.exitCode}`);
     try {
       await fetch(`${url}/`);
       return;
@@ -38,6 +38,7 @@ async function process_(command, given, environment, port) {
       await answers(url, child);
     },
     async kill() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
       const gone = new Promise((resolve) => { child.once('exit', resolve); });
       child.kill('SIGKILL');
       await gone;
