@@ -3,12 +3,14 @@
 //!
 //! Sockets, logins and the data plane are the business of `net`.
 
+mod console;
 mod exposition;
 mod metrics;
 mod problem;
 mod process;
 mod routes;
 
+pub use console::{console, index};
 pub use metrics::{NetStats, metrics};
 pub use problem::Problem;
 pub use process::{Process, Usage};

@@ -6,7 +6,6 @@
 
 mod activemq;
 mod consume;
-mod docs;
 mod echo;
 mod guard;
 mod idempotency;
@@ -120,6 +119,7 @@ fn routes() -> Routes {
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
     webhook::add(Routes::new())
+        .merge(sabir_admin::console())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])
@@ -128,7 +128,6 @@ fn routes() -> Routes {
             "/openapi.yaml",
             [(GET, get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }))],
         )
-        .at("/docs", [(GET, get(docs::page))])
         .at("/ws", [(GET, get(upgrade::any))])
         .at("/ws/echo", [(GET, get(upgrade::echo))])
         .at("/stomp", [(GET, get(upgrade::stomp))])
@@ -307,9 +306,14 @@ fn text(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
+/// The door to WebSocket; the console for a browser, and some words for everybody else.
 async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
     if request.headers().contains_key(header::UPGRADE) {
         return upgrade::any(Extension(visit), request).await;
+    }
+    let accepts = request.headers().get_all(header::ACCEPT);
+    if accepts.iter().any(|types| types.to_str().is_ok_and(|types| types.contains("text/html"))) {
+        return sabir_admin::index();
     }
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
@@ -356,6 +360,45 @@ async fn metrics(Extension(visit): Extension<Arc<Visit>>) -> Response {
 mod tests {
     use super::*;
 
+    /// One operation of the contract.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Operation<'a> {
+        method: &'a str,
+        path: &'a str,
+        summary: &'a str,
+    }
+
+    /// The operations in the order of the contract, whose layout a test holds to: paths are indented by two, methods by four.
+    fn operations(contract: &str) -> Vec<Operation<'_>> {
+        let paths = contract.split_once("\npaths:\n").map_or("", |(_, rest)| rest);
+        let mut operations: Vec<Operation<'_>> = Vec::new();
+        let mut path = "";
+        for line in paths.lines().take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
+            let key = |indent: &str| line.strip_prefix(indent).filter(|rest| !rest.starts_with(' '));
+            if let Some(found) = key("  ").and_then(|rest| rest.strip_suffix(':')) {
+                path = found;
+            } else if let Some(method) = key("    ").and_then(|rest| rest.strip_suffix(':'))
+                && matches!(method, "get" | "put" | "post" | "delete" | "patch")
+            {
+                operations.push(Operation { method, path, summary: "" });
+            } else if let Some(summary) = key("      ").and_then(|rest| rest.strip_prefix("summary: "))
+                && let Some(operation) = operations.last_mut()
+            {
+                operation.summary = summary.trim_matches('"');
+            }
+        }
+        operations
+    }
+
+    #[test]
+    fn every_operation_says_what_it_does() {
+        let operations = operations(CONTRACT);
+        assert!(operations.len() > 20);
+        for operation in &operations {
+            assert!(!operation.summary.is_empty(), "{operation:?}");
+        }
+    }
+
     #[test]
     fn the_contract_lists_exactly_the_paths_there_are() {
         let mut known: Vec<String> = routes()
@@ -364,7 +407,7 @@ mod tests {
             .map(|(path, method)| format!("{} {path}", method.as_str().to_lowercase()).replace("{*", "{"))
             .collect();
         known.sort();
-        let mut listed: Vec<String> = docs::operations(CONTRACT)
+        let mut listed: Vec<String> = operations(CONTRACT)
             .iter()
             .map(|operation| format!("{} {}", operation.method, operation.path))
             .collect();
