@@ -46,6 +46,8 @@ pub struct Connection {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
     pub(crate) client_id: Option<Box<str>>,
+    /// Who it is, if that was proved before it said a word.
+    pub(crate) vouched: Option<Principal>,
     /// Behind a pointer, for most of its life a connection has none.
     pub(crate) opening: Option<Box<Opening>>,
     /// The client session it is in charge of, and the will that goes with it.
@@ -106,6 +108,7 @@ impl Connection {
             principal: Principal::anonymous(info.remote()),
             info,
             client_id: None,
+            vouched: None,
             opening: None,
             session: None,
             opens_at: None,

@@ -11,6 +11,8 @@ use sabir_broker::Writer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use sabir_model::access::Principal;
+
 use super::census::Census;
 
 /// Where a connection comes from.
@@ -22,6 +24,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// The listener that accepted it, by its configuration key.
     pub(crate) listener: &'static str,
+    /// Who is there, if an HTTP login in front has proved it.
+    pub(crate) principal: Option<Principal>,
 }
 
 /// An accepted socket.

@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 
-use super::{Visit, echo, text};
+use super::{Visit, echo, guard, text};
 use crate::net::Shared;
 use crate::net::detect::{PREFIX_BYTES_MAX, Protocol};
 use crate::net::listener::start;
 use crate::net::reader::Transport;
-use crate::net::socket::Prefixed;
+use crate::net::socket::{Peer, Prefixed};
 use crate::net::websocket::deflate::{Agreement, negotiate};
 use crate::net::websocket::{self, Shape, Subprotocol, Terms};
 
@@ -35,12 +35,12 @@ enum Carries {
 
 /// Opens a WebSocket that carries STOMP.
 pub(super) async fn stomp(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
-    answer(upgrade(&visit, Carries::Messages(Protocol::Stomp), request))
+    answer(upgrade(&visit, Carries::Messages(Protocol::Stomp), request).await)
 }
 
 /// Opens a WebSocket that carries MQTT.
 pub(super) async fn mqtt(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
-    answer(upgrade(&visit, Carries::Messages(Protocol::Mqtt), request))
+    answer(upgrade(&visit, Carries::Messages(Protocol::Mqtt), request).await)
 }
 
 /// Opens a WebSocket that carries what the client's sub-protocol says: the first it offers that is spoken here. Who offers
@@ -61,7 +61,7 @@ pub(super) async fn any(Extension(visit): Extension<Arc<Visit>>, request: Reques
         None if offered.is_empty() => Carries::Something,
         None => return *refuse_offers(Protocol::ALL.into_iter().flat_map(Protocol::subprotocols).copied()),
     };
-    answer(upgrade(&visit, carries, request))
+    answer(upgrade(&visit, carries, request).await)
 }
 
 /// Opens a WebSocket that sends back what it gets, if that is wanted.
@@ -69,7 +69,7 @@ pub(super) async fn echo(Extension(visit): Extension<Arc<Visit>>, request: Reque
     if !visit.shared.options.http.websocket_echo {
         return text(StatusCode::NOT_FOUND, "the echo is off; http.websocket_echo turns it on\n".to_owned());
     }
-    answer(upgrade(&visit, Carries::Echo, request))
+    answer(upgrade(&visit, Carries::Echo, request).await)
 }
 
 fn answer(result: Result<Response, Box<Response>>) -> Response {
@@ -88,8 +88,12 @@ fn refuse(status: StatusCode, sentence: &str) -> Box<Response> {
 }
 
 /// Checks the handshake (RFC 6455 §4.2) and has the connection go on as a WebSocket.
-fn upgrade(visit: &Arc<Visit>, carries: Carries, mut request: Request) -> Result<Response, Box<Response>> {
-    let headers = request.headers();
+async fn upgrade(
+    visit: &Arc<Visit>,
+    carries: Carries,
+    mut request: Request,
+) -> Result<Response, Box<Response>> {
+    let headers = &request.headers().clone();
     let wants_upgrade =
         lists(headers, &header::CONNECTION, "upgrade") && lists(headers, &header::UPGRADE, "websocket");
     if !wants_upgrade || request.method() != Method::GET {
@@ -134,8 +138,10 @@ fn upgrade(visit: &Arc<Visit>, carries: Carries, mut request: Request) -> Result
         false => None,
     };
 
+    // Only now: no page of another origin gets to use a login that the browser keeps.
+    let peer = Peer { principal: guard::vouched(visit, headers).await?, ..visit.peer.clone() };
     let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(go_on(Arc::clone(visit), carries, deflate, upgraded));
+    tokio::spawn(go_on(Arc::clone(visit), peer, carries, deflate, upgraded));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();
@@ -154,6 +160,7 @@ fn upgrade(visit: &Arc<Visit>, carries: Carries, mut request: Request) -> Result
 /// Takes the socket back from hyper and gives it to the driver.
 async fn go_on(
     visit: Arc<Visit>,
+    peer: Peer,
     carries: Carries,
     deflate: Option<Agreement>,
     upgraded: hyper::upgrade::OnUpgrade,
@@ -192,7 +199,7 @@ async fn go_on(
     };
     terms.shape = protocol.shape();
     let (socket, writer) = open(shared, socket, &early, &terms);
-    start(shared, protocol, visit.peer.clone(), Transport::WebSocket(Box::new(socket)), writer, &[], permit);
+    start(shared, protocol, peer, Transport::WebSocket(Box::new(socket)), writer, &[], permit);
 }
 
 fn open(

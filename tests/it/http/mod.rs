@@ -5,7 +5,7 @@ mod activemq;
 mod messages;
 mod receiver;
 mod streams;
-mod web;
+pub(crate) mod web;
 mod webhooks;
 
 use std::io::{Read, Write};

@@ -3,6 +3,7 @@
 mod autobahn;
 mod choice;
 mod deflate;
+mod login;
 mod raw;
 
 use std::io::{self, Read, Write};
