@@ -3,12 +3,17 @@
 //!
 //! Sockets, logins and the data plane are the business of `net`.
 
+mod answer;
 mod exposition;
+mod management;
 mod metrics;
 mod problem;
 mod process;
+pub mod query;
 mod routes;
+mod show;
 
+pub use management::management;
 pub use metrics::{NetStats, metrics};
 pub use problem::Problem;
 pub use process::{Process, Usage};

@@ -169,6 +169,17 @@ impl Shared {
         Arc::clone(found.expect("there is always the default host: opened with one"))
     }
 
+    /// The virtual host of this name.
+    ///
+    /// # Errors
+    /// [`Code::UnknownDestination`] if there is none.
+    pub(crate) fn find_host(&self, name: &str) -> Result<Arc<VirtualHost>, Refusal> {
+        let found = self.hosts.iter().find(|host| &*host.name == name).map(Arc::clone);
+        found.ok_or_else(|| {
+            Refusal::new(Code::UnknownDestination, format!("there is no virtual host \"{name}\""))
+        })
+    }
+
     /// All virtual hosts.
     pub(crate) fn hosts(&self) -> &[Arc<VirtualHost>] {
         &self.hosts
@@ -386,6 +397,12 @@ impl Broker {
         }
     }
 
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.shared.now()
+    }
+
     /// Connections open now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -424,7 +441,6 @@ impl Broker {
     #[must_use]
     pub fn stats(&self) -> BrokerStats {
         let shared = &self.shared;
-        let counters = &shared.counters;
         let queues: Vec<(Arc<Queue>, Arc<VirtualHost>)> =
             shared.by_id.read().values().map(|(queue, host)| (Arc::clone(queue), Arc::clone(host))).collect();
         let mut queues: Vec<_> = queues
@@ -437,6 +453,13 @@ impl Broker {
             .map(|(queue, host)| queue.lock().core.stats(queue, &host.name))
             .collect();
         queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
+        BrokerStats { queues, ..self.totals() }
+    }
+
+    /// A snapshot of all counters that are not those of one queue.
+    pub(crate) fn totals(&self) -> BrokerStats {
+        let shared = &self.shared;
+        let counters = &shared.counters;
         BrokerStats {
             connections: self.connections() as u64,
             connections_total: read(&counters.connections_total),
@@ -463,7 +486,7 @@ impl Broker {
             retained_bytes: shared.hosts.iter().map(|host| host.retained.lock().bytes()).sum(),
             sessions_expired: read(&counters.sessions_expired),
             store: shared.store.stats(),
-            queues,
+            queues: Vec::new(),
         }
     }
 

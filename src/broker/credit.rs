@@ -21,6 +21,7 @@ use crate::work::Work;
 #[derive(Debug)]
 pub(crate) struct Credit {
     available: AtomicI64,
+    limit: u32,
     /// Whether consumers on several queues share it.
     pub(crate) shared: bool,
     line: Mutex<Line>,
@@ -43,6 +44,7 @@ impl Credit {
     pub(crate) fn new(limit: u32, shared: bool) -> Self {
         Self {
             available: AtomicI64::new(i64::from(limit)),
+            limit,
             shared,
             line: Mutex::default(),
             settled: AtomicU64::new(0),
@@ -114,6 +116,17 @@ impl Credit {
             work.resume.push(next);
             work.yielded = true;
         }
+    }
+
+    /// How many deliveries may be unsettled at a time.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// How many are.
+    pub(crate) fn used(&self) -> u64 {
+        let left = self.available.load(Ordering::Acquire);
+        u64::try_from(i64::from(self.limit) - left).unwrap_or(0)
     }
 
     pub(crate) fn is_spent(&self) -> bool {

@@ -20,6 +20,7 @@ mod leaving;
 mod lock_order;
 mod login;
 mod mailbox;
+pub mod manage;
 mod options;
 mod outbox;
 mod party;

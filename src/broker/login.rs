@@ -12,7 +12,7 @@ use sabir_model::event::{Event, Opened};
 use sabir_model::message::{Facts, FieldsWriter, Tag};
 
 use crate::connection::Connection;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Owner};
 use crate::stats::add;
 use crate::will::OwnedWill;
 
@@ -109,14 +109,24 @@ impl Connection {
             }
             (None, None) => false,
         };
+        self.tell_owner();
         tracing::debug!(
             connection = self.id.0,
-            peer = %self.info.peer,
-            listener = self.info.listener,
+            peer = %self.mailbox.info.peer,
+            listener = self.mailbox.info.listener,
             user = %self.principal,
             "connection opened"
         );
         Ok(Opened { resumed, data })
+    }
+
+    /// Lets others know whose the connection is.
+    pub(crate) fn tell_owner(&self) {
+        *self.mailbox.owner.lock() = Owner {
+            principal: self.principal.clone(),
+            host: Arc::clone(&self.host),
+            client_id: self.client_id.clone(),
+        };
     }
 
     /// Lets somebody in who has proved who they are.
@@ -133,7 +143,7 @@ impl Connection {
     }
 
     pub(crate) fn open(&mut self, open: Open<'_>) -> Outcome {
-        let remote = self.info.remote();
+        let remote = self.mailbox.info.remote();
         self.opening = Some(Box::new(Opening {
             client_id: open.client_id.filter(|id| !id.is_empty()).map(Into::into),
             virtual_host: open.virtual_host.map(Into::into),

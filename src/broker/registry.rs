@@ -66,6 +66,7 @@ pub(crate) enum Interest {
 pub(crate) struct Wildcard {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) subscription: SubscriptionKey,
+    pub(crate) pattern: Pattern,
     pub(crate) credit: Arc<Credit>,
     pub(crate) settle: SettleMode,
     pub(crate) selector: Option<Arc<Selector>>,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sabir_model::access::{Action, Resource};
 use sabir_model::command::{Promise, Subscribe};
@@ -63,6 +65,41 @@ impl Subscription {
     }
 }
 
+/// The subscriptions of one connection.
+pub(crate) type Subscriptions = HashMap<SubscriptionKey, Subscription, RandomState>;
+
+/// One thing that a subscription is attached to, for whoever asks.
+pub(crate) enum Attached {
+    /// It consumes from a queue.
+    Queue(Arc<Queue>, u32),
+    /// It consumes from every queue that matches.
+    Wildcard(Pattern, Arc<Wildcard>),
+    /// It is live on a topic.
+    Live(Pattern, Handle),
+    /// It is live on a topic and acknowledges.
+    Window(Pattern, Arc<Queue>, u32),
+    /// It looks at a queue.
+    Browser(Arc<Queue>),
+}
+
+impl Subscription {
+    /// What it is attached to.
+    pub(crate) fn attached(&self) -> Vec<Attached> {
+        let describe = |part: &Part| match part {
+            Part::Queue(queue, slot) | Part::Durable { queue, slot, .. } => {
+                Attached::Queue(Arc::clone(queue), *slot)
+            }
+            Part::Wildcard(wildcard, _) => Attached::Wildcard(wildcard.pattern.clone(), Arc::clone(wildcard)),
+            Part::Live(handle, pattern) => Attached::Live(pattern.clone(), *handle),
+            Part::Window(queue, slot, _, pattern) => {
+                Attached::Window(pattern.clone(), Arc::clone(queue), *slot)
+            }
+            Part::Browser(queue) => Attached::Browser(Arc::clone(queue)),
+        };
+        self.parts.iter().map(describe).collect()
+    }
+}
+
 /// What all parts of one subscription share.
 struct Terms<'a> {
     request: &'a Subscribe<'a>,
@@ -72,7 +109,7 @@ struct Terms<'a> {
 
 impl Connection {
     pub(crate) fn subscribe(&mut self, request: &Subscribe<'_>) -> Result<Option<Promise>, Refusal> {
-        if self.subscriptions.contains_key(&request.key) {
+        if self.mailbox.subscriptions.lock().contains_key(&request.key) {
             return Err(Refusal::new(Code::DuplicateSubscription, "the subscription's id is in use"));
         }
         self.release();
@@ -107,7 +144,8 @@ impl Connection {
                 }
             }
         }
-        self.subscriptions.insert(request.key, subscription);
+        self.mailbox.subscriptions.lock().insert(request.key, subscription);
+        self.subscribed += 1;
         self.to_grant.push(request.key);
         Ok(newest)
     }
@@ -170,6 +208,7 @@ impl Connection {
             let wildcard = Arc::new(Wildcard {
                 outbox: Arc::clone(&self.outbox),
                 subscription: terms.request.key,
+                pattern: pattern.clone(),
                 credit,
                 settle: terms.request.settle,
                 selector: terms.selector.clone(),
@@ -361,7 +400,8 @@ impl Connection {
     /// Lets the subscriptions of this batch have deliveries: the greeting is in the outbox.
     pub(crate) fn grant(&mut self) {
         for key in std::mem::take(&mut self.to_grant) {
-            let Some(subscription) = self.subscriptions.get(&key) else { continue };
+            // Taken out meanwhile, so that nothing is locked under the list's lock.
+            let Some(subscription) = self.mailbox.subscriptions.lock().remove(&key) else { continue };
             for part in &subscription.parts {
                 match part {
                     Part::Queue(queue, slot)
@@ -387,7 +427,15 @@ impl Connection {
                     Part::Live(..) => {}
                 }
             }
+            self.mailbox.subscriptions.lock().insert(key, subscription);
         }
+    }
+
+    /// Takes a subscription out of the list.
+    pub(crate) fn forget_subscription(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let subscription = self.mailbox.subscriptions.lock().remove(&key)?;
+        self.subscribed -= 1;
+        Some(subscription)
     }
 
     fn leave(&mut self, queue: &Arc<Queue>, slot: u32, written: u64) {

@@ -11,6 +11,7 @@ mod backlogs;
 mod durability;
 mod groups;
 mod limits;
+mod manage;
 mod names;
 mod queues;
 mod retained;
