@@ -245,6 +245,7 @@ fn net_options(config: &Config, connections_max: usize) -> Options {
             idempotency_ms: config.http.idempotency_ms,
             idempotency_max: config.http.idempotency_max,
             login_lasts_ms: config.http.login_lasts_ms,
+            webhooks: config.webhooks.clone(),
         },
         limits: session_limits(config),
     }

@@ -23,6 +23,7 @@ use crate::blocking::Pool;
 use crate::connection::Connection;
 use crate::lock_order::before_maps;
 use crate::mailbox::Mailbox;
+use crate::notes::Note;
 use crate::options::{BrokerLimits, BrokerOptions};
 use crate::policy::{Policies, Policy};
 use crate::queue::{Queue, Role};
@@ -137,6 +138,8 @@ pub(crate) struct Shared {
     pub(crate) next_message: AtomicU64,
     /// What holds for the backlogs of client sessions.
     pub(crate) session_policy: Arc<Policy>,
+    /// Rows that others keep, as the log had them, until they are taken.
+    pub(crate) notes: Mutex<Vec<(u8, Note)>>,
     pub(crate) by_id: RwLock<ById>,
     hosts: Vec<Arc<VirtualHost>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Arc<Mailbox>, RandomState>>,
@@ -298,6 +301,7 @@ impl Broker {
             next_queue: AtomicU64::new(1),
             next_message: AtomicU64::new(1),
             session_policy,
+            notes: Mutex::new(std::mem::take(&mut recovered.notes)),
             by_id: RwLock::default(),
             hosts,
             connections: Mutex::default(),

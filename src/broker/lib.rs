@@ -21,6 +21,7 @@ mod lock_order;
 mod login;
 mod mailbox;
 pub mod manage;
+mod notes;
 mod options;
 mod outbox;
 mod party;
@@ -52,6 +53,7 @@ mod writer;
 
 pub use broker::{Broker, ConnectionInfo, OpenError, RecoverySummary};
 pub use connection::Connection;
+pub use notes::{Note, NoteTable};
 pub use options::{BrokerLimits, BrokerOptions};
 pub use policy::{DeadLetters, Expired, Negative, Policies, Policy, SlowConsumer};
 pub use recovery::Restored;

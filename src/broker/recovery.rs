@@ -2,7 +2,8 @@
 //!
 //! Table 1 holds queues by id (plain ones, the backlogs of durable subscriptions and of client sessions, what groups share,
 //! and the last values of topics), table 2 the groups that wildcard subscriptions over virtual topics have declared, table
-//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`). Everything else is derived.
+//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`), tables 50 to 54 what others keep
+//! (`notes.rs`). Everything else is derived.
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use sabir_store::{Level, PutMeta, Recover};
 
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
+use crate::notes::{self, Note};
 use crate::queue::{Queue, Role};
 use crate::ready::Entry;
 use crate::registry::{Binding, Durable, Interest, trie_levels};
@@ -55,6 +57,8 @@ pub(crate) struct Recovered {
     bindings: Vec<StoredBinding>,
     received: Vec<(String, String, u16)>,
     progress: HashMap<(QueueId, Sequence), u32, RandomState>,
+    /// Rows that others keep, by table.
+    pub(crate) notes: Vec<(u8, Note)>,
     next_queue: u64,
     clean: bool,
     unreadable: u64,
@@ -196,6 +200,9 @@ impl Recover for Recovered {
                 Err(_) => self.unreadable += 1,
             },
             TABLE_COUNTERS if key == MARK_CLEAN => self.clean = true,
+            table if notes::TABLES.contains(&table) => {
+                self.notes.push((table, Note { key: key.into(), value: value.into() }));
+            }
             _ => self.unreadable += 1,
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::table::{bytes, count, ms, table};
+use super::targets::Target;
 use super::types::{AnonymousLocal, Durability, HostName, LogFilter, LogFormat, Origin, SlowConsumer};
 
 const KIB: u64 = 1 << 10;
@@ -164,6 +165,22 @@ table! {
         idempotency_max: usize [count(0, 10_000_000)] = "100000";
         /// How long a login of the console lasts.
         login_lasts_ms: u64 [ms(1000, 30 * DAY_MS)] = "28800000";
+    }
+}
+
+table! {
+    /// Webhooks: messages that the broker sends to URLs.
+    Webhooks "webhooks" {
+        /// Most webhooks; 0 allows none.
+        count_max: usize [count(0, 100_000)] = "1000";
+        /// Most requests at a time, of all webhooks together: what they may ask for in sum.
+        concurrency_max: usize [count(1, 100_000)] = "1000";
+        /// Bytes of requests under way of one webhook, beyond which its next one waits; a larger message goes alone.
+        bytes_max: usize [bytes(64 * KIB, 4 * GIB)] = "8 MiB";
+        /// Hosts, addresses and networks that may be called although they are private, local or reserved.
+        allowed_targets: Vec<Target> = "";
+        /// Certificate authorities in PEM to trust besides the public ones.
+        ca_file: Option<PathBuf> = unset;
     }
 }
 

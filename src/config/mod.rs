@@ -13,6 +13,7 @@ mod load;
 mod nearest;
 mod render;
 mod table;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -22,11 +23,12 @@ use std::path::PathBuf;
 
 pub use keys::{
     Destinations, Http, Limits, Listeners, Log, MirroredQueues, Mqtt, Security, Server, Sessions, Stomp,
-    Store,
+    Store, Webhooks,
 };
 pub use lists::{Composite, Permission, Policy, VirtualTopic};
 pub use load::{Loaded, Place, Problem, Sources, environment};
 pub use render::{help, markdown, sample};
+pub use targets::Target;
 pub use types::{
     AnonymousLocal, DeadLetter, Durability, Expired, Forward, GroupPrefix, HostName, LogFilter, LogFormat,
     Nack, Origin, Postfix, QueueName, SlowConsumer, TopicPattern, WhenFull,
@@ -52,6 +54,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// HTTP and WebSocket.
     pub http: Http,
+    /// Messages sent to URLs.
+    pub webhooks: Webhooks,
     /// Who is let in.
     pub security: Security,
     /// The process.
@@ -84,7 +88,7 @@ const fn outline<T: Table>() -> Outline {
 }
 
 /// The sections, in the order of the documentation.
-static SECTIONS: [Outline; 12] = [
+static SECTIONS: [Outline; 13] = [
     outline::<Listeners>(),
     outline::<Store>(),
     outline::<Limits>(),
@@ -92,6 +96,7 @@ static SECTIONS: [Outline; 12] = [
     outline::<Mqtt>(),
     outline::<Sessions>(),
     outline::<Http>(),
+    outline::<Webhooks>(),
     outline::<Security>(),
     outline::<Server>(),
     outline::<Log>(),
@@ -137,6 +142,7 @@ impl Config {
             mqtt: build_section(keys)?,
             sessions: build_section(keys)?,
             http: build_section(keys)?,
+            webhooks: build_section(keys)?,
             security: build_section(keys)?,
             server: build_section(keys)?,
             log: build_section(keys)?,
@@ -159,7 +165,7 @@ impl Config {
     }
 
     /// The values of every section, in the order of [`SECTIONS`].
-    fn show_sections(&self) -> [Vec<Option<String>>; 12] {
+    fn show_sections(&self) -> [Vec<Option<String>>; 13] {
         [
             self.listeners.show(),
             self.store.show(),
@@ -168,6 +174,7 @@ impl Config {
             self.mqtt.show(),
             self.sessions.show(),
             self.http.show(),
+            self.webhooks.show(),
             self.security.show(),
             self.server.show(),
             self.log.show(),

@@ -32,7 +32,7 @@ pub use listener::{BindError, Endpoint, Listeners, Speaks};
 use census::Census;
 use timer::Wheel;
 
-use crate::config::Origin;
+use crate::config::{self, Origin};
 
 /// What connections are told about this server.
 pub const SERVER_NAME: &str = concat!("Sabir/", env!("CARGO_PKG_VERSION"));
@@ -78,6 +78,8 @@ pub struct HttpOptions {
     pub idempotency_max: usize,
     /// How long a login of the console lasts.
     pub login_lasts_ms: u64,
+    /// Messages sent to URLs.
+    pub webhooks: config::Webhooks,
 }
 
 /// What every connection of one server shares.
@@ -115,12 +117,12 @@ impl Net {
     #[must_use]
     pub fn start(broker: Broker, clock: Arc<SystemClock>, options: Options, listeners: Listeners) -> Self {
         let shared = Arc::new(Shared {
+            http: http::Desk::new(&options.http, &clock),
             broker,
             clock,
             wheel: Arc::new(Wheel::new()),
             census: Arc::new(Census::new(options.connections_max, options.connections_per_address_max)),
             limits: Arc::new(options.limits.clone()),
-            http: http::Desk::new(&options.http),
             options,
             endpoints: listeners.endpoints(),
             refusals: Semaphore::new(REFUSALS_MAX),
@@ -131,6 +133,7 @@ impl Net {
         if let Some(interval) = shared.options.sys_interval {
             tokio::spawn(sys_topics::run(Arc::clone(&shared), interval));
         }
+        shared.http.start(&shared);
         listeners.serve(&shared);
         Self { shared }
     }
@@ -141,7 +144,11 @@ impl Net {
         self.shared.closing.send_replace(true);
         self.shared.http.close();
         self.shared.broker.drain();
-        if tokio::time::timeout(patience, self.shared.census.emptied()).await.is_ok() {
+        let (emptied, ()) = tokio::join!(
+            tokio::time::timeout(patience, self.shared.census.emptied()),
+            self.shared.http.ended(patience)
+        );
+        if emptied.is_ok() {
             return 0;
         }
         let left = self.shared.census.live();

@@ -21,7 +21,7 @@ pub fn decode(text: &str, form: bool) -> Option<String> {
 }
 
 /// Appends `text`; what is not `plain`, and `%`, as escapes.
-pub(crate) fn encode(text: &str, plain: impl Fn(u8) -> bool, out: &mut String) {
+pub fn encode(text: &str, plain: impl Fn(u8) -> bool, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii() && byte != b'%' && plain(byte) {
             out.push(char::from(byte));
@@ -39,12 +39,14 @@ fn escape(byte: u8, out: &mut String) {
 }
 
 /// Characters of a header's name (RFC 9110 §5.6.2).
-pub(crate) fn is_token(byte: u8) -> bool {
+#[must_use]
+pub fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Characters of a header's value that need no escape anywhere in it.
-pub(crate) fn is_visible(byte: u8) -> bool {
+#[must_use]
+pub fn is_visible(byte: u8) -> bool {
     (0x21..=0x7e).contains(&byte)
 }
 

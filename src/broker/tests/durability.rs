@@ -6,7 +6,7 @@ use sabir_store::Level;
 
 use super::harness::{Setup, World};
 use super::queues::{bodies, facts};
-use crate::{CompositeRule, Forward, Policy, Rules};
+use crate::{CompositeRule, Forward, Note, NoteTable, Policy, Rules};
 
 #[test]
 fn persistent_messages_come_back_and_others_do_not() {
@@ -40,6 +40,25 @@ fn persistent_messages_come_back_and_others_do_not() {
         client.send("queue://q", "6").ok();
         assert_eq!(client.bodies(), ["6"]);
     }
+}
+
+#[test]
+fn notes_of_others_come_back_by_table_and_key_and_are_no_damage() {
+    let world = World::new();
+    let note = |key: &str, value: &str| Note { key: key.as_bytes().into(), value: value.as_bytes().into() };
+    let table = NoteTable::Webhooks;
+    for (key, value) in [("b", "1"), ("a", "2"), ("c", "3"), ("b", "4")] {
+        world.broker.keep_note(table, key.as_bytes(), value.as_bytes());
+    }
+    let promise = world.broker.drop_note(table, b"c");
+    world.broker.store().sync();
+    assert!(world.broker.is_kept(promise));
+    assert_eq!(world.broker.take_notes(table), [], "it gives back what the log held at the start");
+    let world = world.crash();
+    assert_eq!(world.broker.take_notes(table), [note("a", "2"), note("b", "4")]);
+    assert_eq!(world.broker.take_notes(table), []);
+    // They are still in the log.
+    assert_eq!(world.restart().broker.take_notes(table).len(), 2);
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl Puller {
 
     /// Settles deliveries; `receipted` says whether somebody waits for the promise. What could not be settled is told by its
     /// place.
-    fn settle(
+    pub(super) fn settle(
         &self,
         items: &[(DeliveryToken, Settlement)],
         receipted: bool,

@@ -17,6 +17,7 @@ mod send;
 mod stream;
 mod subscriptions;
 mod upgrade;
+mod webhook;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -56,10 +57,11 @@ pub(crate) struct Desk {
     replies: idempotency::Replies,
     streams: stream::Streams,
     consumers: activemq::Consumers,
+    webhooks: webhook::Webhooks,
 }
 
 impl Desk {
-    pub(crate) fn new(options: &super::HttpOptions) -> Self {
+    pub(crate) fn new(options: &super::HttpOptions, clock: &Arc<super::SystemClock>) -> Self {
         let router = routes()
             .into_router()
             .fallback(|| async {
@@ -81,7 +83,18 @@ impl Desk {
             replies: idempotency::Replies::new(options.idempotency_max, options.idempotency_ms),
             streams: stream::Streams::default(),
             consumers: activemq::Consumers::default(),
+            webhooks: webhook::Webhooks::new(&options.webhooks, clock),
         }
+    }
+
+    /// Begins what works without being asked: webhooks.
+    pub(crate) fn start(&self, shared: &Arc<Shared>) {
+        self.webhooks.restore(shared);
+    }
+
+    /// Waits until that has ended; after `patience` it is cut off.
+    pub(crate) async fn ended(&self, patience: Duration) {
+        self.webhooks.ended(patience).await;
     }
 
     /// What time does: called with every tick.
@@ -93,6 +106,7 @@ impl Desk {
 
     /// Gives back what requests hold: the server ends.
     pub(crate) fn close(&self) {
+        self.webhooks.close();
         self.streams.close();
         self.consumers.close();
         self.leases.close();
@@ -104,7 +118,7 @@ fn routes() -> Routes {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
-    Routes::new()
+    webhook::add(Routes::new())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])

@@ -3,8 +3,10 @@
 mod access;
 mod activemq;
 mod messages;
+mod receiver;
 mod streams;
 mod web;
+mod webhooks;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
