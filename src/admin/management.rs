@@ -42,7 +42,6 @@ async fn overview(mut ask: Ask) -> Result<Response, Problem> {
     let overview = aside(move || Ok(broker.overview())).await?;
     let stats = &overview.stats;
     let now = ask.broker.now();
-    let topics = stats.topic_subscriptions;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "time": now.wall.0,
@@ -52,7 +51,7 @@ async fn overview(mut ask: Ask) -> Result<Response, Problem> {
         "queues": overview.queues,
         "topics": overview.topics,
         "sessions": stats.sessions,
-        "subscriptions": topics,
+        "subscriptions": stats.topic_subscriptions,
         "ready": overview.ready,
         "unsettled": overview.unsettled,
         "published": stats.published,
@@ -158,6 +157,7 @@ pub(crate) fn connection_id(text: &str) -> Result<ConnectionId, Problem> {
 async fn connection(mut ask: Ask, Name(id): Name) -> Result<Response, Problem> {
     ask.finish()?;
     ask.may_manage()?;
-    let detail = ask.broker.connection_detail(connection_id(&id)?)?;
+    let id = connection_id(&id)?;
+    let detail = aside(move || ask.broker.connection_detail(id)).await?;
     Ok(json(StatusCode::OK, &show::connection_detail(&detail)))
 }

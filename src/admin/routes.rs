@@ -41,6 +41,13 @@ impl Routes {
         self
     }
 
+    /// Adds those of others. A path may be in both, with other methods.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        let listed = self.listed.into_iter().chain(other.listed).collect();
+        Self { router: self.router.merge(other.router), listed }
+    }
+
     /// Every path with every method, as they were added.
     #[must_use]
     pub fn listed(&self) -> &[(&'static str, Method)] {

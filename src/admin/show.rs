@@ -75,9 +75,10 @@ pub(crate) fn topic(entry: &TopicEntry) -> Value {
 pub(crate) fn topic_detail(detail: &TopicDetail) -> Value {
     let mut members = members(topic(&detail.entry));
     let connections = detail.connections.iter().map(|id| json!({ "connection": id.0.to_string() }));
-    let sessions = detail.sessions.iter().map(|id| json!({ "clientId": id }));
+    let sessions = detail.sessions.iter().map(|id| json!({ "client": id }));
     members.insert("subscribersList".into(), connections.chain(sessions).collect());
-    members.insert("queues".into(), json!(detail.queues));
+    let bound = detail.queues.iter().map(|name| json!({ "queue": name }));
+    members.insert("boundQueues".into(), bound.collect());
     Value::Object(members)
 }
 
@@ -165,11 +166,19 @@ pub(crate) fn policy(policy: &Policy) -> Value {
     })
 }
 
+/// The entries as configured, then what holds for everything else: that has no pattern.
 pub(crate) fn policies(policies: &Policies) -> Value {
-    let entries = policies
-        .entries()
-        .map(|(pattern, entry)| json!({ "pattern": pattern.to_string(), "policy": policy(entry) }));
-    json!({ "default": policy(policies.default_policy()), "entries": entries.collect::<Value>() })
+    let entries = policies.entries().map(|(pattern, policy)| (Some(pattern.to_string()), policy));
+    let all = entries.chain([(None, policies.default_policy())]);
+    let items: Vec<Value> = all
+        .map(|(pattern, entry)| {
+            let mut members = members(policy(entry));
+            members.insert("pattern".into(), json!(pattern));
+            Value::Object(members)
+        })
+        .collect();
+    let total = items.len();
+    json!({ "items": items, "next": null, "total": total })
 }
 
 pub(crate) fn rules(rules: &Rules) -> Value {

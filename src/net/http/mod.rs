@@ -119,6 +119,7 @@ fn routes() -> Routes {
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
     webhook::add(Routes::new())
+        .merge(sabir_admin::management())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])
@@ -312,7 +313,7 @@ async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
         "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
-         \x20 /v1/...         messages by request: send, pull, stream\n\
+         \x20 /v1/...         messages by request: send, pull, stream; and what there is, to look at and change\n\
          \x20 /api/message    the same for scripts of ActiveMQ\n\
          \x20 /docs           all of it, to read\n\
          \x20 /ws             STOMP or MQTT over WebSocket, by sub-protocol\n\
