@@ -515,21 +515,6 @@ impl Broker {
         while finish(&self.shared, &mut work) {}
         Ok(())
     }
-
-    /// Deletes a queue with all it holds; its consumers are told. For management.
-    ///
-    /// # Errors
-    /// [`Code::UnknownDestination`] if there is none.
-    pub fn delete_queue(&self, destination: &Destination) -> Result<(), Refusal> {
-        let host = self.shared.host_named("/");
-        let Some(queue) = host.find_queue(destination) else {
-            return Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist")));
-        };
-        let mut work = Work::new(self.shared.now());
-        host.delete_queue(&self.shared, &queue, &mut work);
-        while finish(&self.shared, &mut work) {}
-        Ok(())
-    }
 }
 
 /// Ends client sessions whose time is over, and sends wills that are due.

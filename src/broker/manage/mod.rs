@@ -3,6 +3,7 @@
 //! Whoever asks has been authorized by the caller. Lists hold with a hundred thousand entries: what a map holds is copied
 //! under its lock, each entry is then looked at by itself, and of a sorted list only the page asked for is kept.
 
+mod changes;
 mod connections;
 mod listing;
 mod overview;
@@ -10,6 +11,7 @@ mod queues;
 mod subscriptions;
 mod topics;
 
+pub use changes::{Deletion, QueueMade};
 pub use connections::{ConnectionDetail, ConnectionEntry, ConnectionSort, SubscriptionEntry};
 pub use listing::{Filter, Listing, Page, Place};
 pub use overview::{Overview, VirtualHostEntry};

@@ -8,6 +8,7 @@ mod fake;
 mod harness;
 
 mod backlogs;
+mod changes;
 mod durability;
 mod groups;
 mod limits;
