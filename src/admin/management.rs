@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{delete, get, post, put};
 use sabir_broker::manage::{ConnectionSort, QueueSort};
 use sabir_model::access::Action;
 use sabir_model::destination::{Destination, Kind};
@@ -11,9 +11,10 @@ use sabir_model::ids::ConnectionId;
 use serde_json::{Value, json};
 
 use crate::answer::{Ask, aside, json, page};
+use crate::changes;
 use crate::problem::Problem;
 use crate::process::Usage;
-use crate::query::Name;
+use crate::query::{Name, Names};
 use crate::routes::Routes;
 use crate::show;
 
@@ -21,18 +22,43 @@ use crate::show;
 #[must_use]
 pub fn management() -> Routes {
     const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const DELETE: Method = Method::DELETE;
     Routes::new()
         .at("/v1/overview", [(GET, get(overview))])
         .at("/v1/vhosts", [(GET, get(vhosts))])
         .at("/v1/rules", [(GET, get(rules))])
         .at("/v1/policies", [(GET, get(policies))])
         .at("/v1/queues", [(GET, get(queues))])
-        .at("/v1/queues/{name}", [(GET, get(queue))])
+        .at(
+            "/v1/queues/{name}",
+            [
+                (GET, get(queue)),
+                (PUT, put(changes::declare_queue)),
+                (DELETE, delete(changes::delete_queue)),
+            ],
+        )
+        .at("/v1/queues/{name}/purge", [(POST, post(changes::purge_queue))])
+        .at("/v1/queues/{name}/pause", [(POST, post(changes::pause_queue))])
+        .at("/v1/queues/{name}/resume", [(POST, post(changes::resume_queue))])
         .at("/v1/topics", [(GET, get(topics))])
         .at("/v1/topics/{name}", [(GET, get(topic))])
+        .at("/v1/topics/{name}/retained", [(DELETE, delete(changes::clear_retained))])
         .at("/v1/subscriptions", [(GET, get(subscriptions))])
+        .at(
+            "/v1/subscriptions/{client}/{name}",
+            [
+                (GET, get(subscription)),
+                (PUT, put(changes::declare_subscription)),
+                (DELETE, delete(changes::forget_subscription)),
+            ],
+        )
         .at("/v1/connections", [(GET, get(connections))])
-        .at("/v1/connections/{id}", [(GET, get(connection))])
+        .at(
+            "/v1/connections/{id}",
+            [(GET, get(connection)), (DELETE, delete(changes::close_connection))],
+        )
 }
 
 async fn overview(mut ask: Ask) -> Result<Response, Problem> {
@@ -135,6 +161,13 @@ async fn subscriptions(mut ask: Ask) -> Result<Response, Problem> {
     ask.may_manage()?;
     let found = aside(move || ask.broker.list_durables(&ask.vhost, &listing)).await?;
     Ok(page(found, |entry| show::durable(&entry)))
+}
+
+async fn subscription(mut ask: Ask, Names(client, name): Names) -> Result<Response, Problem> {
+    ask.finish()?;
+    ask.may_manage()?;
+    let entry = aside(move || ask.broker.durable_entry(&ask.vhost, &client, &name)).await?;
+    Ok(json(StatusCode::OK, &show::durable(&entry)))
 }
 
 async fn connections(mut ask: Ask) -> Result<Response, Problem> {

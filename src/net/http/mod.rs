@@ -15,7 +15,6 @@ mod party;
 mod pipe;
 mod send;
 mod stream;
-mod subscriptions;
 mod upgrade;
 mod webhook;
 
@@ -29,7 +28,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, post};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -142,10 +141,6 @@ fn routes() -> Routes {
         .at("/v1/queues/{name}/request", [(POST, post(send::request_queue))])
         .at("/v1/topics/{name}/request", [(POST, post(send::request_topic))])
         .at("/v1/queues/{name}/pull", [(POST, post(consume::pull_queue))])
-        .at(
-            "/v1/subscriptions/{client}/{name}",
-            [(Method::PUT, put(subscriptions::declare)), (DELETE, delete(subscriptions::forget))],
-        )
         .at("/v1/subscriptions/{client}/{name}/pull", [(POST, post(consume::pull_subscription))])
         .at(
             "/api/message",
