@@ -82,6 +82,7 @@ fn status_of(code: Code) -> StatusCode {
         | Code::TakenOver
         | Code::SubscriptionInUse
         | Code::DuplicateSubscription
+        | Code::Conflict
         | Code::DuplicateTransaction => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::TooManyAttempts | Code::LimitReached => StatusCode::TOO_MANY_REQUESTS,

@@ -172,6 +172,17 @@ impl Shared {
         Arc::clone(found.expect("there is always the default host: opened with one"))
     }
 
+    /// The virtual host of this name.
+    ///
+    /// # Errors
+    /// [`Code::UnknownDestination`] if there is none.
+    pub(crate) fn find_host(&self, name: &str) -> Result<Arc<VirtualHost>, Refusal> {
+        let found = self.hosts.iter().find(|host| &*host.name == name).map(Arc::clone);
+        found.ok_or_else(|| {
+            Refusal::new(Code::UnknownDestination, format!("there is no virtual host \"{name}\""))
+        })
+    }
+
     /// All virtual hosts.
     pub(crate) fn hosts(&self) -> &[Arc<VirtualHost>] {
         &self.hosts
@@ -390,6 +401,12 @@ impl Broker {
         }
     }
 
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.shared.now()
+    }
+
     /// Connections open now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -428,7 +445,6 @@ impl Broker {
     #[must_use]
     pub fn stats(&self) -> BrokerStats {
         let shared = &self.shared;
-        let counters = &shared.counters;
         let queues: Vec<(Arc<Queue>, Arc<VirtualHost>)> =
             shared.by_id.read().values().map(|(queue, host)| (Arc::clone(queue), Arc::clone(host))).collect();
         let mut queues: Vec<_> = queues
@@ -441,6 +457,13 @@ impl Broker {
             .map(|(queue, host)| queue.lock().core.stats(queue, &host.name))
             .collect();
         queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
+        BrokerStats { queues, ..self.totals() }
+    }
+
+    /// A snapshot of all counters that are not those of one queue.
+    pub(crate) fn totals(&self) -> BrokerStats {
+        let shared = &self.shared;
+        let counters = &shared.counters;
         BrokerStats {
             connections: self.connections() as u64,
             connections_total: read(&counters.connections_total),
@@ -467,7 +490,7 @@ impl Broker {
             retained_bytes: shared.hosts.iter().map(|host| host.retained.lock().bytes()).sum(),
             sessions_expired: read(&counters.sessions_expired),
             store: shared.store.stats(),
-            queues,
+            queues: Vec::new(),
         }
     }
 
@@ -489,21 +512,6 @@ impl Broker {
         };
         let mut work = Work::new(self.shared.now());
         send_for_nobody(&self.shared, &self.shared.host_named("/"), None, &sent, &mut work)?;
-        while finish(&self.shared, &mut work) {}
-        Ok(())
-    }
-
-    /// Deletes a queue with all it holds; its consumers are told. For management.
-    ///
-    /// # Errors
-    /// [`Code::UnknownDestination`] if there is none.
-    pub fn delete_queue(&self, destination: &Destination) -> Result<(), Refusal> {
-        let host = self.shared.host_named("/");
-        let Some(queue) = host.find_queue(destination) else {
-            return Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist")));
-        };
-        let mut work = Work::new(self.shared.now());
-        host.delete_queue(&self.shared, &queue, &mut work);
         while finish(&self.shared, &mut work) {}
         Ok(())
     }

@@ -246,6 +246,11 @@ impl State {
         Ok(())
     }
 
+    /// The credit that its subscriptions share.
+    pub(crate) fn credit(&self) -> &Credit {
+        &self.credit
+    }
+
     /// Whether its time is over although nobody is connected.
     fn is_over(&self, now: Timestamp) -> bool {
         self.over || self.ends_at.has_passed(now)

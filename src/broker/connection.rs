@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use foldhash::fast::RandomState;
@@ -25,13 +25,12 @@ use crate::broker::{ConnectionInfo, Shared};
 use crate::client_session::ClientSession;
 use crate::desk::Desk;
 use crate::login::Opening;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Owner};
 use crate::outbox::{Mark, Outbox};
 use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
 use crate::route::Route;
-use crate::stats::add;
-use crate::subscribe::Subscription;
+use crate::stats::{add, read};
 use crate::transaction::{Transaction, no_transaction};
 use crate::work::{finish, take_due};
 use crate::writer::Writer;
@@ -41,7 +40,6 @@ pub struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) host: Arc<VirtualHost>,
     pub(crate) id: ConnectionId,
-    pub(crate) info: ConnectionInfo,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
@@ -67,7 +65,8 @@ pub struct Connection {
     pub(crate) waiting_for_log: bool,
     pub(crate) last_promise: Option<Promise>,
     pub(crate) paused_at: Option<u64>,
-    pub(crate) subscriptions: HashMap<SubscriptionKey, Subscription, RandomState>,
+    /// How many subscriptions it has.
+    pub(crate) subscribed: usize,
     pub(crate) to_grant: Vec<SubscriptionKey>,
     /// Live messages wait until this batch's replies are in.
     pub(crate) gated: bool,
@@ -92,21 +91,30 @@ impl Connection {
     ) -> Self {
         let now = shared.now();
         let outbox = Arc::new(Outbox::new(id, shared.limits.outbox, now.instant, egress, writer));
+        let host = shared.host_named("/");
+        let principal = Principal::anonymous(info.remote());
         let mailbox = Arc::new(Mailbox {
             id,
             outbox: Arc::clone(&outbox),
             events: Mutex::default(),
             login: Mutex::default(),
             covered: AtomicBool::new(false),
+            info,
+            since: now.wall,
+            owner: Mutex::new(Owner {
+                principal: principal.clone(),
+                host: Arc::clone(&host),
+                client_id: None,
+            }),
+            published: AtomicU64::new(0),
+            subscriptions: Mutex::default(),
         });
-        let host = shared.host_named("/");
         Self {
             host,
             id,
             outbox,
             mailbox,
-            principal: Principal::anonymous(info.remote()),
-            info,
+            principal,
             client_id: None,
             vouched: None,
             opening: None,
@@ -123,7 +131,7 @@ impl Connection {
             waiting_for_log: false,
             last_promise: None,
             paused_at: None,
-            subscriptions: HashMap::default(),
+            subscribed: 0,
             to_grant: Vec::new(),
             gated: false,
             transactions: HashMap::default(),
@@ -282,7 +290,10 @@ impl Connection {
         self.replay();
         self.await_log();
         if self.published > 0 {
-            add(&self.shared.counters.published, std::mem::take(&mut self.published));
+            let published = std::mem::take(&mut self.published);
+            add(&self.shared.counters.published, published);
+            // Nobody else writes it.
+            self.mailbox.published.store(read(&self.mailbox.published) + published, Ordering::Relaxed);
             add(&self.shared.counters.published_bytes, std::mem::take(&mut self.published_bytes));
         }
         if finish(&self.shared, self.work.get()) || !self.events.is_empty() {
@@ -326,7 +337,7 @@ impl Connection {
     pub fn poll_readable_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let session_consumes =
             self.session.as_ref().is_some_and(|session| session.bound.load(Ordering::Acquire) > 0);
-        if !self.subscriptions.is_empty() || session_consumes {
+        if self.subscribed > 0 || session_consumes {
             return Poll::Ready(());
         }
         if let Some(promise) = self.last_promise
@@ -413,7 +424,7 @@ impl Host for Connection {
             },
             Command::Unsubscribe { key, forget_durable } => {
                 self.release();
-                match self.subscriptions.remove(&key) {
+                match self.forget_subscription(key) {
                     Some(subscription) => {
                         let written = self.outbox.written();
                         Outcome::Accepted(self.end_subscription(subscription, written, forget_durable))

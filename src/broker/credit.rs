@@ -126,6 +126,17 @@ impl Credit {
         self.available.fetch_add(limit - before, Ordering::AcqRel);
     }
 
+    /// How many deliveries may be unsettled at a time.
+    pub(crate) fn limit(&self) -> u32 {
+        u32::try_from(self.limit.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// How many are.
+    pub(crate) fn used(&self) -> u64 {
+        let left = self.available.load(Ordering::Acquire);
+        u64::try_from(self.limit.load(Ordering::Acquire) - left).unwrap_or(0)
+    }
+
     pub(crate) fn is_spent(&self) -> bool {
         self.available.load(Ordering::Acquire) <= 0
     }

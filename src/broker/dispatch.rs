@@ -28,6 +28,10 @@ impl QueueCore {
     pub(crate) fn dispatch(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         self.last_used = work.now.instant;
         self.pump_browsers(queue, work);
+        if self.paused {
+            self.pass_credit_on(work);
+            return;
+        }
         if self.selecting > 0 {
             self.dispatch_selecting(queue, work);
         } else {
@@ -35,6 +39,20 @@ impl QueueCore {
         }
         if self.sharing > 0 {
             self.share_credit(queue, work);
+        }
+    }
+
+    /// A paused queue takes none of the credit that other queues share: the next in line has its turn.
+    fn pass_credit_on(&self, work: &mut Work) {
+        if self.sharing == 0 {
+            return;
+        }
+        for consumer in self.consumers().filter(|consumer| consumer.credit.shared) {
+            if !consumer.credit.is_spent()
+                && let Some(next) = consumer.credit.next()
+            {
+                work.resume.push(next);
+            }
         }
     }
 
@@ -281,6 +299,7 @@ impl QueueCore {
                         }
                     }
                 }
+                self.delivered += 1;
                 work.dispatched += 1;
                 work.enlist(&outbox);
                 true

@@ -62,9 +62,12 @@ impl Connection {
     }
 
     fn end_subscriptions(&mut self, written: u64) {
-        for (_, subscription) in self.subscriptions.drain().collect::<Vec<_>>() {
+        self.subscribed = 0;
+        let subscriptions = std::mem::take(&mut *self.mailbox.subscriptions.lock());
+        for subscription in subscriptions.into_values() {
             self.end_subscription(subscription, written, false);
         }
+        self.mailbox.owner.lock().client_id = None;
         if let Some(client_id) = self.client_id.take() {
             let mut known = self.host.client_ids.lock();
             if known.get(&client_id) == Some(&self.id) {

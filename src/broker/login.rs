@@ -12,7 +12,7 @@ use sabir_model::event::{Event, Opened};
 use sabir_model::message::{Facts, FieldsWriter, Tag};
 
 use crate::connection::Connection;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Owner};
 use crate::stats::add;
 use crate::will::OwnedWill;
 
@@ -109,10 +109,11 @@ impl Connection {
             }
             (None, None) => false,
         };
+        self.tell_owner();
         tracing::debug!(
             connection = self.id.0,
-            peer = %self.info.peer,
-            listener = self.info.listener,
+            peer = %self.mailbox.info.peer,
+            listener = self.mailbox.info.listener,
             user = %self.principal,
             "connection opened"
         );
@@ -122,6 +123,15 @@ impl Connection {
     /// Takes somebody's word for who the client is: it is let in as this principal if it names no login of its own.
     pub fn vouch(&mut self, principal: Principal) {
         self.vouched = Some(principal);
+    }
+
+    /// Lets others know whose the connection is.
+    pub(crate) fn tell_owner(&self) {
+        *self.mailbox.owner.lock() = Owner {
+            principal: self.principal.clone(),
+            host: Arc::clone(&self.host),
+            client_id: self.client_id.clone(),
+        };
     }
 
     /// Lets somebody in who has proved who they are.
@@ -138,7 +148,7 @@ impl Connection {
     }
 
     pub(crate) fn open(&mut self, open: Open<'_>) -> Outcome {
-        let remote = self.info.remote();
+        let remote = self.mailbox.info.remote();
         self.opening = Some(Box::new(Opening {
             client_id: open.client_id.filter(|id| !id.is_empty()).map(Into::into),
             virtual_host: open.virtual_host.map(Into::into),

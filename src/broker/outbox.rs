@@ -72,6 +72,8 @@ struct State {
     /// Bytes ever appended and ever written.
     appended: u64,
     written: u64,
+    /// Deliveries ever encoded.
+    delivered: u64,
     /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
     largest: usize,
     marks: VecDeque<(u64, Mark)>,
@@ -131,6 +133,7 @@ impl Outbox {
                 chunks: Chunks::new(),
                 appended: 0,
                 written: 0,
+                delivered: 0,
                 largest: 0,
                 marks: VecDeque::new(),
                 waiting: VecDeque::new(),
@@ -197,6 +200,7 @@ impl Outbox {
         state.count(before);
         match admission {
             Admission::Sent | Admission::Noted { .. } | Admission::Done => {
+                state.delivered += 1;
                 let settles = settles || admission == Admission::Done;
                 if settles && let Some(token) = delivery.token {
                     state.marks.push_back((state.appended, Mark::Settle(token)));
@@ -265,6 +269,7 @@ impl Outbox {
         let before = state.chunks.len();
         let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
         state.count(before);
+        state.delivered += u64::from(has_gone(admission));
         count_live(admission, counters);
     }
 
@@ -296,6 +301,7 @@ impl Outbox {
             let before = state.chunks.len();
             let admission = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
             state.count(before);
+            state.delivered += u64::from(has_gone(admission));
             count_live(admission, counters);
         }
         if state.waiting.is_empty() {
@@ -322,6 +328,13 @@ impl Outbox {
             state.gated = false;
             self.refill(now, state, counters);
         }
+    }
+
+    /// The protocol spoken, deliveries ever encoded, and bytes that wait.
+    pub(crate) fn about(&self) -> (&'static str, u64, u64) {
+        let state = self.state();
+        let protocol = state.egress.as_ref().map_or("", |egress| egress.protocol());
+        (protocol, state.delivered, state.chunks.len() as u64)
     }
 
     /// Forgets what waits for a subscription that has ended.
@@ -557,6 +570,11 @@ impl Outbox {
         *self.waker.lock() = None;
         written
     }
+}
+
+/// Whether a delivery is in the outbox.
+fn has_gone(admission: Admission) -> bool {
+    matches!(admission, Admission::Sent | Admission::Noted { .. } | Admission::Done)
 }
 
 /// Counts a live delivery. It settles when its bytes are in the outbox; what a receiver can never take is skipped.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sabir_model::access::{Action, Attempt, Credentials, Principal, Remote, Resource};
 use sabir_model::command::Promise;
-use sabir_model::error::{Code, Refusal};
+use sabir_model::error::Refusal;
 use sabir_model::ids::{DeliveryToken, MessageId, SubscriptionKey};
 use sabir_model::pattern::Pattern;
 use sabir_model::session::Settled;
@@ -16,6 +16,7 @@ use sabir_store::Wake;
 use crate::broker::Broker;
 use crate::connection::{Connection, level_of};
 use crate::queue::Role;
+use crate::subscribe::Subscription;
 
 impl Connection {
     /// Introduces a connection for a principal who is known already.
@@ -32,14 +33,11 @@ impl Connection {
         virtual_host: &str,
         client_id: Option<&str>,
     ) -> Result<(), Refusal> {
-        let host = self.shared.hosts().iter().find(|host| &*host.name == virtual_host).map(Arc::clone);
-        let Some(host) = host else {
-            let sentence = format!("there is no virtual host \"{virtual_host}\"");
-            return Err(Refusal::new(Code::UnknownDestination, sentence));
-        };
+        let host = self.shared.find_host(virtual_host)?;
         self.admit(principal)?;
         self.host = host;
         self.client_id = client_id.filter(|id| !id.is_empty()).map(Into::into);
+        self.tell_owner();
         Ok(())
     }
 
@@ -53,8 +51,8 @@ impl Connection {
     /// [`sabir_model::delivery::Admission::NoCredit`].
     pub fn resume(&mut self, key: SubscriptionKey) {
         self.release();
-        let Some(subscription) = self.subscriptions.get(&key) else { return };
-        for (queue, slot) in subscription.consumers() {
+        let consumers = self.mailbox.subscriptions.lock().get(&key).map(Subscription::consumers);
+        for (queue, slot) in consumers.unwrap_or_default() {
             let mut held = queue.lock();
             held.core.reopen(slot);
             held.core.dispatch(&queue, self.work.get());

@@ -231,6 +231,39 @@ impl<V> TopicTable<V> {
         self.entries.iter().map(|(index, entry)| (Handle { index, stamp: entry.stamp }, &entry.value))
     }
 
+    /// Calls `visit` with some of the names that are subscribed to without wildcards, and what is subscribed to each: those
+    /// in the `index`th part of the table. False behind the last part. For looking at all of a large table without holding
+    /// it for long; what changes between two parts may be missed, never met twice.
+    pub fn literals_in_part(
+        &self,
+        index: usize,
+        mut visit: impl FnMut(&str, &mut dyn Iterator<Item = &V>),
+    ) -> bool {
+        let Some(literals) = self.literals.chunk(index) else { return false };
+        for literal in literals {
+            let mut next = Some(literal.first);
+            let mut ring = std::iter::from_fn(|| {
+                let entry = self.entries.get(next?)?;
+                next = (entry.next != literal.first).then_some(entry.next);
+                Some(&entry.value)
+            });
+            visit(&literal.name, &mut ring);
+        }
+        true
+    }
+
+    /// How many names are subscribed to without wildcards.
+    #[must_use]
+    pub fn literal_count(&self) -> usize {
+        self.literals.len()
+    }
+
+    /// Whether somebody has subscribed to this very name.
+    #[must_use]
+    pub fn has_literal(&self, name: &str) -> bool {
+        self.find_literal(name, hash_text(&self.state, name)).is_some()
+    }
+
     /// Calls `visit` once per subscription whose pattern matches `name`; under one pattern in the order of arrival.
     pub fn for_each_match(&self, name: &str, visit: impl FnMut(&V)) {
         self.for_each_match_with(name, MatchOptions::default(), visit);

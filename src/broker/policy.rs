@@ -125,6 +125,17 @@ impl Policies {
         self.entries.push((pattern, Arc::new(policy)));
     }
 
+    /// What holds for destinations that no entry names.
+    #[must_use]
+    pub fn default_policy(&self) -> &Policy {
+        &self.default
+    }
+
+    /// The entries, in the order in which they were added.
+    pub fn entries(&self) -> impl Iterator<Item = (&Pattern, &Policy)> {
+        self.entries.iter().map(|(pattern, policy)| (pattern, &**policy))
+    }
+
     /// Whether some policy sends dead letters to `destination`.
     #[must_use]
     pub fn sends_dead_letters_to(&self, destination: &Destination) -> bool {

@@ -27,6 +27,9 @@ use crate::ready::{Entry, Key, Ready};
 use crate::stats::{Counters, QueueStats, add};
 use crate::work::Work;
 
+/// Deliveries in which the oldest message is looked for.
+const IN_FLIGHT_LOOKED_AT: usize = 1024;
+
 /// What a queue is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Role {
@@ -130,6 +133,14 @@ pub(crate) struct QueueCore {
     pub(crate) acknowledged: u64,
     pub(crate) expired: u64,
     pub(crate) dead_lettered: u64,
+    /// Deliveries handed to consumers.
+    pub(crate) delivered: u64,
+    /// Attempts that came back and were counted.
+    pub(crate) redelivered: u64,
+    /// Nothing is handed out; sends are still taken.
+    pub(crate) paused: bool,
+    /// Kept although nobody uses it.
+    pub(crate) declared: bool,
 }
 
 /// Rank kept beside a sequence in the expiry index.
@@ -170,6 +181,10 @@ impl QueueCore {
             acknowledged: 0,
             expired: 0,
             dead_lettered: 0,
+            delivered: 0,
+            redelivered: 0,
+            paused: false,
+            declared: false,
         }
     }
 
@@ -183,7 +198,7 @@ impl QueueCore {
     }
 
     pub(crate) fn is_unused(&self) -> bool {
-        self.depth() == 0 && self.ring.is_empty() && self.browsers.is_empty()
+        self.depth() == 0 && self.ring.is_empty() && self.browsers.is_empty() && !self.declared
     }
 
     /// Whether `more` messages of `bytes` in all fit within the policy.
@@ -408,6 +423,14 @@ impl QueueCore {
         consumers.map(|consumer| (consumer.outbox, consumer.subscription)).chain(browsers).collect()
     }
 
+    /// When the oldest message held was sent, as it tells itself. Of those that are with consumers some are looked at: it
+    /// is asked of many queues at a time.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        let firsts = self.ready.first_of_each_rank();
+        let delivered = self.in_flight.iter().take(IN_FLIGHT_LOOKED_AT).map(|held| &held.entry);
+        firsts.chain(delivered).map(|entry| entry.message.facts().timestamp).min()
+    }
+
     pub(crate) fn stats(&self, queue: &Queue, host: &str) -> QueueStats {
         QueueStats {
             name: queue.title(),
@@ -421,6 +444,10 @@ impl QueueCore {
             acknowledged: self.acknowledged,
             expired: self.expired,
             dead_lettered: self.dead_lettered,
+            delivered: self.delivered,
+            redelivered: self.redelivered,
+            paused: self.paused,
+            oldest: self.oldest(),
         }
     }
 

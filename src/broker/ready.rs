@@ -210,6 +210,15 @@ impl Ready {
         self.run.iter_mut().flatten().chain(self.map.values_mut()).for_each(change);
     }
 
+    /// The first message of each priority.
+    pub(crate) fn first_of_each_rank(&self) -> impl Iterator<Item = &Entry> {
+        let ranks = if self.prioritized { PRIORITY_MAX } else { 0 };
+        (0..=ranks).filter_map(|rank| {
+            let (key, entry) = self.peek_from(Key { rank, sequence: Sequence(0) })?;
+            (key.rank == rank).then_some(entry)
+        })
+    }
+
     /// All messages in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Entry)> {
         let mut next = Some(Key::FIRST);

@@ -20,6 +20,7 @@ use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
+use crate::marks::Marks;
 use crate::outbox::Outbox;
 use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
 use crate::queue::{Queue, QueueCore, Role};
@@ -66,6 +67,7 @@ pub(crate) enum Interest {
 pub(crate) struct Wildcard {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) subscription: SubscriptionKey,
+    pub(crate) pattern: Pattern,
     pub(crate) credit: Arc<Credit>,
     pub(crate) settle: SettleMode,
     pub(crate) selector: Option<Arc<Selector>>,
@@ -439,11 +441,17 @@ impl VirtualHost {
             }
         }
         shared.by_id.write().remove(&queue.id);
-        let ended = queue.lock().core.clear(queue.id, work);
+        let (marked, ended) = {
+            let mut core = queue.lock().core;
+            (Marks::of(&core).are_some(), core.clear(queue.id, work))
+        };
         if queue.is_defined() {
             let mut group = shared.store.begin();
             group.delete_queue(queue.id);
             group.remove(TABLE_QUEUES, &queue.id.0.to_le_bytes());
+            if marked {
+                Marks::default().log(&mut group, queue.id);
+            }
             group.finish(Level::Os);
         }
         if let Some((_, topic)) = shared.rules.group_queue(queue.destination.canonical()) {

@@ -113,6 +113,7 @@ impl QueueCore {
             return None;
         };
         entry.failed(Failed { at: work.now.wall, connection, how });
+        self.redelivered += 1;
         work.redelivered += 1;
         let limit = if queue.holds_dead_letters { 0 } else { queue.policy.delivery_limit };
         if limit > 0 && entry.attempts >= limit {

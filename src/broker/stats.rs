@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sabir_model::clock::Timestamp;
 use sabir_store::{Level, StoreStats};
 
 /// Broker-wide counters.
@@ -82,7 +83,7 @@ pub struct BrokerStats {
 }
 
 /// One queue.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueStats {
     /// Qualified name: `queue://orders`, or `durable://client:name` for a durable subscription.
     pub name: String,
@@ -106,6 +107,14 @@ pub struct QueueStats {
     pub expired: u64,
     /// Messages that became dead letters in this boot.
     pub dead_lettered: u64,
+    /// Deliveries handed to consumers in this boot.
+    pub delivered: u64,
+    /// Attempts that came back and were counted, in this boot.
+    pub redelivered: u64,
+    /// Nothing is handed out; sends are still taken.
+    pub paused: bool,
+    /// When the oldest message held was sent, as it tells itself.
+    pub oldest: Option<Timestamp>,
 }
 
 pub(crate) fn read(counter: &AtomicU64) -> u64 {

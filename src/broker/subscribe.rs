@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sabir_model::access::{Action, Resource};
 use sabir_model::command::{Promise, Subscribe};
@@ -16,11 +18,12 @@ use sabir_store::Level;
 
 use crate::connection::Connection;
 use crate::credit::{Consumer, Credit};
+use crate::durable::{Declared, Wanted};
 use crate::pattern_trie::Handle;
 use crate::queue::{Queue, Role, check_owner};
-use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue, rebind};
-use crate::registry::{Durable, Interest, Live, Wildcard, trie_levels};
-use crate::work::{log_settled, promise};
+use crate::recovery::{bind, durable_policy};
+use crate::registry::{DurableKey, Interest, Live, Wildcard, trie_levels};
+use crate::work::log_settled;
 
 /// One thing a subscription is attached to.
 enum Part {
@@ -65,6 +68,41 @@ impl Subscription {
     }
 }
 
+/// The subscriptions of one connection.
+pub(crate) type Subscriptions = HashMap<SubscriptionKey, Subscription, RandomState>;
+
+/// One thing that a subscription is attached to, for whoever asks.
+pub(crate) enum Attached {
+    /// It consumes from a queue.
+    Queue(Arc<Queue>, u32),
+    /// It consumes from every queue that matches.
+    Wildcard(Pattern, Arc<Wildcard>),
+    /// It is live on a topic.
+    Live(Pattern, Handle),
+    /// It is live on a topic and acknowledges.
+    Window(Pattern, Arc<Queue>, u32),
+    /// It looks at a queue.
+    Browser(Arc<Queue>),
+}
+
+impl Subscription {
+    /// What it is attached to.
+    pub(crate) fn attached(&self) -> Vec<Attached> {
+        let describe = |part: &Part| match part {
+            Part::Queue(queue, slot) | Part::Durable { queue, slot, .. } => {
+                Attached::Queue(Arc::clone(queue), *slot)
+            }
+            Part::Wildcard(wildcard, _) => Attached::Wildcard(wildcard.pattern.clone(), Arc::clone(wildcard)),
+            Part::Live(handle, pattern) => Attached::Live(pattern.clone(), *handle),
+            Part::Window(queue, slot, _, pattern) => {
+                Attached::Window(pattern.clone(), Arc::clone(queue), *slot)
+            }
+            Part::Browser(queue) => Attached::Browser(Arc::clone(queue)),
+        };
+        self.parts.iter().map(describe).collect()
+    }
+}
+
 /// What all parts of one subscription share.
 struct Terms<'a> {
     request: &'a Subscribe<'a>,
@@ -74,7 +112,7 @@ struct Terms<'a> {
 
 impl Connection {
     pub(crate) fn subscribe(&mut self, request: &Subscribe<'_>) -> Result<Option<Promise>, Refusal> {
-        if self.subscriptions.contains_key(&request.key) {
+        if self.mailbox.subscriptions.lock().contains_key(&request.key) {
             return Err(Refusal::new(Code::DuplicateSubscription, "the subscription's id is in use"));
         }
         self.release();
@@ -110,7 +148,8 @@ impl Connection {
             }
         }
         subscription.credit = terms.credit;
-        self.subscriptions.insert(request.key, subscription);
+        self.mailbox.subscriptions.lock().insert(request.key, subscription);
+        self.subscribed += 1;
         self.to_grant.push(request.key);
         Ok(newest)
     }
@@ -118,7 +157,12 @@ impl Connection {
     /// Changes how much of a subscription may be unsettled at a time, and hands over what that lets through.
     pub(crate) fn change_credit(&mut self, key: SubscriptionKey, limit: u32) -> Result<(), Refusal> {
         self.release();
-        let found = self.subscriptions.get(&key).map(|known| (known.credit.clone(), known.consumers()));
+        let found = self
+            .mailbox
+            .subscriptions
+            .lock()
+            .get(&key)
+            .map(|known| (known.credit.clone(), known.consumers()));
         let Some((credit, consumers)) = found else {
             return Err(Refusal::new(Code::UnknownSubscription, "no such subscription on this connection"));
         };
@@ -191,6 +235,7 @@ impl Connection {
             let wildcard = Arc::new(Wildcard {
                 outbox: Arc::clone(&self.outbox),
                 subscription: terms.request.key,
+                pattern: pattern.clone(),
                 credit,
                 settle: terms.request.settle,
                 selector: terms.selector.clone(),
@@ -316,73 +361,34 @@ impl Connection {
                 "a durable subscription is to one lasting topic",
             ));
         }
-        let key: (Box<str>, Box<str>) = (client_id.clone(), name.into());
-        let mut durables = self.host.durables.lock();
-        if durables.get(&key).is_some_and(|known| known.active.is_some()) {
-            let sentence = format!("the durable subscription \"{name}\" of \"{client_id}\" is in use");
-            return Err(Refusal::new(Code::SubscriptionInUse, sentence));
-        }
-        let same = durables.get(&key).is_some_and(|known| match &known.queue.role {
-            Role::Durable { pattern: old, selector, .. } => {
-                old == pattern
-                    && selector.as_deref().map(Selector::source)
-                        == terms.selector.as_deref().map(Selector::source)
-            }
-            _ => false,
-        });
-        let mut newest = None;
-        if !same {
-            // Another topic or selector: the old subscription goes with its backlog (JMS 2.0 §8.3.3).
-            let old = durables.remove(&key);
-            drop(durables);
-            if let Some(old) = old {
-                self.delete_durable(&old);
-            }
-            let role = Role::Durable {
-                client_id: client_id.clone(),
-                name: name.into(),
-                pattern: pattern.clone(),
-                selector: terms.selector.clone(),
-            };
-            let policy = durable_policy(&self.shared, pattern);
-            let destination =
-                Destination::from_canonical(Kind::Queue, true, &format!("durable:{client_id}:{name}"))?;
-            let queue = self.host.make_queue(&self.shared, destination, role, Some(policy))?;
-            let no_local = terms.request.no_local.then_some(self.id);
-            let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
-            // A receipt for the subscription promises that it survives: its definition is logged once more, to be synced.
-            let mut group = self.shared.store.begin();
-            group.set(TABLE_QUEUES, &queue.id.0.to_le_bytes(), &encode_queue(&self.host.name, &queue));
-            newest = Some(promise(group.finish(Level::Fsync), Level::Fsync));
-            durables = self.host.durables.lock();
-            durables.insert(key.clone(), Durable { queue, handle, active: None });
-        }
-        let Some(durable) = durables.get_mut(&key) else {
-            return Err(Refusal::new(
-                Code::SubscriptionInUse,
-                "the durable subscription was deleted meanwhile",
-            ));
+        let key: DurableKey = (client_id.clone(), name.into());
+        let wanted = Wanted {
+            pattern,
+            selector: terms.selector.as_ref(),
+            no_local: terms.request.no_local.then_some(self.id),
         };
-        durable.active = Some(self.id);
-        let queue = Arc::clone(&durable.queue);
-        if same {
-            // Whose messages are left out is a matter of the connection, and this is another one.
-            let no_local = terms.request.no_local.then_some(self.id);
-            let handle = &mut durable.handle;
-            *handle = rebind(&self.host, *handle, pattern, &queue, terms.selector.clone(), no_local);
-        }
-        drop(durables);
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        let declared = host.declare_durable(&shared, &key, &wanted, Some(self.id), self.work.get())?;
+        let Declared { queue, promise, .. } = declared;
         let credit = self.credit(terms, queue.policy.prefetch, self.shared.limits.prefetch.durable);
         let consumer = self.consumer(terms, credit, None);
-        let slot = queue.lock().core.attach(consumer);
+        let slot = {
+            let mut held = queue.lock();
+            if queue.deleted.load(Ordering::Acquire) {
+                let sentence = format!("the durable subscription \"{name}\" has just been deleted");
+                return Err(Refusal::new(Code::UnknownSubscription, sentence));
+            }
+            held.core.attach(consumer)
+        };
         subscription.parts.push(Part::Durable { queue, slot, client_id, name: name.into() });
-        Ok(newest)
+        Ok(promise)
     }
 
     /// Lets the subscriptions of this batch have deliveries: the greeting is in the outbox.
     pub(crate) fn grant(&mut self) {
         for key in std::mem::take(&mut self.to_grant) {
-            let Some(subscription) = self.subscriptions.get(&key) else { continue };
+            // Taken out meanwhile, so that nothing is locked under the list's lock.
+            let Some(subscription) = self.mailbox.subscriptions.lock().remove(&key) else { continue };
             for part in &subscription.parts {
                 match part {
                     Part::Queue(queue, slot)
@@ -408,7 +414,15 @@ impl Connection {
                     Part::Live(..) => {}
                 }
             }
+            self.mailbox.subscriptions.lock().insert(key, subscription);
         }
+    }
+
+    /// Takes a subscription out of the list.
+    pub(crate) fn forget_subscription(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let subscription = self.mailbox.subscriptions.lock().remove(&key)?;
+        self.subscribed -= 1;
+        Some(subscription)
     }
 
     fn leave(&mut self, queue: &Arc<Queue>, slot: u32, written: u64) {
@@ -465,26 +479,14 @@ impl Connection {
                     }
                     if forget_durable && let Some(durable) = durables.remove(&key) {
                         drop(durables);
-                        newest = self.delete_durable(&durable);
+                        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+                        newest = Some(host.delete_durable(&shared, &durable, self.work.get()));
                     }
                 }
                 Part::Browser(queue) => queue.lock().core.detach_browser(self.id, subscription.key),
             }
         }
         newest
-    }
-
-    fn delete_durable(&mut self, durable: &Durable) -> Option<Promise> {
-        self.host.topics.write().remove(durable.handle);
-        if let Role::Durable { pattern, .. } = &durable.queue.role {
-            self.host.touch(pattern);
-        }
-        let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
-        host.delete_queue(&shared, &durable.queue, self.work.get());
-        // A receipt promises that it stays deleted.
-        let mut group = shared.store.begin();
-        group.remove(TABLE_QUEUES, &durable.queue.id.0.to_le_bytes());
-        Some(promise(group.finish(Level::Fsync), Level::Fsync))
     }
 
     /// Deletes an inactive durable subscription.
@@ -499,22 +501,7 @@ impl Connection {
                 "deleting a durable subscription needs a client id",
             ));
         };
-        let mut durables = self.host.durables.lock();
-        let key = (client_id, name.into());
-        match durables.get(&key) {
-            None => {
-                let sentence = format!("\"{}\" has no durable subscription \"{name}\"", key.0);
-                Err(Refusal::new(Code::UnknownSubscription, sentence))
-            }
-            Some(known) if known.active.is_some() => {
-                let sentence = format!("the durable subscription \"{name}\" of \"{}\" is in use", key.0);
-                Err(Refusal::new(Code::SubscriptionInUse, sentence))
-            }
-            Some(_) => {
-                let durable = durables.remove(&key);
-                drop(durables);
-                Ok(durable.and_then(|durable| self.delete_durable(&durable)))
-            }
-        }
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        host.forget_durable(&shared, &(client_id, name.into()), self.work.get()).map(Some)
     }
 }

@@ -95,6 +95,8 @@ codes! {
     UnknownDelivery = "unknown-delivery", Refused;
     /// The destination does not exist, or the temporary one is gone.
     UnknownDestination = "unknown-destination", Refused;
+    /// What the request names is not in the state that it asks for.
+    Conflict = "conflict", Refused;
     /// The feature exists in the protocol but is not built yet.
     Unsupported = "unsupported", Refused;
     /// A limit on connections, subscriptions, transactions, destinations or rates is reached.
@@ -107,6 +109,8 @@ codes! {
     MemoryFull = "memory-full", Unavailable;
     /// The broker is shutting down.
     ShuttingDown = "shutting-down", Unavailable;
+    /// An operator has closed the connection.
+    ClosedByOperator = "closed-by-operator", Unavailable;
     /// The subscriber read too slowly and was cut off by policy.
     SlowConsumer = "slow-consumer", Unavailable;
     /// What was waited for did not come in time.

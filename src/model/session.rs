@@ -231,6 +231,11 @@ pub struct Settled {
 
 /// The encoding half, behind the outbox's lock.
 pub trait Egress: Send {
+    /// The protocol with its version, for people: `STOMP 1.2`. Empty for what is no client's protocol.
+    fn protocol(&self) -> &'static str {
+        ""
+    }
+
     /// Encodes one delivery. `cache` is shared by the receivers of one fan-out; absent where there is one receiver.
     fn deliver(
         &mut self,

@@ -307,6 +307,14 @@ fn put_large(body: &[u8], message: &Message, out: &mut Chunks) {
 }
 
 impl Egress for MqttEgress {
+    fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::V31 => "MQTT 3.1",
+            Version::V311 => "MQTT 3.1.1",
+            Version::V5 => "MQTT 5.0",
+        }
+    }
+
     fn deliver(
         &mut self,
         now: Timestamp,

@@ -222,6 +222,14 @@ impl StompEgress {
 }
 
 impl Egress for StompEgress {
+    fn protocol(&self) -> &'static str {
+        match self.version {
+            Version::V10 => "STOMP 1.0",
+            Version::V11 => "STOMP 1.1",
+            Version::V12 => "STOMP 1.2",
+        }
+    }
+
     fn deliver(
         &mut self,
         _now: Timestamp,

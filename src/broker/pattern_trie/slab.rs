@@ -73,6 +73,15 @@ impl<T> Slab<T> {
         })
     }
 
+    /// What is in the `index`th chunk of places; `None` behind the last one.
+    pub(super) fn chunk(&self, index: usize) -> Option<impl Iterator<Item = &T>> {
+        let places = &self.chunks.get(index)?.places;
+        Some(places.iter().filter_map(|place| match place {
+            Place::Used(item) => Some(item),
+            Place::Free { .. } => None,
+        }))
+    }
+
     pub(super) fn insert(&mut self, item: T) -> u32 {
         let at = match self.with_room.last() {
             Some(&at) => at as usize,

@@ -482,6 +482,11 @@ impl Send<'_> {
         self
     }
 
+    pub(super) fn retained(mut self) -> Self {
+        self.facts.retain = true;
+        self
+    }
+
     pub(super) fn priority(mut self, priority: u8) -> Self {
         self.facts.priority = priority;
         self

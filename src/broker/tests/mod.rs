@@ -8,9 +8,11 @@ mod fake;
 mod harness;
 
 mod backlogs;
+mod changes;
 mod durability;
 mod groups;
 mod limits;
+mod manage;
 mod names;
 mod queues;
 mod retained;

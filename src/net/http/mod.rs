@@ -15,7 +15,6 @@ mod party;
 mod pipe;
 mod send;
 mod stream;
-mod subscriptions;
 mod upgrade;
 mod webhook;
 
@@ -29,7 +28,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, post};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -120,6 +119,7 @@ fn routes() -> Routes {
     const DELETE: Method = Method::DELETE;
     webhook::add(Routes::new())
         .merge(sabir_admin::console())
+        .merge(sabir_admin::management())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])
@@ -142,10 +142,6 @@ fn routes() -> Routes {
         .at("/v1/queues/{name}/request", [(POST, post(send::request_queue))])
         .at("/v1/topics/{name}/request", [(POST, post(send::request_topic))])
         .at("/v1/queues/{name}/pull", [(POST, post(consume::pull_queue))])
-        .at(
-            "/v1/subscriptions/{client}/{name}",
-            [(Method::PUT, put(subscriptions::declare)), (DELETE, delete(subscriptions::forget))],
-        )
         .at("/v1/subscriptions/{client}/{name}/pull", [(POST, post(consume::pull_subscription))])
         .at(
             "/api/message",
@@ -318,7 +314,7 @@ async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
         "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
-         \x20 /v1/...         messages by request: send, pull, stream\n\
+         \x20 /v1/...         messages by request: send, pull, stream; and what there is, to look at and change\n\
          \x20 /api/message    the same for scripts of ActiveMQ\n\
          \x20 /docs           all of it, to read\n\
          \x20 /ws             STOMP or MQTT over WebSocket, by sub-protocol\n\

@@ -2,6 +2,7 @@
 
 mod access;
 mod activemq;
+mod management;
 mod messages;
 mod receiver;
 mod streams;

@@ -65,7 +65,8 @@ fn a_login_at_the_door_stands_in_for_one_of_the_protocol() {
 
     let (mut raw, _) = Raw::open(server.http, "/mqtt", &alice);
     assert_eq!(first(&mut raw, BINARY, MQTT), r" \x02\x00\x00");
-    let (mut raw, _) = Raw::open(server.http, "/ws", &format!("{alice}Sec-WebSocket-Protocol: sabir.json\r\n"));
+    let (mut raw, _) =
+        Raw::open(server.http, "/ws", &format!("{alice}Sec-WebSocket-Protocol: sabir.json\r\n"));
     let said = first(&mut raw, TEXT, br#"{"op":"connect","ref":1}"#);
     assert!(said.contains("\\\"connected\\\""), "{said}");
     server.stop();
