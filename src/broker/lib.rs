@@ -46,6 +46,7 @@ mod settling;
 mod share;
 mod stats;
 mod subscribe;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod transaction;

@@ -116,7 +116,8 @@ impl Broker {
         let host = self.shared.find_host(virtual_host)?;
         let queue = self.find_managed(&host, name)?;
         if matches!(queue.role, Role::Backlog { .. } | Role::Group { .. } | Role::Window) {
-            let sentence = format!("{name} belongs to client sessions and goes when they do; it can be purged");
+            let sentence =
+                format!("{name} belongs to client sessions and goes when they do; it can be purged");
             return Err(Refusal::new(Code::Conflict, sentence));
         }
         let mut work = Work::new(self.shared.now());

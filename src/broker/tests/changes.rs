@@ -76,7 +76,8 @@ fn a_queue_is_deleted_if_empty_or_if_unused_where_that_is_asked() {
     client.ack(&got);
     assert_eq!(world.remove("q", if_empty), Ok(()));
     client.pump();
-    let ended = |event: &Event| matches!(event, Event::SubscriptionEnded { key: ended, .. } if ended.0 == key);
+    let ended =
+        |event: &Event| matches!(event, Event::SubscriptionEnded { key: ended, .. } if ended.0 == key);
     assert!(client.events.iter().any(ended), "{:?}", client.events);
     assert_eq!(world.remove("q", AT_ONCE), Err(Code::UnknownDestination));
     client.close();
@@ -84,7 +85,8 @@ fn a_queue_is_deleted_if_empty_or_if_unused_where_that_is_asked() {
 }
 
 #[test]
-fn what_belongs_to_a_client_session_is_not_deleted_by_itself_and_a_durable_subscription_goes_with_its_queue() {
+fn what_belongs_to_a_client_session_is_not_deleted_by_itself_and_a_durable_subscription_goes_with_its_queue()
+{
     let world = World::new();
     let mut device = world.device("d", super::device::Coming::for_ms(1_000_000));
     device.bind("t").ok();

@@ -155,7 +155,10 @@ fn topics_tell_who_listens_and_which_queues_get_copies() {
     let topic = web.get("/v1/topics/VirtualTopic.orders").expect(200).json();
     assert_eq!(topic["boundQueues"], json!([{"queue": "Consumer.G.VirtualTopic.orders"}]));
     web.send("DELETE", "/v1/topics/weather/retained", "", b"").expect(204);
-    assert_eq!(web.send("DELETE", "/v1/topics/weather/retained", "", b"").problem(404).0, "unknown-destination");
+    assert_eq!(
+        web.send("DELETE", "/v1/topics/weather/retained", "", b"").problem(404).0,
+        "unknown-destination"
+    );
     assert_eq!(web.get("/v1/topics/weather").expect(200).json()["retained"], false);
     server.stop();
 }
@@ -349,5 +352,26 @@ fn only_who_may_manage_sees_and_changes_anything() {
     web.send("DELETE", target, BOB, b"").problem(403);
     web.send("DELETE", target, ALICE, b"").expect(204);
     web.send("GET", "/v1/overview", ALICE, b"").expect(200);
+    server.stop();
+}
+
+#[test]
+fn the_routing_picture_is_drawn_of_what_has_flowed() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    let mut client = Client::connect(tcp(server.stomp));
+    client.subscribe("/topic/t");
+    web.post("/v1/topics/t/messages", b"1").expect(201);
+    send(&mut web, "q", 2);
+    let picture = web.get("/v1/routing").expect(200).json();
+    let edges = picture["edges"].as_array().unwrap();
+    let edge = |to: &str| edges.iter().find(|edge| edge["to"] == to).unwrap_or_else(|| panic!("{picture}"));
+    assert_eq!((&edge("topic:t")["kind"], &edge("topic:t")["messages"]), (&json!("publish"), &json!(1)));
+    assert_eq!(edge("queue:q")["messages"], 2);
+    assert!(edges.iter().any(|edge| edge["from"] == "topic:t" && edge["kind"] == "consume"), "{picture}");
+    assert_eq!(picture["truncated"], false);
+    let picture = web.get("/v1/routing?limit=1").expect(200).json();
+    assert_eq!((&picture["truncated"], &picture["nodes"][0]["label"]), (&json!(true), &json!("q")));
+    assert_eq!(web.get("/v1/routing?limit=0").problem(400).1.as_deref(), Some("limit"));
     server.stop();
 }
