@@ -15,8 +15,9 @@ pub mod query;
 mod routes;
 mod show;
 
+pub use exposition::Format;
 pub use management::management;
-pub use metrics::{NetStats, metrics};
+pub use metrics::{NetStats, Shape, metrics};
 pub use problem::Problem;
 pub use process::{Process, Usage};
 pub use promises::kept;
