@@ -248,6 +248,7 @@ fn net_options(config: &Config, connections_max: usize) -> Options {
         http: HttpOptions {
             request_timeout_ms: config.http.request_timeout_ms,
             leases_max: config.http.leases_max,
+            metrics_rows_max: config.http.metrics_rows_max,
             lease_default_ms: config.http.lease_default_ms,
             lease_max_ms: config.http.lease_max_ms,
             wait_max_ms: config.http.wait_max_ms,

@@ -17,8 +17,9 @@ mod routes;
 mod show;
 
 pub use console::{console, index};
+pub use exposition::Format;
 pub use management::management;
-pub use metrics::{NetStats, metrics};
+pub use metrics::{NetStats, Shape, metrics};
 pub use problem::Problem;
 pub use process::{Process, Usage};
 pub use promises::kept;

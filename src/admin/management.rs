@@ -18,6 +18,11 @@ use crate::query::{Name, Names};
 use crate::routes::Routes;
 use crate::show;
 
+/// Destinations and rules drawn where nobody says.
+const PICTURE_DEFAULT: u64 = 50;
+/// Most destinations and rules drawn.
+const PICTURE_MAX: u64 = 1000;
+
 /// Every path of the management API.
 #[must_use]
 pub fn management() -> Routes {
@@ -30,6 +35,7 @@ pub fn management() -> Routes {
         .at("/v1/vhosts", [(GET, get(vhosts))])
         .at("/v1/rules", [(GET, get(rules))])
         .at("/v1/policies", [(GET, get(policies))])
+        .at("/v1/routing", [(GET, get(routing))])
         .at("/v1/queues", [(GET, get(queues))])
         .at(
             "/v1/queues/{name}",
@@ -112,6 +118,15 @@ async fn policies(mut ask: Ask) -> Result<Response, Problem> {
     ask.finish()?;
     ask.may_manage()?;
     Ok(json(StatusCode::OK, &show::policies(ask.broker.policies())))
+}
+
+async fn routing(mut ask: Ask) -> Result<Response, Problem> {
+    let limit = ask.params.number("limit", 1, PICTURE_MAX)?.unwrap_or(PICTURE_DEFAULT);
+    ask.finish()?;
+    ask.may_manage()?;
+    let limit = usize::try_from(limit).unwrap_or(1);
+    let picture = aside(move || ask.broker.routing(&ask.vhost, limit)).await?;
+    Ok(json(StatusCode::OK, &show::picture(&picture)))
 }
 
 async fn queues(mut ask: Ask) -> Result<Response, Problem> {

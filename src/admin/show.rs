@@ -1,7 +1,8 @@
 //! What management knows, as JSON.
 
 use sabir_broker::manage::{
-    ConnectionDetail, ConnectionEntry, DurableEntry, QueueDetail, QueueEntry, TopicDetail, TopicEntry,
+    ConnectionDetail, ConnectionEntry, DurableEntry, Picture, QueueDetail, QueueEntry, TopicDetail,
+    TopicEntry,
 };
 use sabir_broker::{DeadLetters, Expired, Negative, Policies, Policy, Rules, SlowConsumer};
 use sabir_model::clock::Timestamp;
@@ -124,6 +125,24 @@ pub(crate) fn connection_detail(detail: &ConnectionDetail) -> Value {
     });
     members.insert("subscriptionsList".into(), subscriptions.collect());
     Value::Object(members)
+}
+
+pub(crate) fn picture(picture: &Picture) -> Value {
+    let nodes = picture.nodes.iter();
+    let nodes = nodes.map(|node| json!({ "id": node.id, "kind": node.kind.word(), "label": node.label }));
+    let edges = picture.edges.iter().map(|edge| {
+        json!({
+            "from": edge.from,
+            "to": edge.to,
+            "kind": edge.kind.word(),
+            "messages": edge.messages,
+        })
+    });
+    json!({
+        "nodes": nodes.collect::<Value>(),
+        "edges": edges.collect::<Value>(),
+        "truncated": picture.truncated,
+    })
 }
 
 fn limit(most: u64) -> Option<u64> {

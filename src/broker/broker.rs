@@ -1,5 +1,6 @@
 //! The broker as a whole: what all connections share, how it opens, ticks, drains and closes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use sabir_model::access::{Action, Authenticator, Authorizer, Principal, Remote, Resource};
 use sabir_model::clock::Clock;
-use sabir_model::destination::{Destination, Targets};
+use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
@@ -30,7 +31,7 @@ use crate::queue::{Queue, Role};
 use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
 use crate::rules::Rules;
-use crate::stats::{BrokerStats, Counters, read};
+use crate::stats::{BrokerStats, Counters, TopicStats, read};
 use crate::will::{Sent, send_for_nobody, send_will};
 use crate::work::{Work, finish};
 use crate::writer::Writer;
@@ -457,7 +458,19 @@ impl Broker {
             .map(|(queue, host)| queue.lock().core.stats(queue, &host.name))
             .collect();
         queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
-        BrokerStats { queues, ..self.totals() }
+        let mut topics = Vec::new();
+        for host in &shared.hosts {
+            let sent = self.sent_to(host);
+            let of_topics = sent.iter().filter(|(one, _)| one.kind() == Kind::Topic);
+            topics.extend(of_topics.map(|(topic, published)| TopicStats {
+                name: topic.to_string(),
+                host: host.name.to_string(),
+                published: *published,
+            }));
+        }
+        topics.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
+        let connections_by_protocol = self.connections_by_protocol();
+        BrokerStats { queues, topics, connections_by_protocol, ..self.totals() }
     }
 
     /// A snapshot of all counters that are not those of one queue.
@@ -490,7 +503,10 @@ impl Broker {
             retained_bytes: shared.hosts.iter().map(|host| host.retained.lock().bytes()).sum(),
             sessions_expired: read(&counters.sessions_expired),
             store: shared.store.stats(),
+            time: shared.clock.wall(),
+            connections_by_protocol: BTreeMap::new(),
             queues: Vec::new(),
+            topics: Vec::new(),
         }
     }
 

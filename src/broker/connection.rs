@@ -31,6 +31,7 @@ use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
 use crate::route::Route;
 use crate::stats::{add, read};
+use crate::tally::Tally;
 use crate::transaction::{Transaction, no_transaction};
 use crate::work::{finish, take_due};
 use crate::writer::Writer;
@@ -57,6 +58,8 @@ pub struct Connection {
     pub(crate) work: Desk,
     pub(crate) held: Option<(Held, u32)>,
     pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
+    /// Where its sends are counted, by the key of their targets.
+    pub(crate) tallies: Vec<Option<(u32, Arc<Tally>)>>,
     /// Encoded fields that name the sender.
     pub(crate) stamp: Vec<u8>,
     pub(crate) next_message: u64,
@@ -74,7 +77,7 @@ pub struct Connection {
     pub(crate) temporaries: Vec<(Destination, Box<str>)>,
     pub(crate) events: VecDeque<Event>,
     /// Counted here and added up at the end of a batch.
-    published: u64,
+    pub(crate) published: u64,
     published_bytes: u64,
     /// Queues whose deliveries are still on the way to the socket although their subscriptions have ended.
     pub(crate) left: Vec<Arc<Queue>>,
@@ -107,6 +110,7 @@ impl Connection {
                 client_id: None,
             }),
             published: AtomicU64::new(0),
+            tallies: Mutex::default(),
             subscriptions: Mutex::default(),
         });
         Self {
@@ -124,6 +128,7 @@ impl Connection {
             work: Desk::new(now),
             held: None,
             routes: Vec::new(),
+            tallies: Vec::new(),
             stamp: Vec::new(),
             next_message: 1,
             acks: Vec::new(),
@@ -389,6 +394,7 @@ impl Host for Connection {
                 self.published += 1;
                 self.published_bytes += publish.body.as_slice().len() as u64;
                 self.last_promise = promise.or(self.last_promise);
+                self.count_sent(publish.key, publish.targets);
                 Outcome::Accepted(promise)
             }
             Err(refusal) => {

@@ -168,6 +168,8 @@ pub(crate) struct Consumer {
     pub(crate) scanned: Key,
     /// For a client session that takes from a group or a plain queue: what its subscription grants.
     pub(crate) grant: Option<Arc<Grant>>,
+    /// Deliveries handed to it.
+    pub(crate) delivered: u64,
 }
 
 impl Consumer {
@@ -190,6 +192,7 @@ impl Consumer {
             waits: Waits::No,
             scanned: Key::FIRST,
             grant: None,
+            delivered: 0,
         }
     }
 

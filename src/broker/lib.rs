@@ -46,6 +46,7 @@ mod settling;
 mod share;
 mod stats;
 mod subscribe;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -61,5 +62,5 @@ pub use options::{BrokerLimits, BrokerOptions};
 pub use policy::{DeadLetters, Expired, Negative, Policies, Policy, SlowConsumer};
 pub use recovery::Restored;
 pub use rules::{CompositeRule, Forward, MirroredQueues, Rules, VirtualTopicRule};
-pub use stats::{BrokerStats, QueueStats};
+pub use stats::{BrokerStats, QueueStats, TopicStats};
 pub use writer::{OutboxLimits, Writer};

@@ -30,6 +30,7 @@ use crate::recovery::{
 };
 use crate::retained::Retained;
 use crate::share::Shares;
+use crate::tally::Sent;
 use crate::work::{Work, finish};
 use sabir_model::settlement::SettleMode;
 
@@ -181,6 +182,8 @@ pub(crate) struct VirtualHost {
     pub(crate) shares: Mutex<Shares>,
     /// The last values of topics.
     pub(crate) retained: Mutex<Retained>,
+    /// What has been sent where.
+    pub(crate) sent: Sent,
     /// The queue of the log that holds them; 0 until there is one.
     retained_queue: Mutex<QueueId>,
     /// When sessions end and wills are due.
@@ -230,6 +233,7 @@ impl VirtualHost {
             sessions: Mutex::default(),
             shares: Mutex::default(),
             retained: Mutex::default(),
+            sent: Sent::default(),
             retained_queue: Mutex::default(),
             schedule: Mutex::default(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),

@@ -65,6 +65,8 @@ pub struct HttpOptions {
     pub request_timeout_ms: u64,
     /// Most messages on lease.
     pub leases_max: usize,
+    /// Queues, and as many topics, with rows of their own on the page of metrics.
+    pub metrics_rows_max: usize,
     /// A lease where the request does not say.
     pub lease_default_ms: u64,
     /// The longest lease.

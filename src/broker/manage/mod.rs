@@ -8,6 +8,7 @@ mod connections;
 mod listing;
 mod overview;
 mod queues;
+mod routing;
 mod subscriptions;
 mod topics;
 
@@ -16,5 +17,6 @@ pub use connections::{ConnectionDetail, ConnectionEntry, ConnectionSort, Subscri
 pub use listing::{Filter, Listing, Page, Place};
 pub use overview::{Overview, VirtualHostEntry};
 pub use queues::{ConsumerEntry, QueueDetail, QueueEntry, QueueKind, QueueSort};
+pub use routing::{Edge, EdgeKind, Node, NodeKind, Picture};
 pub use subscriptions::DurableEntry;
 pub use topics::{TopicDetail, TopicEntry};

@@ -14,6 +14,7 @@ mod groups;
 mod limits;
 mod manage;
 mod names;
+mod picture;
 mod queues;
 mod retained;
 mod routing;

@@ -337,18 +337,24 @@ async fn ready(Extension(visit): Extension<Arc<Visit>>) -> Response {
     }
 }
 
-async fn metrics(Extension(visit): Extension<Arc<Visit>>) -> Response {
+async fn metrics(Extension(visit): Extension<Arc<Visit>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = sabir_admin::Format::wanted(accept.unwrap_or_default());
     let shared = &visit.shared;
     let process = sabir_admin::Process {
         uptime_seconds: shared.clock.now().0 as f64 / 1e6,
         version: env!("CARGO_PKG_VERSION"),
         usage: sabir_admin::Usage::read(),
     };
-    let body = sabir_admin::metrics(&shared.broker.stats(), &shared.census.snapshot(), &process);
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let shape = sabir_admin::Shape { format, rows_max: shared.options.http.metrics_rows_max };
+    let (broker, net) = (shared.broker.clone(), shared.census.snapshot());
+    // With many queues it takes a while: not where sockets wait.
+    let made =
+        tokio::task::spawn_blocking(move || sabir_admin::metrics(&broker.stats(), &net, &process, shape));
+    let Ok(body) = made.await else {
+        return Problem::new(Code::Internal, "the page could not be made").into_response();
+    };
+    let headers = [(header::CONTENT_TYPE, format.media_type()), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }
 

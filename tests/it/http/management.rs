@@ -237,7 +237,7 @@ fn durable_subscriptions_are_made_listed_and_deleted() {
         "client": "c", "name": "s", "pattern": "topic://a.*", "selector": "n > 1",
         "queue": "durable://c:s", "connected": false, "ready": 1,
     });
-    assert_eq!(items(&mut web, "/v1/subscriptions?filter=c*s"), [shown.clone()]);
+    assert_eq!(Value::from(items(&mut web, "/v1/subscriptions?filter=c*s")), json!([shown]));
     assert_eq!(web.get(target).expect(200).json(), shown);
     let queue = web.get("/v1/queues/durable:%2F%2Fc:s").expect(200).json();
     assert_eq!((&queue["kind"], &queue["bindings"]), (&json!("durable"), &json!(["topic://a.*"])));
@@ -352,5 +352,52 @@ fn only_who_may_manage_sees_and_changes_anything() {
     web.send("DELETE", target, BOB, b"").problem(403);
     web.send("DELETE", target, ALICE, b"").expect(204);
     web.send("GET", "/v1/overview", ALICE, b"").expect(200);
+    server.stop();
+}
+
+#[test]
+fn the_routing_picture_is_drawn_of_what_has_flowed() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    let mut client = Client::connect(tcp(server.stomp));
+    client.subscribe("/topic/t");
+    web.post("/v1/topics/t/messages", b"1").expect(201);
+    send(&mut web, "q", 2);
+    let picture = web.get("/v1/routing").expect(200).json();
+    let edges = picture["edges"].as_array().unwrap();
+    let edge = |to: &str| edges.iter().find(|edge| edge["to"] == to).unwrap_or_else(|| panic!("{picture}"));
+    assert_eq!((&edge("topic:t")["kind"], &edge("topic:t")["messages"]), (&json!("publish"), &json!(1)));
+    assert_eq!(edge("queue:q")["messages"], 2);
+    assert!(edges.iter().any(|edge| edge["from"] == "topic:t" && edge["kind"] == "consume"), "{picture}");
+    assert_eq!(picture["truncated"], false);
+    let picture = web.get("/v1/routing?limit=1").expect(200).json();
+    assert_eq!((&picture["truncated"], &picture["nodes"][0]["label"]), (&json!(true), &json!("q")));
+    assert_eq!(web.get("/v1/routing?limit=0").problem(400).1.as_deref(), Some("limit"));
+    server.stop();
+}
+
+#[test]
+fn metrics_are_of_the_busiest_destinations_and_in_the_format_that_is_asked_for() {
+    let server = Server::start(&[("http.metrics_rows_max", "1")]);
+    let mut web = Web::new(server.http);
+    let mut client = Client::connect(tcp(server.stomp));
+    client.subscribe("/queue/calm");
+    send(&mut web, "busy", 2);
+    web.post("/v1/topics/t/messages", b"1").expect(201);
+    let page = web.get("/metrics").expect(200).text();
+    for line in [
+        "sabir_queue_messages_ready{queue=\"queue://busy\"} 2",
+        "sabir_queues_without_rows 1",
+        "sabir_topic_messages_received_total{topic=\"topic://t\"} 1",
+        "sabir_topics_without_rows 0",
+        "sabir_protocol_connections{protocol=\"stomp\"} 1",
+    ] {
+        assert!(page.lines().any(|known| known == line), "no {line} in\n{page}");
+    }
+    assert!(!page.contains("queue://calm"), "{page}");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let reply = web.send("GET", "/metrics", accept, b"").expect(200);
+    assert!(reply.header("content-type").unwrap().starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(reply.text().ends_with("# EOF\n"));
     server.stop();
 }
