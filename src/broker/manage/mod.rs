@@ -4,14 +4,22 @@
 //! under its lock, each entry is then looked at by itself, and of a sorted list only the page asked for is kept.
 
 mod connections;
+mod dead_letters;
 mod listing;
+mod messages;
 mod overview;
 mod queues;
 mod subscriptions;
 mod topics;
 
 pub use connections::{ConnectionDetail, ConnectionEntry, ConnectionSort, SubscriptionEntry};
+pub(crate) use dead_letters::Redrives;
+pub use dead_letters::{DeadLetterQueue, RATE_MAX, Redrive, RedriveState};
 pub use listing::{Filter, Listing, Page, Place};
+pub(crate) use messages::MANAGEMENT;
+pub use messages::{
+    Chosen, Death, Deed, Edited, Errand, MessageEntry, MessageListing, MessagePage, Resent, Step, Tally, Text,
+};
 pub use overview::{Overview, VirtualHostEntry};
 pub use queues::{ConsumerEntry, QueueDetail, QueueEntry, QueueKind, QueueSort};
 pub use subscriptions::DurableEntry;
