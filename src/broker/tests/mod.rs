@@ -12,6 +12,7 @@ mod durability;
 mod groups;
 mod limits;
 mod manage;
+mod managed_messages;
 mod names;
 mod queues;
 mod retained;
