@@ -21,9 +21,9 @@ use crate::routes::Caller;
 /// Largest body of a request to manage something; a message that is sent again may be larger.
 const BODY_BYTES_MAX: usize = 4 << 20;
 /// Entries on a page where nobody says.
-const LIMIT_DEFAULT: u64 = 100;
+pub(crate) const LIMIT_DEFAULT: u64 = 100;
 /// Most entries on a page.
-const LIMIT_MAX: u64 = 1000;
+pub(crate) const LIMIT_MAX: u64 = 1000;
 
 /// A request: who asks, and what its query says.
 pub(crate) struct Ask {

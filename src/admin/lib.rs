@@ -4,8 +4,10 @@
 //! Sockets, logins and the data plane are the business of `net`.
 
 mod answer;
+mod dead_letters;
 mod exposition;
 mod management;
+mod messages;
 mod metrics;
 mod problem;
 mod process;
@@ -14,6 +16,7 @@ mod routes;
 mod show;
 
 pub use management::management;
+pub use messages::messages;
 pub use metrics::{NetStats, metrics};
 pub use problem::Problem;
 pub use process::{Process, Usage};

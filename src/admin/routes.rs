@@ -41,6 +41,14 @@ impl Routes {
         self
     }
 
+    /// With those of another list; a path may be in both, with different methods.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.listed.extend(other.listed);
+        self.router = self.router.merge(other.router);
+        self
+    }
+
     /// Every path with every method, as they were added.
     #[must_use]
     pub fn listed(&self) -> &[(&'static str, Method)] {

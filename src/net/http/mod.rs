@@ -119,6 +119,7 @@ fn routes() -> Routes {
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
     webhook::add(Routes::new())
+        .merge(sabir_admin::messages())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])
