@@ -443,14 +443,16 @@ async fn resend(mut ask: Ask, Names(name, number): Names, body: JsonBody) -> Res
     })
     .await?;
     kept(&ask.broker, sent.promise).await;
-    let durability = match sent.promise {
+    // What is not to survive is promised nothing, though the end of the old one may be.
+    let promise = sent.promise.filter(|_| sent.persistent);
+    let durability = match promise {
         Some(promise) if promise.synced => "fsync",
         Some(_) => "os",
         None => "memory",
     };
     let body = json!({
         "id": sent.id.to_string(),
-        "position": sent.promise.map(|promise| promise.position.0),
+        "position": promise.map(|promise| promise.position.0),
         "durability": durability,
     });
     Ok(json(StatusCode::CREATED, &body))

@@ -5,6 +5,7 @@ mod activemq;
 mod messages;
 mod receiver;
 mod streams;
+mod waiting;
 mod web;
 mod webhooks;
 

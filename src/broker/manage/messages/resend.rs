@@ -51,6 +51,8 @@ impl Edited {
 pub struct Resent {
     /// The id of the new message.
     pub id: MessageId,
+    /// Whether it must survive a restart.
+    pub persistent: bool,
     /// It is there, and the old one is not, once this is kept.
     pub promise: Option<Promise>,
 }
@@ -76,6 +78,7 @@ impl Broker {
         let mut work = Work::new(self.now());
         let mut carrier = Carrier::new(self, &host, who);
         let id = self.next_id();
+        let mut persistent = false;
         let result = edit(&reserved.entry).and_then(|edited| {
             let Edited { to, facts, mut fields, body } = edited;
             let goal = match to {
@@ -95,6 +98,7 @@ impl Broker {
                 given if given == Timestamp::default() => work.now.wall,
                 given => given,
             };
+            persistent = facts.persistent;
             let load = Load {
                 token: Some(reserved.token),
                 goal,
@@ -110,7 +114,7 @@ impl Broker {
             give_back(self, &queue, &[reserved.token], &mut work);
         }
         while finish(&self.shared, &mut work) {}
-        Ok(Resent { id, promise: result? })
+        Ok(Resent { id, persistent, promise: result? })
     }
 
     /// Where a message is, or was sent.
