@@ -33,7 +33,7 @@ const FOREIGN: &[&str] =
 
 /// Who may depend on whom; whoever is not here is a stranger. Protocols are added by [`arrows_of`].
 const ARROWS: &[(&str, &[&str])] = &[
-    ("sabir-admin", &["sabir-broker", "sabir-store", "sabir-model"]),
+    ("sabir-admin", &["sabir-broker", "sabir-json", "sabir-store", "sabir-model"]),
     ("sabir-broker", &["sabir-store", "sabir-model"]),
     ("sabir-store", &["sabir-model"]),
     ("sabir-security", &["sabir-model"]),

@@ -25,9 +25,9 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// Entries on a page where nobody says.
-const LIMIT_DEFAULT: u64 = 100;
+pub(crate) const LIMIT_DEFAULT: u64 = 100;
 /// Most entries on a page.
-const LIMIT_MAX: u64 = 1000;
+pub(crate) const LIMIT_MAX: u64 = 1000;
 
 /// A request: who asks, and what its query says.
 pub(crate) struct Ask {

@@ -6,8 +6,10 @@
 mod answer;
 mod changes;
 mod console;
+mod dead_letters;
 mod exposition;
 mod management;
+mod messages;
 mod metrics;
 mod problem;
 mod process;
@@ -19,6 +21,7 @@ mod show;
 pub use console::{console, index};
 pub use exposition::Format;
 pub use management::management;
+pub use messages::messages;
 pub use metrics::{NetStats, Shape, metrics};
 pub use problem::Problem;
 pub use process::{Process, Usage};

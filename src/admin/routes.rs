@@ -41,11 +41,12 @@ impl Routes {
         self
     }
 
-    /// Adds those of others. A path may be in both, with other methods.
+    /// With those of another list; a path may be in both, with different methods.
     #[must_use]
-    pub fn merge(self, other: Self) -> Self {
-        let listed = self.listed.into_iter().chain(other.listed).collect();
-        Self { router: self.router.merge(other.router), listed }
+    pub fn merge(mut self, other: Self) -> Self {
+        self.listed.extend(other.listed);
+        self.router = self.router.merge(other.router);
+        self
     }
 
     /// Every path with every method, as they were added.

@@ -24,6 +24,7 @@ use crate::blocking::Pool;
 use crate::connection::Connection;
 use crate::lock_order::before_maps;
 use crate::mailbox::Mailbox;
+use crate::manage::Redrives;
 use crate::notes::Note;
 use crate::options::{BrokerLimits, BrokerOptions};
 use crate::policy::{Policies, Policy};
@@ -141,6 +142,8 @@ pub(crate) struct Shared {
     pub(crate) session_policy: Arc<Policy>,
     /// Rows that others keep, as the log had them, until they are taken.
     pub(crate) notes: Mutex<Vec<(u8, Note)>>,
+    /// Dead letters on their way back.
+    pub(crate) redrives: Redrives,
     pub(crate) by_id: RwLock<ById>,
     hosts: Vec<Arc<VirtualHost>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Arc<Mailbox>, RandomState>>,
@@ -303,6 +306,7 @@ impl Broker {
             next_message: AtomicU64::new(1),
             session_policy,
             notes: Mutex::new(std::mem::take(&mut recovered.notes)),
+            redrives: Redrives::default(),
             by_id: RwLock::default(),
             hosts,
             connections: Mutex::default(),
@@ -357,6 +361,7 @@ impl Broker {
         for waker in std::mem::take(&mut *shared.paused.lock()) {
             waker.wake();
         }
+        self.tick_redrives(now);
         if !ticks.is_multiple_of(TICKS_PER_SWEEP) {
             return;
         }
@@ -396,6 +401,7 @@ impl Broker {
     /// Tells every connection that the broker is closing, and takes in no more.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);
+        self.shared.redrives.stop(self.shared.now().wall);
         let mailboxes: Vec<_> = self.shared.connections.lock().values().map(Arc::clone).collect();
         for mailbox in mailboxes {
             mailbox.post(Event::Closing(Refusal::new(Code::ShuttingDown, "the broker is shutting down")));

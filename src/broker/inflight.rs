@@ -4,8 +4,9 @@ use sabir_model::ids::{ConnectionId, Sequence};
 
 use crate::ready::Entry;
 
-/// In place of a consumer that has gone while its delivery was still on the way to the socket.
-const NOBODY: u32 = u32::MAX;
+/// In place of a consumer that has gone while its delivery was still on the way to the socket, and where management holds
+/// a message.
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 /// One unsettled delivery.
 #[derive(Clone, Debug)]

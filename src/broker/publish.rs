@@ -66,6 +66,27 @@ pub(crate) struct Planned {
     policy: Arc<Policy>,
 }
 
+impl Planned {
+    /// A message for one queue.
+    pub(crate) fn to_queue(message: Message, queue: &Arc<Queue>) -> Self {
+        let target =
+            Target { queue: Arc::clone(queue), if_wanted: false, skip_when_full: false, grant: None };
+        Self {
+            message,
+            queues: SmallVec::from_iter([target]),
+            live: Vec::new(),
+            sessions: Vec::new(),
+            keeps: None,
+            policy: Arc::clone(&queue.policy),
+        }
+    }
+
+    /// Whether there is anybody to receive it.
+    pub(crate) fn is_received(&self) -> bool {
+        !self.queues.is_empty() || !self.live.is_empty() || !self.sessions.is_empty()
+    }
+}
+
 /// A queue that a message goes to.
 struct Target {
     queue: Arc<Queue>,

@@ -173,6 +173,46 @@ impl Ready {
         })
     }
 
+    /// The ranks that there may be.
+    fn ranks(&self) -> std::ops::RangeInclusive<u8> {
+        0..=if self.prioritized { PRIORITY_MAX } else { 0 }
+    }
+
+    /// The first message of one rank that arrived after another.
+    fn next_of_rank(&self, rank: u8, after: Sequence) -> Option<(Key, &Entry)> {
+        let from = Key { rank, sequence: Sequence(after.0.saturating_add(1)) };
+        self.peek_from(from).filter(|(key, _)| key.rank == rank)
+    }
+
+    /// The message of this number.
+    pub(crate) fn find(&self, sequence: Sequence) -> Option<(Key, &Entry)> {
+        let before = Sequence(sequence.0.checked_sub(1)?);
+        let mut firsts = self.ranks().filter_map(|rank| self.next_of_rank(rank, before));
+        firsts.find(|(key, _)| key.sequence == sequence)
+    }
+
+    /// What arrived after a message, in the order of arrival and whatever its priority; at most so many.
+    pub(crate) fn arrived_after(&self, after: Sequence, most: usize) -> Vec<(Key, &Entry)> {
+        let mut heads: Vec<(Key, &Entry)> =
+            self.ranks().filter_map(|rank| self.next_of_rank(rank, after)).collect();
+        let mut found = Vec::with_capacity(most.min(self.len()));
+        while found.len() < most
+            && let Some((at, first)) =
+                heads.iter().copied().enumerate().min_by_key(|(_, (key, _))| key.sequence)
+        {
+            found.push(first);
+            match self.next_of_rank(first.0.rank, first.0.sequence) {
+                Some(next) => {
+                    if let Some(head) = heads.get_mut(at) {
+                        *head = next;
+                    }
+                }
+                None => drop(heads.swap_remove(at)),
+            }
+        }
+        found
+    }
+
     /// Takes the message at `key`.
     pub(crate) fn take(&mut self, key: Key) -> Option<Entry> {
         if let Some(entry) = self.map.remove(&key) {
@@ -212,8 +252,7 @@ impl Ready {
 
     /// The first message of each priority.
     pub(crate) fn first_of_each_rank(&self) -> impl Iterator<Item = &Entry> {
-        let ranks = if self.prioritized { PRIORITY_MAX } else { 0 };
-        (0..=ranks).filter_map(|rank| {
+        self.ranks().filter_map(|rank| {
             let (key, entry) = self.peek_from(Key { rank, sequence: Sequence(0) })?;
             (key.rank == rank).then_some(entry)
         })
@@ -273,6 +312,28 @@ mod tests {
             ready.insert(Sequence(sequence), entry(priority));
         }
         assert_eq!(drain(&mut ready), [2, 4, 1, 3]);
+    }
+
+    #[test]
+    fn arrivals_are_found_by_number_whatever_their_rank() {
+        for prioritized in [false, true] {
+            let mut ready = Ready::new(prioritized);
+            for (sequence, priority) in [(1, 4), (2, 9), (3, 0), (5, 9), (6, 4), (400, 1)] {
+                ready.insert(Sequence(sequence), entry(priority));
+            }
+            ready.take(ready.find(Sequence(3)).unwrap().0).unwrap();
+            let after = |after, most| -> Vec<u64> {
+                let found = ready.arrived_after(Sequence(after), most);
+                found.into_iter().map(|(key, _)| key.sequence.0).collect()
+            };
+            assert_eq!(after(0, 9), [1, 2, 5, 6, 400]);
+            assert_eq!(after(1, 2), [2, 5]);
+            assert_eq!(after(400, 9), []);
+            for absent in [0, 3, 4, 7, 401, u64::MAX] {
+                assert!(ready.find(Sequence(absent)).is_none(), "{absent}");
+            }
+            assert_eq!(ready.find(Sequence(5)).unwrap().1.message.facts().priority, 9);
+        }
     }
 
     #[test]

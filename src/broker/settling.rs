@@ -7,6 +7,7 @@ use sabir_model::settlement::{SettleMode, Settlement};
 
 use crate::credit::Waits;
 use crate::inflight::InFlight;
+use crate::manage::MANAGEMENT;
 use crate::policy::Negative;
 use crate::queue::{Queue, QueueCore, Role, SettleResult};
 use crate::ready::{Entry, Failed};
@@ -186,8 +187,10 @@ impl QueueCore {
         match settlement {
             Settlement::Accepted => {
                 self.forget(&held.entry, work);
-                self.acknowledged += 1;
-                work.acknowledged += 1;
+                // What management takes away, nobody has consumed.
+                let consumed = u64::from(connection != MANAGEMENT);
+                self.acknowledged += consumed;
+                work.acknowledged += consumed;
                 if held.entry.progress_logged {
                     work.progress_over.push((queue.id, held.sequence));
                 }

@@ -5,7 +5,9 @@
 
 mod changes;
 mod connections;
+mod dead_letters;
 mod listing;
+mod messages;
 mod overview;
 mod queues;
 mod routing;
@@ -14,7 +16,13 @@ mod topics;
 
 pub use changes::{Deletion, QueueMade};
 pub use connections::{ConnectionDetail, ConnectionEntry, ConnectionSort, SubscriptionEntry};
+pub(crate) use dead_letters::Redrives;
+pub use dead_letters::{DeadLetterQueue, RATE_MAX, Redrive, RedriveState};
 pub use listing::{Filter, Listing, Page, Place};
+pub(crate) use messages::MANAGEMENT;
+pub use messages::{
+    Chosen, Death, Deed, Edited, Errand, MessageEntry, MessageListing, MessagePage, Resent, Step, Tally, Text,
+};
 pub use overview::{Overview, VirtualHostEntry};
 pub use queues::{ConsumerEntry, QueueDetail, QueueEntry, QueueKind, QueueSort};
 pub use routing::{Edge, EdgeKind, Node, NodeKind, Picture};

@@ -13,6 +13,7 @@ mod durability;
 mod groups;
 mod limits;
 mod manage;
+mod managed_messages;
 mod names;
 mod picture;
 mod queues;

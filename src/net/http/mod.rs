@@ -120,6 +120,7 @@ fn routes() -> Routes {
     webhook::add(Routes::new())
         .merge(sabir_admin::console())
         .merge(sabir_admin::management())
+        .merge(sabir_admin::messages())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
         .at("/healthz/ready", [(GET, get(ready))])

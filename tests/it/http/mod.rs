@@ -6,6 +6,7 @@ mod management;
 mod messages;
 mod receiver;
 mod streams;
+mod waiting;
 pub(crate) mod web;
 mod webhooks;
 

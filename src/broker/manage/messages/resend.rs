@@ -1,0 +1,127 @@
+//! Sending an edited message in the place of one that waits.
+
+use bytes::Bytes;
+use sabir_model::access::Principal;
+use sabir_model::clock::Timestamp;
+use sabir_model::command::Promise;
+use sabir_model::destination::Destination;
+use sabir_model::error::{Code, Refusal};
+use sabir_model::ids::MessageId;
+use sabir_model::message::{Body, Facts, Field, FieldsWriter, Tag};
+
+use super::MessageEntry;
+use super::carry::{Carrier, Goal, Load, fields_of, give_back, is_mark};
+use crate::broker::Broker;
+use crate::work::{Work, finish};
+
+/// A message as somebody has edited it.
+#[derive(Debug)]
+pub struct Edited {
+    /// Where it goes; where it came from if nobody says.
+    pub to: Option<Destination>,
+    /// Its facts; the broker gives it a new id.
+    pub facts: Facts,
+    /// Its fields.
+    pub fields: FieldsWriter,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Edited {
+    /// The message as it is, but for the fields that `drops` names, and for what only the broker may say: an edited message
+    /// is a new one, of whoever has edited it, and no dead letter.
+    #[must_use]
+    pub fn of(entry: &MessageEntry, drops: impl Fn(&Field<'_>) -> bool) -> Self {
+        let fields = fields_of(&entry.message, |field| match field {
+            Field::Plain(Tag::UserId | Tag::SenderMessageId | Tag::DedupId, _) => false,
+            Field::Property(name, _) if is_mark(name) => false,
+            field => !drops(field),
+        });
+        let body = match entry.message.shared_body() {
+            Some(shared) => shared.clone(),
+            None => Bytes::copy_from_slice(entry.message.body()),
+        };
+        let facts = Facts { timestamp: Timestamp::default(), ..*entry.message.facts() };
+        Self { to: None, facts, fields, body }
+    }
+}
+
+/// What came of a resend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resent {
+    /// The id of the new message.
+    pub id: MessageId,
+    /// Whether it must survive a restart.
+    pub persistent: bool,
+    /// It is there, and the old one is not, once this is kept.
+    pub promise: Option<Promise>,
+}
+
+impl Broker {
+    /// Sends what `edit` makes of a message, and removes the message, in one group of the log.
+    ///
+    /// # Errors
+    /// [`Code::UnknownDestination`], [`Code::UnknownDelivery`]; [`Code::Conflict`] if a consumer has it or nobody receives
+    /// it; what `edit` says; those of a send. The message stays then.
+    pub fn resend(
+        &self,
+        virtual_host: &str,
+        name: &str,
+        sequence: u64,
+        who: &Principal,
+        edit: impl FnOnce(&MessageEntry) -> Result<Edited, Refusal>,
+    ) -> Result<Resent, Refusal> {
+        let host = self.shared.find_host(virtual_host)?;
+        let queue = self.find_managed(&host, name)?;
+        let reserved = queue.lock().core.reserve(&queue, sequence);
+        let Some(reserved) = reserved else { return Err(self.why_not(&queue, sequence)) };
+        let mut work = Work::new(self.now());
+        let mut carrier = Carrier::new(self, &host, who);
+        let id = self.next_id();
+        let mut persistent = false;
+        let result = edit(&reserved.entry).and_then(|edited| {
+            let Edited { to, facts, mut fields, body } = edited;
+            let goal = match to {
+                Some(to) => Goal::Destination(to),
+                None => match carrier.origin(&reserved.entry.message) {
+                    Ok(goal) => goal,
+                    Err(_) if reserved.entry.death().is_none() => {
+                        Goal::Destination(self.destination_of(&reserved.entry)?)
+                    }
+                    Err(refusal) => return Err(refusal),
+                },
+            };
+            if let Some(name) = who.name() {
+                fields.field(Tag::UserId, name.as_bytes());
+            }
+            let timestamp = match facts.timestamp {
+                given if given == Timestamp::default() => work.now.wall,
+                given => given,
+            };
+            persistent = facts.persistent;
+            let load = Load {
+                token: Some(reserved.token),
+                goal,
+                facts: Facts { id, timestamp, ..facts },
+                fields,
+                original: None,
+                body: Body::Shared(body),
+            };
+            let mut results = carrier.carry(&[load], &mut work);
+            results.pop().unwrap_or(Ok(None))
+        });
+        if result.is_err() {
+            give_back(self, &queue, &[reserved.token], &mut work);
+        }
+        while finish(&self.shared, &mut work) {}
+        Ok(Resent { id, persistent, promise: result? })
+    }
+
+    /// Where a message is, or was sent.
+    fn destination_of(&self, entry: &MessageEntry) -> Result<Destination, Refusal> {
+        let sent_to = entry.message.destination().map(|sent| sent.to_owned());
+        entry.queue.clone().or(sent_to).ok_or_else(|| {
+            Refusal::new(Code::UnknownDestination, "the message does not say where it goes: say it in \"to\"")
+        })
+    }
+}
