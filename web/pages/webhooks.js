@@ -1,7 +1,7 @@
 // Webhooks: deliveries that the broker makes by calling a web address.
 import { Badge, Button, Dialog, Empty, Field, Head, Loaded, Table, attempt, confirmed, html, useState } from '../ui.js';
-import { get, put, remove, segment } from '../api.js';
-import { plural, text } from '../format.js';
+import { get, post, put, remove, segment } from '../api.js';
+import { count, plural, text } from '../format.js';
 import { DestinationInput } from './destination-input.js';
 import { destinationHref } from '../router.js';
 import { usePoll } from '../poll.js';
@@ -28,6 +28,14 @@ function New({ onClose, onDone }) {
     <footer><${Button} onClick=${onClose}>Cancel<//><${Button} kind="primary" type="submit">Make it<//></footer></form><//>`;
 }
 
+const TONES = { active: 'good', paused: 'warn', 'backing-off': 'bad' };
+
+// A queue, a pattern of topics, or a durable subscription.
+function From({ source }) {
+  if (typeof source === 'object') return html`<span class="mono cut" title="durable subscription">${source.client}/${source.name}</span>`;
+  return html`<a class="mono cut" data-row href=${destinationHref(source)}>${source}</a>`;
+}
+
 export function Webhooks() {
   const [making, setMaking] = useState(false);
   const poll = usePoll((signal) => get('/v1/webhooks', { signal }), 'webhooks');
@@ -36,14 +44,19 @@ export function Webhooks() {
     if (!await confirmed({ title: 'Delete this webhook?', text: `${row.name} will no longer call ${row.url}.`, action: 'Delete', danger: true })) return;
     attempt(() => remove(`/v1/webhooks/${segment(row.name)}`), `${row.name} deleted`).then(poll.refresh);
   };
+  const hold = (row) => attempt(() => post(`/v1/webhooks/${segment(row.name)}/${row.paused ? 'resume' : 'pause'}`), `${row.name} ${row.paused ? 'goes on' : 'paused'}`).then(poll.refresh);
   if (none) return html`<${Head} title="Webhooks" /><${Empty} title="This broker has no webhooks" />`;
   return html`<${Head} title="Webhooks" sub=${poll.data ? plural(poll.data.total ?? poll.data.items.length, 'webhook') : ''}><${Button} kind="primary" onClick=${() => setMaking(true)}>New webhook<//><//>
     <p class="lead">The broker calls an address for each message and takes a 2xx for an acknowledgement.</p>
     <${Loaded} poll=${poll}>${(list) => html`<${Table} caption="Webhooks" id=${(row) => row.name} rows=${list.items} empty=${html`<${Empty} title="No webhooks yet" />`} columns=${[
-    { key: 'name', title: 'Name', render: (row) => html`<span class="name-cell"><span class="mono cut">${row.name}</span>${row.state && html`<${Badge} tone=${/fail|error/.test(row.state) ? 'bad' : ''}>${row.state}<//>`}</span>` },
-    { key: 'source', title: 'From', low: 1, render: (row) => { const from = row.source ?? row.destination; return html`<a class="mono cut" data-row href=${destinationHref(from)}>${text(from)}</a>`; } },
+    { key: 'name', title: 'Name', render: (row) => html`<span class="name-cell"><span class="mono cut">${row.name}</span><${Badge} tone=${TONES[row.state]} title=${row.lastError}>${row.state}<//></span>` },
+    { key: 'source', title: 'From', low: 1, render: (row) => html`<${From} source=${row.source} />` },
     { key: 'url', title: 'Address', render: (row) => html`<span class="mono cut" title=${row.url}>${row.url}</span>` },
-    { key: 'selector', title: 'Selector', low: 2, render: (row) => html`<code class="cut">${text(row.selector)}</code>` },
+    { key: 'delivered', title: 'Delivered', num: true, render: (row) => count(row.delivered) },
+    { key: 'failed', title: 'Failed', num: true, low: 1, render: (row) => html`<span class=${row.failed ? 'warn-text' : 'muted'} title=${row.lastError}>${count(row.failed)}</span>` },
+    { key: 'dead', title: 'Dead letters', num: true, low: 2, render: (row) => html`<span class=${row.deadLettered ? 'warn-text' : 'muted'}>${count(row.deadLettered)}</span>` },
+    { key: 'selector', title: 'Selector', low: 3, render: (row) => html`<code class="cut">${text(row.selector)}</code>` },
+    { key: 'hold', title: html`<span class="unseen">Pause</span>`, width: 'w-do', render: (row) => html`<${Button} kind="quiet small" aria-label=${`${row.paused ? 'Resume' : 'Pause'} ${row.name}`} onClick=${() => hold(row)}>${row.paused ? 'Resume' : 'Pause'}<//>` },
     { key: 'do', title: html`<span class="unseen">Actions</span>`, width: 'w-do', render: (row) => html`<${Button} kind="danger-quiet small" aria-label=${`Delete ${row.name}`} onClick=${() => erase(row)}>Delete<//>` },
   ]} />`}<//>
     ${making && html`<${New} onClose=${() => setMaking(false)} onDone=${() => {

@@ -394,6 +394,25 @@ mod tests {
     }
 
     #[test]
+    fn no_key_of_the_contract_is_there_twice() {
+        let mut section = "";
+        let mut known = std::collections::HashSet::new();
+        for line in CONTRACT.lines() {
+            let key = |indent: &str| {
+                line.strip_prefix(indent)?.strip_suffix(':').filter(|key| !key.starts_with(' '))
+            };
+            if let Some(name) = key("").or_else(|| key("  ")) {
+                section = name;
+            }
+            if let Some(name) = key("").or_else(|| key("  ")).or_else(|| key("    ")) {
+                let name = if name == section { name.to_owned() } else { format!("{section} {name}") };
+                assert!(known.insert(name.clone()), "{name}");
+            }
+        }
+        assert!(known.len() > 100);
+    }
+
+    #[test]
     fn every_operation_says_what_it_does() {
         let operations = operations(CONTRACT);
         assert!(operations.len() > 20);

@@ -1,13 +1,10 @@
-// What the console's tests run against: a broker that is there (SABIR_URL), one of our own
-// that can be killed and started again (SABIR_BIN), else the mock.
+// What the console's tests run against: a broker that is there (SABIR_URL), or one of our own
+// that can be killed and started again (SABIR_BIN).
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-
-const here = path.dirname(fileURLToPath(import.meta.url));
 
 const freePort = () => new Promise((resolve, reject) => {
   const probe = createServer().once('error', reject).listen(0, '127.0.0.1', () => {
@@ -48,24 +45,22 @@ async function process_(command, given, environment, port) {
   return target;
 }
 
-export async function mock({ queues = 100_000, user = '' } = {}) {
-  const port = await freePort();
-  const target = await process_(process.execPath, [path.join(here, 'console-mock.mjs'), String(port), String(queues)], { MOCK_USER: user }, port);
-  return { ...target, kind: 'mock', close: target.kill };
-}
-
-async function own(binary) {
+// With these users, by name; without any, everybody is let in.
+export async function own(users = {}) {
+  const binary = process.env.SABIR_BIN;
   const port = await freePort();
   const room = mkdtempSync(path.join(tmpdir(), 'sabir-console-'));
+  for (const [name, password] of Object.entries(users)) spawnSync(binary, ['user', 'add', name, '--data-dir', room], { input: password });
+  const more = ['--set', 'webhooks.allowed_targets=127.0.0.1'];
   const settings = [['listeners.http', port], ['listeners.stomp', await freePort()], ['listeners.any', await freePort()], ['listeners.mqtt', await freePort()]];
-  const target = await process_(binary, ['serve', '--data-dir', room, ...settings.flatMap(([key, value]) => ['--set', `${key}=127.0.0.1:${value}`])], {}, port);
-  return { ...target, kind: 'broker', close: () => target.kill().then(() => rmSync(room, { recursive: true, force: true })) };
+  const target = await process_(binary, ['serve', '--data-dir', room, ...settings.flatMap(([key, value]) => ['--set', `${key}=127.0.0.1:${value}`]), ...more], {}, port);
+  return { ...target, hook: 'http://127.0.0.1:9/hook', close: () => target.kill().then(() => rmSync(room, { recursive: true, force: true })) };
 }
 
 export async function begin() {
-  if (process.env.SABIR_URL) return { url: process.env.SABIR_URL.replace(/\/$/, ''), kind: 'broker', close: async () => {} };
-  if (process.env.SABIR_BIN && existsSync(process.env.SABIR_BIN)) return own(process.env.SABIR_BIN);
-  return mock();
+  if (process.env.SABIR_URL) return { url: process.env.SABIR_URL.replace(/\/$/, ''), hook: 'https://example.com/hook', close: async () => {} };
+  if (process.env.SABIR_BIN) return own();
+  throw new Error('say which broker: SABIR_BIN is its binary, or SABIR_URL where it is');
 }
 
 export const chromiumPath = () => process.env.CHROMIUM ?? spawnSync('which', ['chromium'], { encoding: 'utf8' }).stdout.trim();

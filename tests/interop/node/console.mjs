@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The console in a real Chromium, used as a person would. Against the mock, or a broker: see
+// The console in a real Chromium, used as a person would. Which broker: see
 // console-target.mjs. Screenshots go to target/interop/screenshots.
 //   node console.mjs [WORD]   only checks with this word in their name
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
