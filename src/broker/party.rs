@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use sabir_model::access::{Action, Attempt, Credentials, Principal, Remote, Resource};
 use sabir_model::command::Promise;
-use sabir_model::destination::Destination;
-use sabir_model::error::{Code, Refusal};
+use sabir_model::error::Refusal;
 use sabir_model::ids::{DeliveryToken, MessageId, SubscriptionKey};
 use sabir_model::pattern::Pattern;
 use sabir_model::session::Settled;

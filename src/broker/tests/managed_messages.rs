@@ -492,7 +492,7 @@ fn a_slow_redrive_keeps_its_rate_waits_for_room_and_ends() {
     world.pass(Duration::from_secs(5));
     let seen = world.broker.redrive("/", DLQ).unwrap();
     assert_eq!((seen.state, seen.tally.done), (RedriveState::Done, 24));
-    assert!(seen.ended.is_some());
+    assert!(seen.ended.is_some() && seen.tally.refusal.is_none());
     assert_eq!((world.held(DLQ).len(), world.held("q").len()), (0, 12));
 }
 
@@ -538,4 +538,102 @@ fn only_so_many_redrives_run_at_a_time() {
     world.pass(Duration::from_secs(3));
     assert!((0..8).all(|n| world.held(&format!("q{n}")).len() == 2));
     start(8).unwrap();
+}
+
+#[test]
+fn a_dead_letter_of_a_session_or_a_group_goes_back_to_that_one_only() {
+    let world = World::new();
+    let mut members = ["m1", "m2"].map(|name| world.lasting(name));
+    for member in &mut members {
+        member.bind("t").group("g").id(7).ok();
+    }
+    let mut first = world.lasting("c1");
+    let mut second = world.lasting("c2");
+    first.bind("t").id(3).ok();
+    second.bind("t").ok();
+    world.lasting("sender").send("t", "1").ok();
+    let taker = members.iter_mut().find_map(|member| {
+        let got = member.parcels();
+        got.first().map(|got| member.settle(got, Settlement::Rejected))
+    });
+    assert!(taker.is_some());
+    let got = first.one();
+    first.settle(&got, Settlement::Rejected);
+    second.take_all();
+    assert_eq!(world.held(DLQ).len(), 2);
+    first.unbind("t");
+    let tally = world.run(DLQ, Deed::Redrive, Chosen::All);
+    assert_eq!((tally.done, tally.refused), (1, 1), "it does not want it any more");
+    assert_eq!(tally.refusal.unwrap().code, Code::UnknownSubscription);
+    first.bind("t").id(4).ok();
+    assert_eq!(world.run(DLQ, Deed::Redrive, Chosen::All).done, 1);
+    let again = first.one();
+    assert_eq!((again.identifiers, again.guarantee), (vec![4], 1), "what holds for the subscription now");
+    assert_eq!(members.iter_mut().map(|member| member.take_all().len()).sum::<usize>(), 1);
+    assert!(second.take_all().is_empty());
+}
+
+#[test]
+fn what_waits_for_a_subscription_is_managed_like_any_other() {
+    let world = World::new();
+    let mut client = world.named("c1");
+    let key = client.subscribe("topic://t").durable("d").ok();
+    client.unsubscribe(key);
+    for body in ["1", "2", "3"] {
+        client.send("topic://t", body).persistent().ok();
+    }
+    assert_eq!(world.held("durable://c1:d"), ["1", "2", "3"]);
+    let first = world.broker.message("/", "durable://c1:d", 1).unwrap();
+    assert_eq!((first.queue, first.message.destination().unwrap().to_string()), (None, "topic://t".into()));
+    world.broker.delete_message("/", "durable://c1:d", 1).unwrap();
+    let tally = world.run("durable://c1:d", Deed::Move(to("q")), Chosen::Sequences(vec![3]));
+    assert_eq!((tally.done, world.held("q")), (1, vec!["3".to_owned()]));
+    client.subscribe("topic://t").durable("d").ok();
+    assert_eq!(client.bodies(), ["2"]);
+}
+
+#[test]
+fn messages_moved_to_and_fro_while_others_send_and_consume_arrive_once() {
+    const SENT: usize = 2000;
+    let world = Setup { threads: true, ..Setup::default() }.open();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mut got: Vec<String> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sender = world.client();
+            for n in 0..SENT {
+                let queue = if n % 2 == 0 { "a" } else { "b" };
+                sender.send(queue, &n.to_string()).persistent().ok();
+            }
+            sender.close();
+        });
+        for (from, other) in [("a", "b"), ("b", "a")] {
+            let (world, done) = (&world, &done);
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Acquire) {
+                    let Ok(mut errand) = world.errand(from, Deed::Move(to(other)), Chosen::All, None) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    assert_eq!(world.carry_on(&mut errand), Step::Done);
+                }
+            });
+        }
+        let mut consumer = world.client();
+        consumer.subscribe("a").credit(10).ok();
+        let mut got = Vec::new();
+        while got.len() < SENT {
+            for one in consumer.drain() {
+                consumer.ack(&one);
+                got.push(one.body);
+            }
+            std::thread::yield_now();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        consumer.close();
+        got
+    });
+    got.sort_unstable_by_key(|body| body.parse::<usize>().unwrap());
+    assert_eq!(got, (0..SENT).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!((world.depth("queue://a"), world.depth("queue://b"), world.memory()), (0, 0, 0));
+    world.broker.close().unwrap();
 }
