@@ -444,7 +444,7 @@ async fn resend(mut ask: Ask, Names(name, number): Names, body: JsonBody) -> Res
     .await?;
     kept(&ask.broker, sent.promise).await;
     // What is not to survive is promised nothing, though the end of the old one may be.
-    let promise = sent.promise.filter(|_| sent.persistent);
+    let promise = sent.promise.filter(|_| sent.logged);
     let durability = match promise {
         Some(promise) if promise.synced => "fsync",
         Some(_) => "os",

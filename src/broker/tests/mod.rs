@@ -15,6 +15,7 @@ mod manage;
 mod managed_messages;
 mod names;
 mod queues;
+mod redrives;
 mod retained;
 mod routing;
 mod selectors;
