@@ -6,4 +6,5 @@
 pub mod cli;
 pub mod config;
 pub mod net;
+mod notify;
 pub mod server;

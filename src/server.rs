@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
 use crate::net::{BindError, HttpOptions, Listeners, Net, Options, SERVER_NAME, Speaks, SystemClock};
+use crate::notify::Supervisor;
 
 /// File descriptors that are not connections: the log, the listeners, the runtime.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -65,10 +67,12 @@ impl fmt::Display for Failure {
 /// Runs the server until a signal ends it.
 #[must_use]
 pub fn run(config: Config) -> ExitCode {
-    match start(&config) {
+    let supervisor = Arc::new(Supervisor::from_environment());
+    match start(&config, &supervisor) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say_last_words(&failure.to_string());
+            supervisor.failed(&failure.to_string());
             ExitCode::FAILURE
         }
     }
@@ -83,7 +87,7 @@ fn say_last_words(sentence: &str) {
     }
 }
 
-fn start(config: &Config) -> Result<(), Failure> {
+fn start(config: &Config, supervisor: &Arc<Supervisor>) -> Result<(), Failure> {
     let clock = Arc::new(SystemClock::start());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let gate = Gatekeeper::open(config.gate_options(cores), Arc::clone(&clock) as Arc<dyn Clock>)
@@ -98,7 +102,7 @@ fn start(config: &Config) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let result = runtime.block_on(serve(config, connections_max, broker, clock));
+    let result = runtime.block_on(serve(config, connections_max, broker, clock, supervisor));
     // Tasks that were cut off and did not end are not waited for.
     runtime.shutdown_background();
     result
@@ -109,6 +113,7 @@ async fn serve(
     connections_max: usize,
     broker: BrokerOptions,
     clock: Arc<SystemClock>,
+    supervisor: &Arc<Supervisor>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::Runtime)?;
     let listeners = Listeners::bind(&tcp_listeners(config), &config.listeners.unix).map_err(Failure::Bind)?;
@@ -116,6 +121,7 @@ async fn serve(
 
     // Clients that connect meanwhile wait in the backlog instead of being refused.
     let opening = tokio::task::spawn_blocking(|| Broker::open(broker));
+    let opening = supervisor.during("recovering the message log", opening);
     let (broker, summary) = tokio::select! {
         opened = opening => match opened {
             Ok(opened) => opened.map_err(Failure::Open)?,
@@ -140,14 +146,17 @@ async fn serve(
     for endpoint in &endpoints {
         tracing::info!("listening: {endpoint}");
     }
+    let listening: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    supervisor.ready(&format!("serving {}", listening.join(", "))).await;
+    supervisor.watch(broker.clone(), net.turns());
 
     signals.next().await;
-    tracing::info!(
-        "stopping: {} connections may finish; a second signal stops at once",
-        broker.connections()
-    );
+    let connections = broker.connections();
+    tracing::info!("stopping: {connections} connections may finish; a second signal stops at once");
+    let patience = Duration::from_millis(config.server.drain_timeout_ms);
     let stop = async {
-        let cut = net.drain(Duration::from_millis(config.server.drain_timeout_ms)).await;
+        supervisor.stopping(connections, patience).await;
+        let cut = net.drain(patience).await;
         if cut > 0 {
             tracing::warn!("{cut} connections did not finish in time and were cut off");
         }
@@ -239,11 +248,14 @@ fn net_options(config: &Config, connections_max: usize) -> Options {
         http: HttpOptions {
             request_timeout_ms: config.http.request_timeout_ms,
             leases_max: config.http.leases_max,
+            metrics_rows_max: config.http.metrics_rows_max,
             lease_default_ms: config.http.lease_default_ms,
             lease_max_ms: config.http.lease_max_ms,
             wait_max_ms: config.http.wait_max_ms,
             idempotency_ms: config.http.idempotency_ms,
             idempotency_max: config.http.idempotency_max,
+            websocket_compression: config.http.websocket_compression,
+            websocket_echo: config.http.websocket_echo,
             login_lasts_ms: config.http.login_lasts_ms,
             webhooks: config.webhooks.clone(),
         },
@@ -352,13 +364,23 @@ fn store_options(store: &config::Store) -> StoreOptions {
 fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
-    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
-    match (machine, group) {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    match (machine, group_memory(Path::new("/sys/fs/cgroup"), &groups)) {
         (0, None) => MEMORY_BYTES_FALLBACK,
         (0, Some(group)) => group,
         (machine, group) => machine.min(group.unwrap_or(u64::MAX)),
     }
+}
+
+/// The least that a control group allows of those in `groups` (`/proc/self/cgroup`) and of those above them. A container
+/// sees its own at `root`; a service of systemd finds its own further down.
+fn group_memory(root: &Path, groups: &str) -> Option<u64> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let limit = |group: &Path| {
+        let text = std::fs::read_to_string(root.join(group).join("memory.max")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    Path::new(own).ancestors().filter_map(limit).min()
 }
 
 fn level(durability: config::Durability) -> Level {
@@ -472,6 +494,7 @@ fn parse_selector(text: &str) -> Result<Selector, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -487,6 +510,59 @@ mod tests {
         assert!(
             rules(&config).is_ok_and(|rules| rules.virtual_topics.len() == 1 && rules.composites.is_empty())
         );
+    }
+
+    /// A broker with its data in `dir`.
+    fn broker(dir: &Path) -> Broker {
+        let mut config = Config::default();
+        config.store.dir = dir.to_owned();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let gate = Gatekeeper::open(config.gate_options(1), Arc::clone(&clock)).unwrap();
+        Broker::open(broker_options(&config, 10, gate, clock).unwrap()).unwrap().0
+    }
+
+    #[test]
+    fn no_sign_of_life_comes_from_a_broker_that_time_has_stopped_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let broker = broker(dir.path());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let turns = tokio::sync::watch::Sender::new(0);
+            let supervisor = Arc::new(Supervisor::new(&path, Duration::from_millis(400)));
+            supervisor.watch(broker.clone(), turns.subscribe());
+            let mut message = [0; 100];
+            // The ticker stands still; many a sign would have come meanwhile.
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            assert!(manager.recv(&mut message).is_err());
+            // It goes on.
+            let count = loop {
+                turns.send_modify(|turns| *turns += 1);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                if let Ok(count) = manager.recv(&mut message) {
+                    break count;
+                }
+            };
+            assert_eq!(&message[..count], b"WATCHDOG=1\nSTATUS=serving 0 connections");
+        });
+        broker.close().unwrap();
+    }
+
+    #[test]
+    fn the_narrowest_control_group_above_the_process_limits_its_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let service = root.path().join("system.slice/sabir.service");
+        std::fs::create_dir_all(&service).unwrap();
+        let groups = "1:name=systemd:/x\n0::/system.slice/sabir.service\n";
+        assert_eq!(group_memory(root.path(), groups), None);
+        std::fs::write(service.join("memory.max"), "1000\n").unwrap();
+        std::fs::write(root.path().join("system.slice/memory.max"), "max\n").unwrap();
+        assert_eq!(group_memory(root.path(), groups), Some(1000));
+        std::fs::write(root.path().join("memory.max"), "700\n").unwrap();
+        assert_eq!(group_memory(root.path(), groups), Some(700));
+        assert_eq!(group_memory(root.path(), "0::/\n"), Some(700), "in a container");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("decoder", sabir_stomp::fuzz::fuzz_decoder),
     ("session", sabir_stomp::fuzz::fuzz_session),
     ("selector", sabir_model::selector::fuzz_selector),
@@ -20,6 +20,7 @@ const TARGETS: [Target; 8] = [
     ("mqtt_filter", sabir_mqtt::fuzz::fuzz_filter),
     ("mqtt_session", sabir_mqtt::fuzz::fuzz_session),
     ("http", sabir_http::fuzz::fuzz),
+    ("json", sabir_json::fuzz::fuzz),
 ];
 
 /// A small generator with a period long enough for a minute of mutations (splitmix64).
@@ -40,7 +41,7 @@ impl Random {
 }
 
 /// Words that mean something to some target: mutations that use them reach further than single bytes do.
-const WORDS: [&[u8]; 32] = [
+const WORDS: [&[u8]; 36] = [
     b"\0",
     b"\n",
     b"\r\n",
@@ -73,6 +74,10 @@ const WORDS: [&[u8]; 32] = [
     b"\x26\0\x01a\0\x01b",
     b"\x23\0\x01",
     b"/+/",
+    b"{\"op\":\"send\",\"destination\":\"queue://a\"}",
+    b"\"ref\":1,",
+    b"\"transaction\":\"t\",",
+    b"{\"$type\":\"i64\",\"value\":\"",
 ];
 
 fn mutate(seed: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {

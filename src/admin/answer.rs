@@ -1,5 +1,7 @@
 //! What the handlers of the management API share: who may ask, pages of lists, bodies, answers.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -20,6 +22,8 @@ use crate::routes::Caller;
 
 /// Largest body of a request to manage something; a message that is sent again may be larger.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// Entries on a page where nobody says.
 pub(crate) const LIMIT_DEFAULT: u64 = 100;
 /// Most entries on a page.
@@ -155,11 +159,14 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         let essence = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         let right = essence.is_none_or(|kind| kind == "application/json");
         let body: Body = request.into_body();
-        let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-            Problem::new(
-                Code::TooLarge,
-                format!("the body is larger than {BODY_BYTES_MAX} bytes, or broke off"),
-            )
+        let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
+        let read = read.map_err(|_| {
+            let sentence = format!("the body did not arrive within {} ms", BODY_PATIENCE.as_millis());
+            Problem::new(Code::TimedOut, sentence).with_status(StatusCode::REQUEST_TIMEOUT)
+        })?;
+        let bytes = read.map_err(|_| {
+            let sentence = format!("the body is larger than {BODY_BYTES_MAX} bytes, or broke off");
+            Problem::new(Code::TooLarge, sentence)
         })?;
         if !right && !bytes.is_empty() {
             let problem = Problem::invalid("content-type", "the body must be application/json");

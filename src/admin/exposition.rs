@@ -1,4 +1,4 @@
-//! The Prometheus text format, version 0.0.4.
+//! The Prometheus text format, version 0.0.4, and OpenMetrics 1.0, which differs little.
 
 use std::fmt::Write;
 
@@ -6,6 +6,54 @@ use std::fmt::Write;
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     text: String,
+    format: Format,
+}
+
+/// In which format a page of metrics is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The Prometheus text format, version 0.0.4.
+    #[default]
+    Prometheus,
+    /// OpenMetrics, version 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The one that a request's `Accept` prefers; where it has no preference, the Prometheus text format.
+    #[must_use]
+    pub fn wanted(accept: &str) -> Self {
+        let mut open = 0.0;
+        let mut plain = 0.0;
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let mut quality = 1.0;
+            let mut version = "1.0.0";
+            for part in parts {
+                match part.split_once('=') {
+                    Some(("q", value)) => quality = value.parse().unwrap_or(0.0),
+                    Some(("version", value)) => version = value.trim_matches('"'),
+                    _ => {}
+                }
+            }
+            match media.as_str() {
+                "application/openmetrics-text" if version == "1.0.0" => open = f64::max(open, quality),
+                "text/plain" => plain = f64::max(plain, quality),
+                _ => {}
+            }
+        }
+        if open > plain { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    /// Its media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
 }
 
 /// What a metric is.
@@ -27,8 +75,17 @@ impl Kind {
 }
 
 impl Page {
+    pub(crate) fn new(format: Format) -> Self {
+        Self { text: String::new(), format }
+    }
+
     /// Starts a family; its samples follow.
     pub(crate) fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        // A counter's family there is called what its samples are called without their ending.
+        let name = match (self.format, kind) {
+            (Format::OpenMetrics, Kind::Counter) => name.strip_suffix("_total").unwrap_or(name),
+            _ => name,
+        };
         let kind = kind.word();
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
@@ -65,7 +122,10 @@ impl Page {
         self.sample(name, value);
     }
 
-    pub(crate) fn into_text(self) -> String {
+    pub(crate) fn into_text(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.line(format_args!("# EOF"));
+        }
         self.text
     }
 
@@ -79,6 +139,22 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_format_is_what_accept_prefers() {
+        for (accept, wanted) in [
+            ("", Format::Prometheus),
+            ("*/*", Format::Prometheus),
+            ("text/html,application/xhtml+xml", Format::Prometheus),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("Application/OpenMetrics-Text; version=\"1.0.0\"; q=0.5, text/plain;q=0.2", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.2,text/plain;q=0.5", Format::Prometheus),
+            ("application/openmetrics-text;q=0", Format::Prometheus),
+            ("application/openmetrics-text;version=7.0.0", Format::Prometheus),
+        ] {
+            assert_eq!(Format::wanted(accept), wanted, "{accept}");
+        }
+    }
 
     #[test]
     fn label_values_are_escaped_so_that_no_name_breaks_the_page() {

@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{delete, get, post, put};
 use sabir_broker::manage::{ConnectionSort, QueueSort};
 use sabir_model::access::Action;
 use sabir_model::destination::{Destination, Kind};
@@ -11,28 +11,53 @@ use sabir_model::ids::ConnectionId;
 use serde_json::{Value, json};
 
 use crate::answer::{Ask, aside, json, page};
+use crate::changes;
 use crate::problem::Problem;
 use crate::process::Usage;
-use crate::query::Name;
+use crate::query::{Name, Names};
 use crate::routes::Routes;
 use crate::show;
+
+/// Destinations and rules drawn where nobody says.
+const PICTURE_DEFAULT: u64 = 50;
+/// Most destinations and rules drawn.
+const PICTURE_MAX: u64 = 1000;
 
 /// Every path of the management API.
 #[must_use]
 pub fn management() -> Routes {
     const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const DELETE: Method = Method::DELETE;
     Routes::new()
         .at("/v1/overview", [(GET, get(overview))])
         .at("/v1/vhosts", [(GET, get(vhosts))])
         .at("/v1/rules", [(GET, get(rules))])
         .at("/v1/policies", [(GET, get(policies))])
+        .at("/v1/routing", [(GET, get(routing))])
         .at("/v1/queues", [(GET, get(queues))])
-        .at("/v1/queues/{name}", [(GET, get(queue))])
+        .at(
+            "/v1/queues/{name}",
+            [(GET, get(queue)), (PUT, put(changes::declare_queue)), (DELETE, delete(changes::delete_queue))],
+        )
+        .at("/v1/queues/{name}/purge", [(POST, post(changes::purge_queue))])
+        .at("/v1/queues/{name}/pause", [(POST, post(changes::pause_queue))])
+        .at("/v1/queues/{name}/resume", [(POST, post(changes::resume_queue))])
         .at("/v1/topics", [(GET, get(topics))])
         .at("/v1/topics/{name}", [(GET, get(topic))])
+        .at("/v1/topics/{name}/retained", [(DELETE, delete(changes::clear_retained))])
         .at("/v1/subscriptions", [(GET, get(subscriptions))])
+        .at(
+            "/v1/subscriptions/{client}/{name}",
+            [
+                (GET, get(subscription)),
+                (PUT, put(changes::declare_subscription)),
+                (DELETE, delete(changes::forget_subscription)),
+            ],
+        )
         .at("/v1/connections", [(GET, get(connections))])
-        .at("/v1/connections/{id}", [(GET, get(connection))])
+        .at("/v1/connections/{id}", [(GET, get(connection)), (DELETE, delete(changes::close_connection))])
 }
 
 async fn overview(mut ask: Ask) -> Result<Response, Problem> {
@@ -42,7 +67,6 @@ async fn overview(mut ask: Ask) -> Result<Response, Problem> {
     let overview = aside(move || Ok(broker.overview())).await?;
     let stats = &overview.stats;
     let now = ask.broker.now();
-    let topics = stats.topic_subscriptions;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "time": now.wall.0,
@@ -52,7 +76,7 @@ async fn overview(mut ask: Ask) -> Result<Response, Problem> {
         "queues": overview.queues,
         "topics": overview.topics,
         "sessions": stats.sessions,
-        "subscriptions": topics,
+        "subscriptions": stats.topic_subscriptions,
         "ready": overview.ready,
         "unsettled": overview.unsettled,
         "published": stats.published,
@@ -94,6 +118,15 @@ async fn policies(mut ask: Ask) -> Result<Response, Problem> {
     ask.finish()?;
     ask.may_manage()?;
     Ok(json(StatusCode::OK, &show::policies(ask.broker.policies())))
+}
+
+async fn routing(mut ask: Ask) -> Result<Response, Problem> {
+    let limit = ask.params.number("limit", 1, PICTURE_MAX)?.unwrap_or(PICTURE_DEFAULT);
+    ask.finish()?;
+    ask.may_manage()?;
+    let limit = usize::try_from(limit).unwrap_or(1);
+    let picture = aside(move || ask.broker.routing(&ask.vhost, limit)).await?;
+    Ok(json(StatusCode::OK, &show::picture(&picture)))
 }
 
 async fn queues(mut ask: Ask) -> Result<Response, Problem> {
@@ -138,6 +171,13 @@ async fn subscriptions(mut ask: Ask) -> Result<Response, Problem> {
     Ok(page(found, |entry| show::durable(&entry)))
 }
 
+async fn subscription(mut ask: Ask, Names(client, name): Names) -> Result<Response, Problem> {
+    ask.finish()?;
+    ask.may_manage()?;
+    let entry = aside(move || ask.broker.durable_entry(&ask.vhost, &client, &name)).await?;
+    Ok(json(StatusCode::OK, &show::durable(&entry)))
+}
+
 async fn connections(mut ask: Ask) -> Result<Response, Problem> {
     let listing = ask.listing(&[
         ("since", ConnectionSort::Age),
@@ -158,6 +198,7 @@ pub(crate) fn connection_id(text: &str) -> Result<ConnectionId, Problem> {
 async fn connection(mut ask: Ask, Name(id): Name) -> Result<Response, Problem> {
     ask.finish()?;
     ask.may_manage()?;
-    let detail = ask.broker.connection_detail(connection_id(&id)?)?;
+    let id = connection_id(&id)?;
+    let detail = aside(move || ask.broker.connection_detail(id)).await?;
     Ok(json(StatusCode::OK, &show::connection_detail(&detail)))
 }

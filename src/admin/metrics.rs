@@ -1,16 +1,23 @@
 //! Every metric by name: the page that `/metrics` shows.
 //!
 //! Names follow Prometheus: base units, counters end in `_total`. Broker-wide counters do not depend on connections or
-//! queues that come and go. Rows per queue are bounded, the deepest first, so that a million queues are no million rows.
+//! queues that come and go. Rows per queue and topic are bounded, the busiest first, so that a million queues are no million
+//! rows.
 
 use sabir_broker::BrokerStats;
 use sabir_store::SYNC_US_BOUNDS;
 
-use crate::exposition::{Kind, Page};
+use crate::exposition::{Format, Kind, Page};
 use crate::process::Process;
 
-/// Queues that get rows of their own.
-const QUEUE_ROWS_MAX: usize = 1000;
+/// How the page is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// In which format.
+    pub format: Format,
+    /// Queues, and as many topics, that get rows of their own.
+    pub rows_max: usize,
+}
 
 /// What the net layer counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +42,13 @@ pub struct NetStats {
 
 /// The whole page.
 #[must_use]
-pub fn metrics(broker: &BrokerStats, net: &NetStats, process: &Process) -> String {
-    let mut page = Page::default();
+pub fn metrics(broker: &BrokerStats, net: &NetStats, process: &Process, shape: Shape) -> String {
+    let mut page = Page::new(shape.format);
     process_metrics(&mut page, process);
     net_metrics(&mut page, net);
     broker_metrics(&mut page, broker);
-    queue_metrics(&mut page, broker);
+    queue_metrics(&mut page, broker, shape.rows_max);
+    topic_metrics(&mut page, broker, shape.rows_max);
     store_metrics(&mut page, broker);
     page.into_text()
 }
@@ -158,9 +166,14 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
     ] {
         page.single(name, kind, help, value);
     }
+    let name = "sabir_protocol_connections";
+    page.family(name, Gauge, "Messaging connections open now, by what they speak.");
+    for (protocol, count) in &broker.connections_by_protocol {
+        page.labelled(name, &[("protocol", protocol)], count);
+    }
 }
 
-fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
+fn queue_metrics(page: &mut Page, broker: &BrokerStats, rows_max: usize) {
     let total = |field: fn(&sabir_broker::QueueStats) -> u64| broker.queues.iter().map(field).sum::<u64>();
     page.single("sabir_queues", Kind::Gauge, "Queues, durable subscriptions included.", broker.queues.len());
     page.single(
@@ -176,18 +189,15 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
         total(|q| q.unsettled),
     );
 
-    let mut rows: Vec<_> = broker.queues.iter().collect();
-    rows.sort_by_key(|queue| std::cmp::Reverse(queue.ready + queue.unsettled));
-    rows.truncate(QUEUE_ROWS_MAX);
-    rows.sort_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
+    let rows = busiest(&broker.queues, rows_max, |q| q.enqueued + q.delivered + q.ready + q.unsettled);
     page.single(
         "sabir_queues_without_rows",
         Kind::Gauge,
-        "Queues beyond the 1000 deepest, which have no rows of their own.",
+        "Queues that are not among the busiest, which have rows of their own (http.metrics_rows_max).",
         broker.queues.len() - rows.len(),
     );
     type Field = fn(&sabir_broker::QueueStats) -> u64;
-    let families: [(&str, Kind, &str, Field); 8] = [
+    let families: [(&str, Kind, &str, Field); 11] = [
         ("sabir_queue_messages_ready", Kind::Gauge, "Messages ready for a consumer.", |q| q.ready),
         ("sabir_queue_messages_unsettled", Kind::Gauge, "Messages delivered and not settled.", |q| {
             q.unsettled
@@ -196,6 +206,21 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_queue_consumers", Kind::Gauge, "Consumers attached.", |q| q.consumers),
         ("sabir_queue_messages_enqueued_total", Kind::Counter, "Messages enqueued since the start.", |q| {
             q.enqueued
+        }),
+        (
+            "sabir_queue_messages_delivered_total",
+            Kind::Counter,
+            "Deliveries handed to consumers since the start.",
+            |q| q.delivered,
+        ),
+        (
+            "sabir_queue_messages_redelivered_total",
+            Kind::Counter,
+            "Deliveries that came back and were counted since the start.",
+            |q| q.redelivered,
+        ),
+        ("sabir_queue_paused", Kind::Gauge, "1 while an operator lets it hand nothing out.", |q| {
+            u64::from(q.paused)
         }),
         (
             "sabir_queue_messages_acknowledged_total",
@@ -219,6 +244,13 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
             page.labelled(name, &labels(queue), field(queue));
         }
     }
+    let name = "sabir_queue_oldest_message_age_seconds";
+    page.family(name, Kind::Gauge, "How long ago the oldest message held was sent, by its own account.");
+    for queue in &rows {
+        // A message may claim to be from the future.
+        let age = queue.oldest.map_or(0, |sent| broker.time.0.saturating_sub(sent.0));
+        page.labelled(name, &labels(queue), age as f64 / 1000.0);
+    }
     let name = "sabir_queue_info";
     page.family(name, Kind::Gauge, "What a receipt for a persistent message promises; always 1.");
     for queue in &rows {
@@ -227,6 +259,34 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats) {
         labels.push(("durability", &durability));
         page.labelled(name, &labels, 1);
     }
+}
+
+fn topic_metrics(page: &mut Page, broker: &BrokerStats, rows_max: usize) {
+    let rows = busiest(&broker.topics, rows_max, |topic| topic.published);
+    page.single(
+        "sabir_topics_without_rows",
+        Kind::Gauge,
+        "Topics that were sent to and are not among the busiest, which have rows of their own.",
+        broker.topics.len() - rows.len(),
+    );
+    let name = "sabir_topic_messages_received_total";
+    page.family(name, Kind::Counter, "Messages that clients have sent to it by name since the start.");
+    for topic in rows {
+        let mut labels = vec![("topic", topic.name.as_str())];
+        if !matches!(topic.host.as_str(), "/" | "") {
+            labels.push(("host", &topic.host));
+        }
+        page.labelled(name, &labels, topic.published);
+    }
+}
+
+/// The busiest of some that are in the order of their names, in that order.
+fn busiest<T>(all: &[T], most: usize, busy: impl Fn(&T) -> u64) -> Vec<&T> {
+    let mut places: Vec<usize> = (0..all.len()).collect();
+    places.sort_by_key(|at| std::cmp::Reverse(all.get(*at).map(&busy)));
+    places.truncate(most);
+    places.sort_unstable();
+    places.into_iter().filter_map(|at| all.get(at)).collect()
 }
 
 /// The labels of a queue's rows: its name, and its virtual host where that is not the default one.
@@ -290,14 +350,14 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::collections::HashSet;
 
-    use sabir_broker::QueueStats;
+    use sabir_broker::{QueueStats, TopicStats};
 
     use super::*;
 
     fn page(broker: &BrokerStats) -> String {
         let net = NetStats { violations: vec![("malformed-frame", 2)], ..NetStats::default() };
         let process = Process { uptime_seconds: 1.5, version: "1.2.3", usage: None };
-        metrics(broker, &net, &process)
+        metrics(broker, &net, &process, Shape { format: Format::Prometheus, rows_max: 1000 })
     }
 
     fn value(page: &str, series: &str) -> String {
@@ -325,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_have_rows_up_to_a_bound_and_the_deepest_come_first() {
+    fn queues_and_topics_have_rows_up_to_a_bound_and_the_busiest_come_first() {
         let queues: Vec<QueueStats> = (0..1500u64)
             .map(|n| QueueStats {
                 name: format!("queue://q{n:04}"),
@@ -334,12 +394,44 @@ mod tests {
                 ..QueueStats::default()
             })
             .collect();
-        let page = page(&BrokerStats { queues, ..BrokerStats::default() });
+        let topic =
+            |n| TopicStats { name: format!("topic://t{n:04}"), published: n, ..TopicStats::default() };
+        let topics = (0..1001).map(topic).collect();
+        let page = page(&BrokerStats { queues, topics, ..BrokerStats::default() });
+        assert_eq!(value(&page, "sabir_topics_without_rows"), "1");
+        assert_eq!(value(&page, "sabir_topic_messages_received_total{topic=\"topic://t1000\"}"), "1000");
+        assert!(!page.contains("topic://t0000\""));
         assert_eq!(value(&page, "sabir_queues"), "1500");
         assert_eq!(value(&page, "sabir_queues_without_rows"), "500");
         assert_eq!(value(&page, "sabir_messages_unsettled"), "1500");
         assert_eq!(value(&page, "sabir_queue_messages_ready{queue=\"queue://q1499\"}"), "1499");
         assert!(!page.contains("queue://q0499\""));
+    }
+
+    #[test]
+    fn a_queue_tells_the_age_of_its_oldest_message_and_an_empty_one_none() {
+        let sent = |name: &str, oldest| QueueStats { name: name.into(), oldest, ..QueueStats::default() };
+        let at = sabir_model::clock::Timestamp;
+        let queues = vec![
+            sent("queue://a", Some(at(1000))),
+            sent("queue://b", None),
+            sent("queue://c", Some(at(9000))),
+        ];
+        let page = page(&BrokerStats { queues, time: at(3500), ..BrokerStats::default() });
+        for (queue, age) in [("a", "2.5"), ("b", "0"), ("c", "0")] {
+            let series = format!("sabir_queue_oldest_message_age_seconds{{queue=\"queue://{queue}\"}}");
+            assert_eq!(value(&page, &series), age, "{queue}");
+        }
+    }
+
+    #[test]
+    fn open_metrics_names_the_families_of_counters_without_their_ending_and_ends() {
+        let process = Process { uptime_seconds: 1.5, version: "1.2.3", usage: None };
+        let shape = Shape { format: Format::OpenMetrics, rows_max: 1 };
+        let page = metrics(&BrokerStats::default(), &NetStats::default(), &process, shape);
+        assert!(page.contains("# TYPE sabir_logins_failed counter\nsabir_logins_failed_total 0\n"), "{page}");
+        assert!(!page.lines().any(|line| line.starts_with("# TYPE") && line.contains("_total")), "{page}");
+        assert!(page.ends_with("\n# EOF\n"), "{page}");
     }
 
     #[test]

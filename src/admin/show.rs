@@ -1,7 +1,8 @@
 //! What management knows, as JSON.
 
 use sabir_broker::manage::{
-    ConnectionDetail, ConnectionEntry, DurableEntry, QueueDetail, QueueEntry, TopicDetail, TopicEntry,
+    ConnectionDetail, ConnectionEntry, DurableEntry, Picture, QueueDetail, QueueEntry, TopicDetail,
+    TopicEntry,
 };
 use sabir_broker::{DeadLetters, Expired, Negative, Policies, Policy, Rules, SlowConsumer};
 use sabir_model::clock::Timestamp;
@@ -75,9 +76,10 @@ pub(crate) fn topic(entry: &TopicEntry) -> Value {
 pub(crate) fn topic_detail(detail: &TopicDetail) -> Value {
     let mut members = members(topic(&detail.entry));
     let connections = detail.connections.iter().map(|id| json!({ "connection": id.0.to_string() }));
-    let sessions = detail.sessions.iter().map(|id| json!({ "clientId": id }));
+    let sessions = detail.sessions.iter().map(|id| json!({ "client": id }));
     members.insert("subscribersList".into(), connections.chain(sessions).collect());
-    members.insert("queues".into(), json!(detail.queues));
+    let bound = detail.queues.iter().map(|name| json!({ "queue": name }));
+    members.insert("boundQueues".into(), bound.collect());
     Value::Object(members)
 }
 
@@ -125,6 +127,24 @@ pub(crate) fn connection_detail(detail: &ConnectionDetail) -> Value {
     Value::Object(members)
 }
 
+pub(crate) fn picture(picture: &Picture) -> Value {
+    let nodes = picture.nodes.iter();
+    let nodes = nodes.map(|node| json!({ "id": node.id, "kind": node.kind.word(), "label": node.label }));
+    let edges = picture.edges.iter().map(|edge| {
+        json!({
+            "from": edge.from,
+            "to": edge.to,
+            "kind": edge.kind.word(),
+            "messages": edge.messages,
+        })
+    });
+    json!({
+        "nodes": nodes.collect::<Value>(),
+        "edges": edges.collect::<Value>(),
+        "truncated": picture.truncated,
+    })
+}
+
 fn limit(most: u64) -> Option<u64> {
     (most != u64::MAX).then_some(most)
 }
@@ -165,11 +185,19 @@ pub(crate) fn policy(policy: &Policy) -> Value {
     })
 }
 
+/// The entries as configured, then what holds for everything else: that has no pattern.
 pub(crate) fn policies(policies: &Policies) -> Value {
-    let entries = policies
-        .entries()
-        .map(|(pattern, entry)| json!({ "pattern": pattern.to_string(), "policy": policy(entry) }));
-    json!({ "default": policy(policies.default_policy()), "entries": entries.collect::<Value>() })
+    let entries = policies.entries().map(|(pattern, policy)| (Some(pattern.to_string()), policy));
+    let all = entries.chain([(None, policies.default_policy())]);
+    let items: Vec<Value> = all
+        .map(|(pattern, entry)| {
+            let mut members = members(policy(entry));
+            members.insert("pattern".into(), json!(pattern));
+            Value::Object(members)
+        })
+        .collect();
+    let total = items.len();
+    json!({ "items": items, "next": null, "total": total })
 }
 
 pub(crate) fn rules(rules: &Rules) -> Value {

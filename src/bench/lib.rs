@@ -4,13 +4,17 @@
 
 #![expect(clippy::disallowed_methods, reason = "measures time")]
 
+pub mod http;
+mod load_http;
 mod mqtt;
 mod process;
 mod report;
 mod stomp;
 mod verify;
+pub mod websocket;
 mod wire;
 
+pub use load_http::{Arguments as HttpArguments, run as run_http};
 pub use mqtt::{Arguments as MqttArguments, MqttVersion, run as run_mqtt};
 pub use report::Common;
 pub use stomp::{Arguments as StompArguments, run as run_stomp};

@@ -10,7 +10,7 @@ use sabir_stomp::client::{self, Connect, Decoder, Version};
 
 use crate::report::{Common, Report, Stopwatch};
 use crate::verify::{STAMP_BYTES, Tally, stamp};
-use crate::wire::Wire;
+use crate::wire::{Place, Wire};
 
 /// Frames encoded before each write.
 const BATCH_FRAMES: u64 = 256;
@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Broker's STOMP listener
     #[arg(long, default_value = "127.0.0.1:61613")]
     pub server: String,
+    /// Over WebSocket instead: ws://HOST:PORT/PATH
+    #[arg(long, value_name = "URL", conflicts_with = "server")]
+    pub url: Option<String>,
     /// Where messages go, with `/queue/` or `/topic/`
     #[arg(long, default_value = "/queue/sabir.bench")]
     pub destination: String,
@@ -197,7 +200,8 @@ struct Peer {
 
 impl Peer {
     fn open(arguments: &Arguments) -> Result<Self, String> {
-        let wire = Wire::open(&arguments.server, READ_BYTES)?;
+        let place = Place::of(&arguments.server, arguments.url.as_deref(), "/stomp")?;
+        let wire = Wire::open(&place, READ_BYTES, "v12.stomp", false)?;
         let mut peer = Self { wire, decoder: Decoder::new(Version::V12) };
         let mut out = Vec::new();
         let connect = Connect {
@@ -299,12 +303,15 @@ fn produce(mut peer: Peer, index: usize, arguments: &Arguments, shared: &Shared)
             out.clear();
             for step in 0..count {
                 stamp(&mut body, producer, number + step);
+                let start = out.len();
                 encode(&mut out, arguments, number + step, &body);
+                // A message for each frame, as browsers send them.
+                peer.wire.seal(&mut out, start);
             }
             // Counted before the write, so that consumers never run ahead of the count.
             shared.sent.fetch_add(count, Ordering::AcqRel);
             number += count;
-            if let Err(problem) = peer.wire.write(&out) {
+            if let Err(problem) = peer.wire.write_sealed(&out) {
                 shared.failed.store(true, Ordering::Release);
                 return Err(problem);
             }

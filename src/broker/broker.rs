@@ -1,5 +1,6 @@
 //! The broker as a whole: what all connections share, how it opens, ticks, drains and closes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use sabir_model::access::{Action, Authenticator, Authorizer, Principal, Remote, Resource};
 use sabir_model::clock::Clock;
-use sabir_model::destination::{Destination, Targets};
+use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
@@ -31,7 +32,7 @@ use crate::queue::{Queue, Role};
 use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
 use crate::rules::Rules;
-use crate::stats::{BrokerStats, Counters, read};
+use crate::stats::{BrokerStats, Counters, TopicStats, read};
 use crate::will::{Sent, send_for_nobody, send_will};
 use crate::work::{Work, finish};
 use crate::writer::Writer;
@@ -463,7 +464,19 @@ impl Broker {
             .map(|(queue, host)| queue.lock().core.stats(queue, &host.name))
             .collect();
         queues.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
-        BrokerStats { queues, ..self.totals() }
+        let mut topics = Vec::new();
+        for host in &shared.hosts {
+            let sent = self.sent_to(host);
+            let of_topics = sent.iter().filter(|(one, _)| one.kind() == Kind::Topic);
+            topics.extend(of_topics.map(|(topic, published)| TopicStats {
+                name: topic.to_string(),
+                host: host.name.to_string(),
+                published: *published,
+            }));
+        }
+        topics.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
+        let connections_by_protocol = self.connections_by_protocol();
+        BrokerStats { queues, topics, connections_by_protocol, ..self.totals() }
     }
 
     /// A snapshot of all counters that are not those of one queue.
@@ -496,7 +509,10 @@ impl Broker {
             retained_bytes: shared.hosts.iter().map(|host| host.retained.lock().bytes()).sum(),
             sessions_expired: read(&counters.sessions_expired),
             store: shared.store.stats(),
+            time: shared.clock.wall(),
+            connections_by_protocol: BTreeMap::new(),
             queues: Vec::new(),
+            topics: Vec::new(),
         }
     }
 
@@ -518,21 +534,6 @@ impl Broker {
         };
         let mut work = Work::new(self.shared.now());
         send_for_nobody(&self.shared, &self.shared.host_named("/"), None, &sent, &mut work)?;
-        while finish(&self.shared, &mut work) {}
-        Ok(())
-    }
-
-    /// Deletes a queue with all it holds; its consumers are told. For management.
-    ///
-    /// # Errors
-    /// [`Code::UnknownDestination`] if there is none.
-    pub fn delete_queue(&self, destination: &Destination) -> Result<(), Refusal> {
-        let host = self.shared.host_named("/");
-        let Some(queue) = host.find_queue(destination) else {
-            return Err(Refusal::new(Code::UnknownDestination, format!("{destination} does not exist")));
-        };
-        let mut work = Work::new(self.shared.now());
-        host.delete_queue(&self.shared, &queue, &mut work);
         while finish(&self.shared, &mut work) {}
         Ok(())
     }

@@ -16,7 +16,7 @@ use sabir_model::command::{Command, Outcome, Promise, Publish, ReceiptTime, Wire
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
-use sabir_model::ids::{ConnectionId, SubscriptionKey, TransactionKey};
+use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
 use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_store::{Level, Wake};
 
@@ -31,6 +31,7 @@ use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
 use crate::route::Route;
 use crate::stats::{add, read};
+use crate::tally::Tally;
 use crate::transaction::{Transaction, no_transaction};
 use crate::work::{finish, take_due};
 use crate::writer::Writer;
@@ -44,6 +45,8 @@ pub struct Connection {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
     pub(crate) client_id: Option<Box<str>>,
+    /// Who it is, if that was proved before it said a word.
+    pub(crate) vouched: Option<Principal>,
     /// Behind a pointer, for most of its life a connection has none.
     pub(crate) opening: Option<Box<Opening>>,
     /// The client session it is in charge of, and the will that goes with it.
@@ -55,6 +58,8 @@ pub struct Connection {
     pub(crate) work: Desk,
     pub(crate) held: Option<(Held, u32)>,
     pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
+    /// Where its sends are counted, by the key of their targets.
+    pub(crate) tallies: Vec<Option<(u32, Arc<Tally>)>>,
     /// Encoded fields that name the sender.
     pub(crate) stamp: Vec<u8>,
     pub(crate) next_message: u64,
@@ -72,7 +77,7 @@ pub struct Connection {
     pub(crate) temporaries: Vec<(Destination, Box<str>)>,
     pub(crate) events: VecDeque<Event>,
     /// Counted here and added up at the end of a batch.
-    published: u64,
+    pub(crate) published: u64,
     published_bytes: u64,
     /// Queues whose deliveries are still on the way to the socket although their subscriptions have ended.
     pub(crate) left: Vec<Arc<Queue>>,
@@ -105,6 +110,7 @@ impl Connection {
                 client_id: None,
             }),
             published: AtomicU64::new(0),
+            tallies: Mutex::default(),
             subscriptions: Mutex::default(),
         });
         Self {
@@ -114,6 +120,7 @@ impl Connection {
             mailbox,
             principal,
             client_id: None,
+            vouched: None,
             opening: None,
             session: None,
             opens_at: None,
@@ -121,6 +128,7 @@ impl Connection {
             work: Desk::new(now),
             held: None,
             routes: Vec::new(),
+            tallies: Vec::new(),
             stamp: Vec::new(),
             next_message: 1,
             acks: Vec::new(),
@@ -386,6 +394,7 @@ impl Host for Connection {
                 self.published += 1;
                 self.published_bytes += publish.body.as_slice().len() as u64;
                 self.last_promise = promise.or(self.last_promise);
+                self.count_sent(publish.key, publish.targets);
                 Outcome::Accepted(promise)
             }
             Err(refusal) => {
@@ -393,6 +402,10 @@ impl Host for Connection {
                 Outcome::Refused(refusal)
             }
         }
+    }
+
+    fn last_id(&self) -> Option<MessageId> {
+        Some(self.id_at(self.next_message - 1))
     }
 
     fn settle(&mut self, ack: WireAck) {
@@ -428,6 +441,10 @@ impl Host for Connection {
                     )),
                 }
             }
+            Command::Credit { key, limit } => match self.change_credit(key, limit) {
+                Ok(()) => Outcome::Accepted(None),
+                Err(refusal) => Outcome::Refused(refusal),
+            },
             Command::ForgetDurable { name, client_id } => {
                 self.release();
                 match self.forget_durable(name, client_id) {

@@ -21,7 +21,8 @@ use crate::work::Work;
 #[derive(Debug)]
 pub(crate) struct Credit {
     available: AtomicI64,
-    limit: u32,
+    /// All there is.
+    limit: AtomicI64,
     /// Whether consumers on several queues share it.
     pub(crate) shared: bool,
     line: Mutex<Line>,
@@ -44,7 +45,7 @@ impl Credit {
     pub(crate) fn new(limit: u32, shared: bool) -> Self {
         Self {
             available: AtomicI64::new(i64::from(limit)),
-            limit,
+            limit: AtomicI64::new(i64::from(limit)),
             shared,
             line: Mutex::default(),
             settled: AtomicU64::new(0),
@@ -118,15 +119,22 @@ impl Credit {
         }
     }
 
+    /// Makes it so much. What is out stays out, so less than nothing may be available for a while.
+    pub(crate) fn resize(&self, limit: u32) {
+        let limit = i64::from(limit);
+        let before = self.limit.swap(limit, Ordering::AcqRel);
+        self.available.fetch_add(limit - before, Ordering::AcqRel);
+    }
+
     /// How many deliveries may be unsettled at a time.
     pub(crate) fn limit(&self) -> u32 {
-        self.limit
+        u32::try_from(self.limit.load(Ordering::Acquire)).unwrap_or(0)
     }
 
     /// How many are.
     pub(crate) fn used(&self) -> u64 {
         let left = self.available.load(Ordering::Acquire);
-        u64::try_from(i64::from(self.limit) - left).unwrap_or(0)
+        u64::try_from(self.limit.load(Ordering::Acquire) - left).unwrap_or(0)
     }
 
     pub(crate) fn is_spent(&self) -> bool {
@@ -160,6 +168,8 @@ pub(crate) struct Consumer {
     pub(crate) scanned: Key,
     /// For a client session that takes from a group or a plain queue: what its subscription grants.
     pub(crate) grant: Option<Arc<Grant>>,
+    /// Deliveries handed to it.
+    pub(crate) delivered: u64,
 }
 
 impl Consumer {
@@ -182,6 +192,7 @@ impl Consumer {
             waits: Waits::No,
             scanned: Key::FIRST,
             grant: None,
+            delivered: 0,
         }
     }
 

@@ -300,6 +300,9 @@ impl QueueCore {
                     }
                 }
                 self.delivered += 1;
+                if let Some(consumer) = self.consumer_mut(slot) {
+                    consumer.delivered += 1;
+                }
                 work.dispatched += 1;
                 work.enlist(&outbox);
                 true

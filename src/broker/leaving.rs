@@ -30,6 +30,7 @@ impl Connection {
         self.end_subscriptions(written);
         self.reclaim(written);
         self.drop_transactions();
+        self.retire_tallies();
         for (destination, _) in std::mem::take(&mut self.temporaries) {
             self.delete_temporary(&destination);
         }

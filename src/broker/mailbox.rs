@@ -16,6 +16,7 @@ use crate::broker::ConnectionInfo;
 use crate::outbox::Outbox;
 use crate::registry::VirtualHost;
 use crate::subscribe::Subscriptions;
+use crate::tally::Tallies;
 
 /// Events that may wait for one connection.
 const EVENTS_MAX: usize = 100_000;
@@ -41,6 +42,8 @@ pub(crate) struct Mailbox {
     pub(crate) owner: Mutex<Owner>,
     /// What it has published; written by itself only, once per batch.
     pub(crate) published: AtomicU64,
+    /// What it has sent where.
+    pub(crate) tallies: Tallies,
     /// Its subscriptions. Held into nothing: what they are attached to is looked at after.
     pub(crate) subscriptions: Mutex<Subscriptions>,
 }

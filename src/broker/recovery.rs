@@ -2,7 +2,8 @@
 //!
 //! Table 1 holds queues by id (plain ones, the backlogs of durable subscriptions and of client sessions, what groups share,
 //! and the last values of topics), table 2 the groups that wildcard subscriptions over virtual topics have declared, table
-//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`), tables 50 to 54 what others keep
+//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`), table 40 what
+//! management has marked queues with (`marks.rs`), tables 50 to 54 what others keep
 //! (`notes.rs`). Everything else is derived.
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use sabir_store::{Level, PutMeta, Recover};
 
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
+use crate::marks::{Marks, TABLE_MARKS};
 use crate::notes::{self, Note};
 use crate::queue::{Queue, Role};
 use crate::ready::Entry;
@@ -57,6 +59,7 @@ pub(crate) struct Recovered {
     bindings: Vec<StoredBinding>,
     received: Vec<(String, String, u16)>,
     progress: HashMap<(QueueId, Sequence), u32, RandomState>,
+    marks: HashMap<QueueId, Marks, RandomState>,
     /// Rows that others keep, by table.
     pub(crate) notes: Vec<(u8, Note)>,
     next_queue: u64,
@@ -195,6 +198,12 @@ impl Recover for Recovered {
                 }
                 _ => self.unreadable += 1,
             },
+            TABLE_MARKS => match Marks::decode(key, value) {
+                Some((queue, marks)) => {
+                    self.marks.insert(queue, marks);
+                }
+                None => self.unreadable += 1,
+            },
             TABLE_COUNTERS if key == COUNTER_NEXT_QUEUE => match value.try_into() {
                 Ok(bytes) => self.next_queue = u64::from_le_bytes(bytes),
                 Err(_) => self.unreadable += 1,
@@ -281,10 +290,13 @@ impl Recovered {
         self.restore_nameless(shared, &mut report);
         self.restore_bindings(shared);
         // Notes on what is no longer there.
-        if !self.progress.is_empty() {
+        if !self.progress.is_empty() || !self.marks.is_empty() {
             let mut group = shared.store.begin();
             for (queue, sequence) in self.progress.keys() {
                 group.remove(TABLE_PROGRESS, &session_log::progress_key(*queue, *sequence));
+            }
+            for queue in self.marks.keys() {
+                Marks::default().log(&mut group, *queue);
             }
             group.finish(Level::Os);
         }
@@ -457,6 +469,7 @@ impl Recovered {
         messages.sort_unstable_by_key(|(sequence, _)| *sequence);
         {
             let mut held = queue.lock();
+            self.marks.remove(&id).unwrap_or_default().give(&mut held.core);
             for (sequence, message) in messages {
                 let attempts = self.attempts.get(&(id, sequence)).copied().unwrap_or(0);
                 // After a crash nobody knows what was delivered and not settled: every message may be a redelivery.

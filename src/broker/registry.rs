@@ -20,6 +20,7 @@ use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
+use crate::marks::Marks;
 use crate::outbox::Outbox;
 use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
 use crate::queue::{Queue, QueueCore, Role};
@@ -29,6 +30,7 @@ use crate::recovery::{
 };
 use crate::retained::Retained;
 use crate::share::Shares;
+use crate::tally::Sent;
 use crate::work::{Work, finish};
 use sabir_model::settlement::SettleMode;
 
@@ -180,6 +182,8 @@ pub(crate) struct VirtualHost {
     pub(crate) shares: Mutex<Shares>,
     /// The last values of topics.
     pub(crate) retained: Mutex<Retained>,
+    /// What has been sent where.
+    pub(crate) sent: Sent,
     /// The queue of the log that holds them; 0 until there is one.
     retained_queue: Mutex<QueueId>,
     /// When sessions end and wills are due.
@@ -229,6 +233,7 @@ impl VirtualHost {
             sessions: Mutex::default(),
             shares: Mutex::default(),
             retained: Mutex::default(),
+            sent: Sent::default(),
             retained_queue: Mutex::default(),
             schedule: Mutex::default(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
@@ -440,11 +445,17 @@ impl VirtualHost {
             }
         }
         shared.by_id.write().remove(&queue.id);
-        let ended = queue.lock().core.clear(queue.id, work);
+        let (marked, ended) = {
+            let mut core = queue.lock().core;
+            (Marks::of(&core).are_some(), core.clear(queue.id, work))
+        };
         if queue.is_defined() {
             let mut group = shared.store.begin();
             group.delete_queue(queue.id);
             group.remove(TABLE_QUEUES, &queue.id.0.to_le_bytes());
+            if marked {
+                Marks::default().log(&mut group, queue.id);
+            }
             group.finish(Level::Os);
         }
         if let Some((_, topic)) = shared.rules.group_queue(queue.destination.canonical()) {

@@ -112,7 +112,8 @@ impl Retained {
         memory.cast_signed()
     }
 
-    fn remove(&mut self, topic: &str) -> Changed {
+    /// Takes a value away.
+    pub(crate) fn remove(&mut self, topic: &str) -> Changed {
         let Some(kept) = self.values.remove(topic) else { return Changed::default() };
         let expires = kept.message.facts().expires;
         if expires != Timestamp::NEVER {

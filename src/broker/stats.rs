@@ -1,5 +1,6 @@
 //! What the broker counts, and the snapshot that metrics are made of.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sabir_model::clock::Timestamp;
@@ -78,8 +79,25 @@ pub struct BrokerStats {
     pub retained_bytes: u64,
     /// The message log.
     pub store: StoreStats,
+    /// When the snapshot was taken.
+    pub time: Timestamp,
+    /// Connections by the protocol they speak, without its version; those of HTTP clients as `http`.
+    pub connections_by_protocol: BTreeMap<String, u64>,
     /// One row per queue, by name.
     pub queues: Vec<QueueStats>,
+    /// One row per topic that clients have sent to by name, by name.
+    pub topics: Vec<TopicStats>,
+}
+
+/// One topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicStats {
+    /// Qualified name: `topic://prices`.
+    pub name: String,
+    /// The virtual host it is in; `/` is the default one.
+    pub host: String,
+    /// Messages that clients have sent to it by name in this boot.
+    pub published: u64,
 }
 
 /// One queue.

@@ -18,11 +18,12 @@ use sabir_store::Level;
 
 use crate::connection::Connection;
 use crate::credit::{Consumer, Credit};
+use crate::durable::{Declared, Wanted};
 use crate::pattern_trie::Handle;
 use crate::queue::{Queue, Role, check_owner};
-use crate::recovery::{TABLE_QUEUES, bind, durable_policy, encode_queue, rebind};
-use crate::registry::{Durable, Interest, Live, Wildcard, trie_levels};
-use crate::work::{log_settled, promise};
+use crate::recovery::{bind, durable_policy};
+use crate::registry::{DurableKey, Interest, Live, Wildcard, trie_levels};
+use crate::work::log_settled;
 
 /// One thing a subscription is attached to.
 enum Part {
@@ -44,6 +45,8 @@ enum Part {
 pub(crate) struct Subscription {
     key: SubscriptionKey,
     parts: Vec<Part>,
+    /// Shared by all that count what is out.
+    credit: Option<Arc<Credit>>,
 }
 
 impl Subscription {
@@ -132,7 +135,7 @@ impl Connection {
         self.gated = true;
         self.outbox.gate();
         let mut terms = Terms { request, selector, credit: None };
-        let mut subscription = Subscription { key: request.key, parts: Vec::new() };
+        let mut subscription = Subscription { key: request.key, parts: Vec::new(), credit: None };
         let mut newest = None;
         for pattern in request.patterns {
             match self.attach(pattern, &mut terms, &mut subscription) {
@@ -144,10 +147,34 @@ impl Connection {
                 }
             }
         }
+        subscription.credit = terms.credit;
         self.mailbox.subscriptions.lock().insert(request.key, subscription);
         self.subscribed += 1;
         self.to_grant.push(request.key);
         Ok(newest)
+    }
+
+    /// Changes how much of a subscription may be unsettled at a time, and hands over what that lets through.
+    pub(crate) fn change_credit(&mut self, key: SubscriptionKey, limit: u32) -> Result<(), Refusal> {
+        self.release();
+        let found = self
+            .mailbox
+            .subscriptions
+            .lock()
+            .get(&key)
+            .map(|known| (known.credit.clone(), known.consumers()));
+        let Some((credit, consumers)) = found else {
+            return Err(Refusal::new(Code::UnknownSubscription, "no such subscription on this connection"));
+        };
+        let Some(credit) = credit else {
+            let sentence = "a live topic and a look at a queue have no credit: nothing waits for them";
+            return Err(Refusal::new(Code::Unsupported, sentence));
+        };
+        credit.resize(limit);
+        for (queue, _) in consumers {
+            queue.lock().core.dispatch(&queue, self.work.get());
+        }
+        Ok(())
     }
 
     fn attach(
@@ -334,67 +361,27 @@ impl Connection {
                 "a durable subscription is to one lasting topic",
             ));
         }
-        let key: (Box<str>, Box<str>) = (client_id.clone(), name.into());
-        let mut durables = self.host.durables.lock();
-        if durables.get(&key).is_some_and(|known| known.active.is_some()) {
-            let sentence = format!("the durable subscription \"{name}\" of \"{client_id}\" is in use");
-            return Err(Refusal::new(Code::SubscriptionInUse, sentence));
-        }
-        let same = durables.get(&key).is_some_and(|known| match &known.queue.role {
-            Role::Durable { pattern: old, selector, .. } => {
-                old == pattern
-                    && selector.as_deref().map(Selector::source)
-                        == terms.selector.as_deref().map(Selector::source)
-            }
-            _ => false,
-        });
-        let mut newest = None;
-        if !same {
-            // Another topic or selector: the old subscription goes with its backlog (JMS 2.0 §8.3.3).
-            let old = durables.remove(&key);
-            drop(durables);
-            if let Some(old) = old {
-                self.delete_durable(&old);
-            }
-            let role = Role::Durable {
-                client_id: client_id.clone(),
-                name: name.into(),
-                pattern: pattern.clone(),
-                selector: terms.selector.clone(),
-            };
-            let policy = durable_policy(&self.shared, pattern);
-            let destination =
-                Destination::from_canonical(Kind::Queue, true, &format!("durable:{client_id}:{name}"))?;
-            let queue = self.host.make_queue(&self.shared, destination, role, Some(policy))?;
-            let no_local = terms.request.no_local.then_some(self.id);
-            let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
-            // A receipt for the subscription promises that it survives: its definition is logged once more, to be synced.
-            let mut group = self.shared.store.begin();
-            group.set(TABLE_QUEUES, &queue.id.0.to_le_bytes(), &encode_queue(&self.host.name, &queue));
-            newest = Some(promise(group.finish(Level::Fsync), Level::Fsync));
-            durables = self.host.durables.lock();
-            durables.insert(key.clone(), Durable { queue, handle, active: None });
-        }
-        let Some(durable) = durables.get_mut(&key) else {
-            return Err(Refusal::new(
-                Code::SubscriptionInUse,
-                "the durable subscription was deleted meanwhile",
-            ));
+        let key: DurableKey = (client_id.clone(), name.into());
+        let wanted = Wanted {
+            pattern,
+            selector: terms.selector.as_ref(),
+            no_local: terms.request.no_local.then_some(self.id),
         };
-        durable.active = Some(self.id);
-        let queue = Arc::clone(&durable.queue);
-        if same {
-            // Whose messages are left out is a matter of the connection, and this is another one.
-            let no_local = terms.request.no_local.then_some(self.id);
-            let handle = &mut durable.handle;
-            *handle = rebind(&self.host, *handle, pattern, &queue, terms.selector.clone(), no_local);
-        }
-        drop(durables);
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        let declared = host.declare_durable(&shared, &key, &wanted, Some(self.id), self.work.get())?;
+        let Declared { queue, promise, .. } = declared;
         let credit = self.credit(terms, queue.policy.prefetch, self.shared.limits.prefetch.durable);
         let consumer = self.consumer(terms, credit, None);
-        let slot = queue.lock().core.attach(consumer);
+        let slot = {
+            let mut held = queue.lock();
+            if queue.deleted.load(Ordering::Acquire) {
+                let sentence = format!("the durable subscription \"{name}\" has just been deleted");
+                return Err(Refusal::new(Code::UnknownSubscription, sentence));
+            }
+            held.core.attach(consumer)
+        };
         subscription.parts.push(Part::Durable { queue, slot, client_id, name: name.into() });
-        Ok(newest)
+        Ok(promise)
     }
 
     /// Lets the subscriptions of this batch have deliveries: the greeting is in the outbox.
@@ -492,26 +479,14 @@ impl Connection {
                     }
                     if forget_durable && let Some(durable) = durables.remove(&key) {
                         drop(durables);
-                        newest = self.delete_durable(&durable);
+                        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+                        newest = Some(host.delete_durable(&shared, &durable, self.work.get()));
                     }
                 }
                 Part::Browser(queue) => queue.lock().core.detach_browser(self.id, subscription.key),
             }
         }
         newest
-    }
-
-    fn delete_durable(&mut self, durable: &Durable) -> Option<Promise> {
-        self.host.topics.write().remove(durable.handle);
-        if let Role::Durable { pattern, .. } = &durable.queue.role {
-            self.host.touch(pattern);
-        }
-        let (host, shared) = (Arc::clone(&self.host), Arc::clone(&self.shared));
-        host.delete_queue(&shared, &durable.queue, self.work.get());
-        // A receipt promises that it stays deleted.
-        let mut group = shared.store.begin();
-        group.remove(TABLE_QUEUES, &durable.queue.id.0.to_le_bytes());
-        Some(promise(group.finish(Level::Fsync), Level::Fsync))
     }
 
     /// Deletes an inactive durable subscription.
@@ -526,22 +501,7 @@ impl Connection {
                 "deleting a durable subscription needs a client id",
             ));
         };
-        let mut durables = self.host.durables.lock();
-        let key = (client_id, name.into());
-        match durables.get(&key) {
-            None => {
-                let sentence = format!("\"{}\" has no durable subscription \"{name}\"", key.0);
-                Err(Refusal::new(Code::UnknownSubscription, sentence))
-            }
-            Some(known) if known.active.is_some() => {
-                let sentence = format!("the durable subscription \"{name}\" of \"{}\" is in use", key.0);
-                Err(Refusal::new(Code::SubscriptionInUse, sentence))
-            }
-            Some(_) => {
-                let durable = durables.remove(&key);
-                drop(durables);
-                Ok(durable.and_then(|durable| self.delete_durable(&durable)))
-            }
-        }
+        let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
+        host.forget_durable(&shared, &(client_id, name.into()), self.work.get()).map(Some)
     }
 }

@@ -132,7 +132,10 @@ impl Connection {
             let settlements = &transaction.settlements;
             match execute(&self.shared, &self.host, &planned, settlements, &context, self.work.get()) {
                 Ok(promise) => {
-                    add(&self.shared.counters.published, transaction.sends.len() as u64);
+                    self.published += transaction.sends.len() as u64;
+                    for send in &transaction.sends {
+                        self.count_sent_to(&send.targets);
+                    }
                     return Ok(promise);
                 }
                 Err(Failure::Refused(refusal)) => return Err(refusal),

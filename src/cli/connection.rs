@@ -52,7 +52,7 @@ impl Connection {
             }
         }
         let mut connection = Self {
-            link: Link::open(&server.place, args.timeout)?,
+            link: Link::open(server, args.timeout, "v12.stomp", false)?,
             decoder: Decoder::default(),
             version: Version::V12,
             timeout: args.timeout,

@@ -5,8 +5,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
+use sabir_bench::websocket::{self, Codec};
+
 use super::Failure;
-use super::server::Location;
+use super::server::{Location, Server};
 
 const READ_BYTES: usize = 64 * 1024;
 pub(super) const CLOSED: &str = "the server closed the connection";
@@ -14,6 +16,8 @@ pub(super) const CLOSED: &str = "the server closed the connection";
 /// One connection and what is on its way in and out.
 pub(super) struct Link {
     stream: Stream,
+    /// Bytes travel in the messages of a WebSocket.
+    codec: Option<Codec>,
     /// Bytes from `start` on have been received and not been read.
     input: Vec<u8>,
     start: usize,
@@ -21,10 +25,31 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn open(place: &Location, timeout: Duration) -> Result<Self, Failure> {
+    /// Connects; over WebSocket, if the server is there, with this sub-protocol.
+    pub(super) fn open(
+        server: &Server,
+        timeout: Duration,
+        subprotocol: &str,
+        binary_only: bool,
+    ) -> Result<Self, Failure> {
+        let place = &server.place;
+        let mut link = Self::plain(place, timeout)?;
+        let Some(path) = &server.websocket else { return Ok(link) };
+        let failed = |sentence| Failure::Failed(format!("{place}: {sentence}"));
+        let patience = Some(timeout.max(Duration::from_millis(1)));
+        link.stream.set_read_timeout(patience).map_err(|error| broken(&error))?;
+        let early =
+            websocket::handshake(&mut link.stream, &place.to_string(), path, subprotocol).map_err(failed)?;
+        link.codec = Some(Codec::new(binary_only));
+        link.unwrap(&early)?;
+        Ok(link)
+    }
+
+    /// Connects, with nothing between the bytes and the socket.
+    pub(super) fn plain(place: &Location, timeout: Duration) -> Result<Self, Failure> {
         let stream = Stream::open(place, timeout)
             .map_err(|error| Failure::Failed(format!("{place} cannot be reached: {error}")))?;
-        Ok(Self { stream, input: Vec::new(), start: 0, out: Vec::new() })
+        Ok(Self { stream, codec: None, input: Vec::new(), start: 0, out: Vec::new() })
     }
 
     /// What is to be written.
@@ -35,6 +60,11 @@ impl Link {
     /// Writes it. That the server does not read is a failure; that the connection broke is left to the caller, because
     /// the server may have said why.
     pub(super) fn write(&mut self) -> Result<Option<io::Error>, Failure> {
+        if let Some(codec) = &mut self.codec
+            && !self.out.is_empty()
+        {
+            codec.wrap(&mut self.out, 0);
+        }
         let written = self.stream.write_all(&self.out);
         self.out.clear();
         match written {
@@ -75,12 +105,33 @@ impl Link {
         self.input.truncate(filled + read.as_ref().copied().unwrap_or(0));
         match read {
             Ok(0) => Err(Failure::Failed(CLOSED.to_owned())),
+            Ok(_) if self.codec.is_some() => {
+                let wire = self.input.split_off(filled);
+                self.unwrap(&wire)?;
+                Ok(true)
+            }
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 Ok(false)
             }
             Err(error) => Err(broken(&error)),
+        }
+    }
+
+    /// Takes bytes of a WebSocket's wire. What stands before a farewell is read first.
+    fn unwrap(&mut self, wire: &[u8]) -> Result<(), Failure> {
+        let Some(codec) = &mut self.codec else { return Ok(()) };
+        let before = self.input.len();
+        let mut answers = Vec::new();
+        let result = codec.feed(wire, &mut self.input, &mut answers);
+        if !answers.is_empty() {
+            // A server that does not take a pong is noticed by what we ask of it.
+            let _ = self.stream.write_all(&answers);
+        }
+        match result {
+            Err(sentence) if self.input.len() == before => Err(Failure::Failed(sentence)),
+            _ => Ok(()),
         }
     }
 }
@@ -130,7 +181,9 @@ impl Stream {
             Self::Unix(stream) => stream.set_read_timeout(timeout),
         }
     }
+}
 
+impl io::Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
@@ -138,12 +191,18 @@ impl Stream {
             Self::Unix(stream) => stream.read(buffer),
         }
     }
+}
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl io::Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write_all(bytes),
+            Self::Tcp(stream) => stream.write(bytes),
             #[cfg(unix)]
-            Self::Unix(stream) => stream.write_all(bytes),
+            Self::Unix(stream) => stream.write(bytes),
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

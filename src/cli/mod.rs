@@ -5,6 +5,8 @@
 
 mod configuration;
 mod connection;
+mod health;
+mod http;
 mod link;
 mod log;
 mod mqtt;
@@ -64,6 +66,8 @@ enum Command {
     Sub(subscribe::Arguments),
     /// Send one message and print the answer
     Request(request::Arguments),
+    /// Ask a broker whether it is ready; status 0 if it is, else 1
+    Health(health::Arguments),
     /// Measure a broker, and check what was measured
     #[command(subcommand)]
     Bench(Bench),
@@ -81,13 +85,15 @@ enum Bench {
     Stomp(sabir_bench::StompArguments),
     /// Publishers and subscribers over MQTT
     Mqtt(sabir_bench::MqttArguments),
+    /// Messages sent by HTTP request, each with its receipt
+    Http(sabir_bench::HttpArguments),
 }
 
 /// Where and as whom the messaging commands connect.
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// stomp://USER:PASSWORD@HOST:PORT, mqtt://USER:PASSWORD@HOST:PORT or unix:PATH (STOMP); also from SABIR_SERVER
-    /// [default: stomp://127.0.0.1:61613]
+    /// stomp://USER:PASSWORD@HOST:PORT, or in the same way mqtt://, http://, ws://…/stomp, ws://…/mqtt; or unix:PATH (STOMP).
+    /// Also from SABIR_SERVER [default: stomp://127.0.0.1:61613]
     #[arg(long, short, value_name = "URL")]
     server: Option<String>,
     /// MQTT: 3.1, 3.1.1 or 5; the same as mqtt://…?version= [default: 5]
@@ -96,7 +102,7 @@ struct ServerArgs {
     /// Seconds to wait for an answer of the server
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     timeout: std::time::Duration,
-    /// STOMP: the virtual host to be in
+    /// STOMP, HTTP: the virtual host to be in
     #[arg(long, value_name = "NAME", default_value = "/")]
     virtual_host: String,
 }
@@ -133,11 +139,6 @@ impl Failure {
             Self::TimedOut(_) => ExitCode::from(3),
             Self::ReaderGone => ExitCode::SUCCESS,
         }
-    }
-
-    /// An option that the protocol of the server has no meaning for.
-    fn only(option: &str, protocol: &str) -> Self {
-        Self::Usage(format!("{option} is for {protocol} only"))
     }
 
     /// A failure to write to standard output.
@@ -178,8 +179,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pub(arguments) => publish::run(&arguments),
         Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
+        Command::Health(arguments) => health::run(arguments),
         Command::Bench(Bench::Stomp(arguments)) => measured(sabir_bench::run_stomp(&arguments)),
         Command::Bench(Bench::Mqtt(arguments)) => measured(sabir_bench::run_mqtt(&arguments)),
+        Command::Bench(Bench::Http(arguments)) => measured(sabir_bench::run_http(&arguments)),
         Command::Completion { shell } => completion(shell),
     };
     match done {
@@ -234,14 +237,6 @@ fn header(text: &str) -> Result<(String, String), String> {
 fn qos(text: &str) -> Result<sabir_mqtt::Qos, String> {
     let level = text.parse().map_err(|_| "must be 0, 1 or 2".to_owned())?;
     sabir_mqtt::Qos::from_level(level).ok_or_else(|| "must be 0, 1 or 2".to_owned())
-}
-
-/// That none of these options of `protocol` is given, because the server is spoken to in another.
-fn only(protocol: &str, options: &[(&str, bool)]) -> Result<(), Failure> {
-    match options.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(Failure::only(option, protocol)),
-        None => Ok(()),
-    }
 }
 
 /// Headers as the codec takes them.

@@ -11,7 +11,7 @@ use sabir_stomp::client;
 
 use super::connection::Connection;
 use super::server::{Protocol, Server};
-use super::{Failure, ServerArgs, header, mqtt, only, pairs, qos};
+use super::{Failure, ServerArgs, header, http, mqtt, pairs, qos};
 
 /// Messages on the way without a receipt.
 const WINDOW: usize = 1000;
@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to. STOMP: /queue/NAME, /topic/NAME, several separated by commas. MQTT: a topic
+    /// Where to. STOMP, HTTP: /queue/NAME, /topic/NAME, several separated by commas. MQTT: a topic
     pub(super) destination: String,
     /// The message; without it, standard input is
     #[arg(conflicts_with = "lines")]
@@ -28,22 +28,22 @@ pub(super) struct Arguments {
     /// Send each line of standard input as a message
     #[arg(long, short)]
     lines: bool,
-    /// A header, or a user property of MQTT 5; may be repeated
+    /// A header, a user property of MQTT 5, or a property over HTTP; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
     pub(super) headers: Vec<(String, String)>,
     /// What the body is, such as application/json
     #[arg(long, value_name = "TYPE")]
     pub(super) content_type: Option<String>,
-    /// STOMP: ask that the messages survive the broker
+    /// STOMP: ask that the messages survive the broker. Over HTTP they do
     #[arg(long, short)]
     persistent: bool,
-    /// STOMP: ask for a receipt of each message, and fail unless all come
+    /// STOMP: ask for a receipt of each message, and fail unless all come. Over HTTP they always must
     #[arg(long, short)]
     receipt: bool,
     /// MQTT: 1 or 2 asks that each message be acknowledged, and fails unless all are [default: 0]
     #[arg(long, value_name = "0|1|2", value_parser = qos)]
     pub(super) qos: Option<Qos>,
-    /// MQTT: keep the message for whoever subscribes later
+    /// MQTT, HTTP: keep the message for whoever subscribes later
     #[arg(long)]
     pub(super) retain: bool,
     /// Who we are to the server
@@ -74,11 +74,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let server = Server::of(&arguments.server)?;
     match server.protocol {
         Protocol::Stomp => {
-            only("MQTT", &[("--qos", arguments.qos.is_some()), ("--retain", arguments.retain)])?;
+            server.refuse(&[("--qos", arguments.qos.is_some()), ("--retain", arguments.retain)])?;
         }
         Protocol::Mqtt(version) => {
-            only("STOMP", &[("--persistent", arguments.persistent), ("--receipt", arguments.receipt)])?;
+            server.refuse(&[("--persistent", arguments.persistent), ("--receipt", arguments.receipt)])?;
             mqtt::publish::check(arguments, version)?;
+        }
+        // A receipt is what every request is answered with.
+        Protocol::Http => {
+            server.refuse(&[
+                ("--qos", arguments.qos.is_some()),
+                ("--client-id", arguments.client_id.is_some()),
+            ])?;
         }
     }
     // What standard input holds is read first: a broker should not wait for somebody who types.
@@ -96,6 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Protocol::Mqtt(version) => {
             pump(mqtt::publish::MqttSender::open(&server, version, arguments)?, arguments, whole)
         }
+        Protocol::Http => pump(http::publish::HttpSender::open(&server, arguments)?, arguments, whole),
     }
 }
 

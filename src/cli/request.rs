@@ -10,18 +10,18 @@ use super::connection::Connection;
 use super::output::{self, Form};
 use super::publish::append;
 use super::server::{Protocol, Server};
-use super::{Failure, ServerArgs, header, mqtt, only, pairs, qos};
+use super::{Failure, ServerArgs, header, http, mqtt, pairs, qos};
 
 const REPLIES: &str = "/temp-queue/reply";
 const CORRELATION: &str = "request-1";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to. STOMP: /queue/NAME or /topic/NAME. MQTT: a topic
+    /// Where to. STOMP, HTTP: /queue/NAME or /topic/NAME. MQTT: a topic
     pub(super) destination: String,
     /// The question; without it, standard input is
     body: Option<String>,
-    /// A header, or a user property of MQTT 5; may be repeated
+    /// A header, a user property of MQTT 5, or a property over HTTP; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
     pub(super) headers: Vec<(String, String)>,
     /// What the body is, such as application/json
@@ -61,9 +61,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match server.protocol {
         Protocol::Stomp => {
             let topic = arguments.response_topic.is_some();
-            only("MQTT", &[("--qos", arguments.qos.is_some()), ("--response-topic", topic)])?;
+            server.refuse(&[("--qos", arguments.qos.is_some()), ("--response-topic", topic)])?;
         }
         Protocol::Mqtt(version) => mqtt::request::check(arguments, version)?,
+        Protocol::Http => server.refuse(&[
+            ("--qos", arguments.qos.is_some()),
+            ("--response-topic", arguments.response_topic.is_some()),
+            ("--client-id", arguments.client_id.is_some()),
+        ])?,
     }
     let body = match &arguments.body {
         Some(body) => body.clone().into_bytes(),
@@ -76,6 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match server.protocol {
         Protocol::Stomp => ask(&server, arguments, &body),
         Protocol::Mqtt(version) => mqtt::request::ask(&server, version, arguments, &body),
+        Protocol::Http => http::request::ask(&server, arguments, &body),
     }
 }
 

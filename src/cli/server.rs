@@ -9,12 +9,26 @@ use super::{Failure, ServerArgs};
 
 const STOMP_PORT: u16 = 61613;
 const MQTT_PORT: u16 = 1883;
+/// Of HTTP and WebSocket.
+const HTTP_PORT: u16 = 8161;
 
 /// What a server is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Stomp,
     Mqtt(Version),
+    Http,
+}
+
+impl Protocol {
+    /// Its name for people.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stomp => "STOMP",
+            Self::Mqtt(_) => "MQTT",
+            Self::Http => "HTTP",
+        }
+    }
 }
 
 /// Where a server is and who we are there.
@@ -22,6 +36,8 @@ pub(super) enum Protocol {
 pub(super) struct Server {
     pub(super) protocol: Protocol,
     pub(super) place: Location,
+    /// Over WebSocket, at this path.
+    pub(super) websocket: Option<String>,
     pub(super) login: Option<String>,
     pub(super) passcode: Option<String>,
 }
@@ -43,14 +59,14 @@ impl fmt::Display for Location {
 }
 
 impl Server {
-    /// Reads `stomp://user:password@host:port` or `mqtt://…`, of which everything but the host may be left out, or
-    /// `unix:path`, which is STOMP. `%40` and the like stand for characters that would end a part; `?version=3.1.1` chooses
-    /// a version of MQTT.
+    /// Reads `stomp://user:password@host:port` or `mqtt://…`, of which everything but the host may be left out; `ws://…/path`,
+    /// which is MQTT if the path ends with `mqtt` and else STOMP; `http://…`; or `unix:path`, which is STOMP. `%40` and the
+    /// like stand for characters that would end a part; `?version=3.1.1` chooses a version of MQTT.
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             let text = without_password(text);
             format!(
-                "{text:?} is not stomp://USER:PASSWORD@HOST:PORT, mqtt://USER:PASSWORD@HOST:PORT or unix:PATH"
+                "{text:?} is not stomp://USER:PASSWORD@HOST:PORT, mqtt://…, ws://…/stomp, ws://…/mqtt, http://… or unix:PATH"
             )
         };
         if let Some(path) = text.strip_prefix("unix:") {
@@ -59,8 +75,15 @@ impl Server {
                 return Err(wrong());
             }
             let place = Location::Unix(path.into());
-            return Ok(Self { protocol: Protocol::Stomp, place, login: None, passcode: None });
+            return Ok(Self {
+                protocol: Protocol::Stomp,
+                place,
+                websocket: None,
+                login: None,
+                passcode: None,
+            });
         }
+        let mut websocket = None;
         let (protocol, port, rest) = match text.split_once("://") {
             None => (Protocol::Stomp, STOMP_PORT, text),
             Some(("stomp" | "tcp", rest)) => (Protocol::Stomp, STOMP_PORT, rest),
@@ -68,6 +91,24 @@ impl Server {
                 Some((rest, version)) => (Protocol::Mqtt(mqtt_version(version)?), MQTT_PORT, rest),
                 None => (Protocol::Mqtt(Version::V5), MQTT_PORT, rest),
             },
+            Some(("http", rest)) => (Protocol::Http, HTTP_PORT, rest),
+            Some(("ws", rest)) => {
+                let (rest, version) = match rest.rsplit_once("?version=") {
+                    Some((rest, version)) => (rest, mqtt_version(version)?),
+                    None => (rest, Version::V5),
+                };
+                let (rest, path) = match rest.split_once('/') {
+                    Some((rest, path)) if !path.is_empty() => (rest, format!("/{path}")),
+                    Some((rest, _)) => (rest, "/stomp".to_owned()),
+                    None => (rest, "/stomp".to_owned()),
+                };
+                if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return Err(wrong());
+                }
+                let is_mqtt = path.ends_with("mqtt");
+                websocket = Some(path);
+                (if is_mqtt { Protocol::Mqtt(version) } else { Protocol::Stomp }, HTTP_PORT, rest)
+            }
             Some(_) => return Err(wrong()),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -99,7 +140,13 @@ impl Server {
         if host.is_empty() || host.contains(['/', ' ', '?']) {
             return Err(wrong());
         }
-        Ok(Self { protocol, place: Location::Tcp { host: host.to_owned(), port }, login, passcode })
+        Ok(Self {
+            protocol,
+            place: Location::Tcp { host: host.to_owned(), port },
+            websocket,
+            login,
+            passcode,
+        })
     }
 
     /// What the arguments name, or the environment, or the usual.
@@ -114,14 +161,23 @@ impl Server {
         let mut server = Self::parse(&text).map_err(Failure::Usage)?;
         match (&mut server.protocol, args.mqtt_version) {
             (Protocol::Mqtt(version), Some(wanted)) => *version = wanted,
-            (Protocol::Stomp, Some(_)) => return Err(Failure::only("--mqtt-version", "MQTT")),
+            (Protocol::Stomp | Protocol::Http, Some(_)) => server.refuse(&[("--mqtt-version", true)])?,
             (_, None) => {}
         }
         // MQTT has no words for it.
-        if matches!(server.protocol, Protocol::Mqtt(_)) && args.virtual_host != "/" {
-            return Err(Failure::only("--virtual-host", "STOMP"));
-        }
+        let is_mqtt = matches!(server.protocol, Protocol::Mqtt(_));
+        server.refuse(&[("--virtual-host", is_mqtt && args.virtual_host != "/")])?;
         Ok(server)
+    }
+
+    /// That none of these options is given: the protocol has no meaning for them.
+    pub(super) fn refuse(&self, options: &[(&str, bool)]) -> Result<(), Failure> {
+        match options.iter().find(|(_, given)| *given) {
+            Some((option, _)) => {
+                Err(Failure::Usage(format!("{option} has no meaning over {}", self.protocol.name())))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -184,8 +240,27 @@ mod tests {
             ("mqtt://a:b@[::1]:7?version=3.1", Protocol::Mqtt(Version::V31), "[::1]:7", Some("a"), Some("b")),
         ] {
             let server = Server::parse(text).unwrap();
+            assert_eq!(server.websocket, None);
             assert_eq!((server.protocol, server.place.to_string().as_str()), (protocol, place), "{text}");
             assert_eq!((server.login.as_deref(), server.passcode.as_deref()), (login, passcode), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_carries_what_its_path_says() {
+        let mqtt = Protocol::Mqtt(Version::V5);
+        for (text, protocol, place, path) in [
+            ("ws://broker", Protocol::Stomp, "broker:8161", Some("/stomp")),
+            ("ws://a:b@broker:80/", Protocol::Stomp, "broker:80", Some("/stomp")),
+            ("ws://broker/some/ws?x=y", Protocol::Stomp, "broker:8161", Some("/some/ws?x=y")),
+            ("ws://[::1]:9/mqtt", mqtt, "[::1]:9", Some("/mqtt")),
+            ("ws://broker/mqtt?version=3.1.1", Protocol::Mqtt(Version::V311), "broker:8161", Some("/mqtt")),
+            ("http://a:b@broker", Protocol::Http, "broker:8161", None),
+            ("http://broker:80/", Protocol::Http, "broker:80", None),
+        ] {
+            let server = Server::parse(text).unwrap();
+            assert_eq!((server.protocol, server.place.to_string().as_str()), (protocol, place), "{text}");
+            assert_eq!(server.websocket.as_deref(), path, "{text}");
         }
     }
 
@@ -193,7 +268,12 @@ mod tests {
     fn what_is_no_url_is_said_without_the_password() {
         for text in [
             "",
-            "http://x",
+            "ftp://x",
+            "wss://x",
+            "ws://",
+            "ws://x/a b",
+            "http://",
+            "http://x/path",
             "stomp://",
             "broker:x",
             "broker:99999",
@@ -210,10 +290,10 @@ mod tests {
         ] {
             assert!(Server::parse(text).is_err(), "{text}");
         }
-        let sentence = Server::parse("http://alice:secret@broker").err().unwrap();
+        let sentence = Server::parse("ftp://alice:secret@broker").err().unwrap();
         assert_eq!(
             sentence,
-            "\"http://…@broker\" is not stomp://USER:PASSWORD@HOST:PORT, mqtt://USER:PASSWORD@HOST:PORT or unix:PATH"
+            "\"ftp://…@broker\" is not stomp://USER:PASSWORD@HOST:PORT, mqtt://…, ws://…/stomp, ws://…/mqtt, http://… or unix:PATH"
         );
     }
 }

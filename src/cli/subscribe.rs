@@ -10,7 +10,7 @@ use sabir_stomp::client::{self, Version};
 use super::connection::{Connection, Message};
 use super::output::{self, Form};
 use super::server::{Protocol, Server};
-use super::{Failure, ServerArgs, header, mqtt, only, pairs, qos, seconds};
+use super::{Failure, ServerArgs, header, http, mqtt, pairs, qos, seconds};
 
 const SUBSCRIPTION: &str = "sub";
 /// Messages printed together.
@@ -38,7 +38,8 @@ impl Ack {
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where from. STOMP: /queue/NAME, /topic/NAME, wildcards allowed, several separated by commas. MQTT: a topic filter
+    /// Where from. STOMP: /queue/NAME, /topic/NAME, wildcards allowed, several separated by commas. HTTP: one of them. MQTT: a
+    /// topic filter
     pub(super) destination: String,
     /// Leave after this many messages
     #[arg(long, short = 'n')]
@@ -58,12 +59,12 @@ pub(super) struct Arguments {
     /// STOMP: when messages are acknowledged [default: client-individual]
     #[arg(long, value_enum)]
     ack: Option<Ack>,
-    /// STOMP: only messages that this SQL-92 condition holds for
+    /// STOMP, HTTP: only messages that this SQL-92 condition holds for
     #[arg(long, value_name = "CONDITION")]
-    selector: Option<String>,
-    /// STOMP: keep this subscription of a topic while nobody is connected
+    pub(super) selector: Option<String>,
+    /// STOMP: keep this subscription of a topic while nobody is connected. HTTP: take from it; the destination is its topic
     #[arg(long, value_name = "NAME", requires = "client_id")]
-    durable: Option<String>,
+    pub(super) durable: Option<String>,
     /// Whose a durable subscription or a session is
     #[arg(long, value_name = "ID")]
     pub(super) client_id: Option<String>,
@@ -104,19 +105,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match server.protocol {
         Protocol::Stomp => {
             let session = arguments.session_expiry.is_some();
-            only("MQTT", &[("--qos", arguments.qos.is_some()), ("--session-expiry", session)])?;
+            server.refuse(&[("--qos", arguments.qos.is_some()), ("--session-expiry", session)])?;
             take(&server, arguments)
         }
         Protocol::Mqtt(version) => {
-            only(
-                "STOMP",
-                &[
-                    ("--ack", arguments.ack.is_some()),
-                    ("--selector", arguments.selector.is_some()),
-                    ("--durable", arguments.durable.is_some()),
-                ],
-            )?;
+            server.refuse(&[
+                ("--ack", arguments.ack.is_some()),
+                ("--selector", arguments.selector.is_some()),
+                ("--durable", arguments.durable.is_some()),
+            ])?;
             mqtt::subscribe::take(&server, version, arguments)
+        }
+        Protocol::Http => {
+            let client = arguments.client_id.is_some() && arguments.durable.is_none();
+            server.refuse(&[
+                ("--qos", arguments.qos.is_some()),
+                ("--session-expiry", arguments.session_expiry.is_some()),
+                ("--ack", arguments.ack.is_some()),
+                ("--header", !arguments.headers.is_empty()),
+                ("--client-id without --durable", client),
+            ])?;
+            http::subscribe::take(&server, arguments)
         }
     }
 }

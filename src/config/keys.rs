@@ -153,6 +153,8 @@ table! {
         request_timeout_ms: u64 [ms(100, DAY_MS)] = "30000";
         /// Most messages that may be on lease at once.
         leases_max: usize [count(1, 100_000_000)] = "100000";
+        /// Most queues, and as many topics, with rows of their own on /metrics; the busiest have them.
+        metrics_rows_max: usize [count(0, 1_000_000)] = "1000";
         /// How long a pulled message is its consumer's where the request does not say.
         lease_default_ms: u64 [ms(100, DAY_MS)] = "30000";
         /// The longest lease that a request may ask for.
@@ -163,6 +165,10 @@ table! {
         idempotency_ms: u64 [ms(0, DAY_MS)] = "600000";
         /// Most Idempotency-Keys remembered; beyond it the oldest is forgotten.
         idempotency_max: usize [count(0, 10_000_000)] = "100000";
+        /// Whether WebSocket messages may be compressed (permessage-deflate): it saves bandwidth and costs CPU time.
+        websocket_compression: bool = "false";
+        /// Whether there is /ws/echo, which sends back every WebSocket message: for conformance suites.
+        websocket_echo: bool = "false";
         /// How long a login of the console lasts.
         login_lasts_ms: u64 [ms(1000, 30 * DAY_MS)] = "28800000";
     }

@@ -189,6 +189,14 @@ pub enum Command<'a> {
         /// Delete the durable subscription behind it.
         forget_durable: bool,
     },
+    /// From now on so many deliveries of a subscription may be unsettled at a time; at 0 it pauses. What is out beyond that
+    /// stays out. Refused with [`crate::error::Code::Unsupported`] where nothing counts them, as for live topics.
+    Credit {
+        /// Which one.
+        key: SubscriptionKey,
+        /// How many.
+        limit: u32,
+    },
     /// Delete an inactive durable subscription of this client id.
     ForgetDurable {
         /// Its name.

@@ -109,6 +109,8 @@ codes! {
     MemoryFull = "memory-full", Unavailable;
     /// The broker is shutting down.
     ShuttingDown = "shutting-down", Unavailable;
+    /// An operator has closed the connection.
+    ClosedByOperator = "closed-by-operator", Unavailable;
     /// The subscriber read too slowly and was cut off by policy.
     SlowConsumer = "slow-consumer", Unavailable;
     /// What was waited for did not come in time.

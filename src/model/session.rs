@@ -12,7 +12,7 @@ use crate::delivery::{Admission, Delivery, EncodeCache};
 use crate::destination::{Destination, Kind};
 use crate::error::{Refusal, Violation};
 use crate::event::Event;
-use crate::ids::{DeliveryToken, SubscriptionKey, TransactionKey};
+use crate::ids::{DeliveryToken, MessageId, SubscriptionKey, TransactionKey};
 use crate::message::Body;
 use crate::settlement::{SettleMode, Settlement};
 
@@ -150,6 +150,11 @@ pub trait Session: Send {
 pub trait Host {
     /// Sends a message.
     fn publish(&mut self, publish: Publish<'_>) -> Outcome;
+    /// The id that the message of the last [`Host::publish`] was given, if the host gives any. What a transaction sends is
+    /// given its id by the commit.
+    fn last_id(&self) -> Option<MessageId> {
+        None
+    }
     /// Settles a delivery at the end of this batch. A refusal comes as an event with the acknowledgement's cookie.
     fn settle(&mut self, ack: WireAck);
     /// Settles now, with all settlements before it, because a receipt waits for it.

@@ -7,6 +7,7 @@ use sabir_model::limits::Limits;
 use sabir_model::session::{Egress, Session};
 
 use super::SERVER_NAME;
+use super::websocket::Shape;
 
 /// First bytes after which every protocol has shown itself.
 pub(crate) const PREFIX_BYTES_MAX: usize = 256;
@@ -16,6 +17,7 @@ pub(crate) const PREFIX_BYTES_MAX: usize = 256;
 pub(crate) enum Protocol {
     Stomp,
     Mqtt,
+    Json,
 }
 
 /// What the first bytes say.
@@ -33,7 +35,7 @@ pub(crate) enum Detected {
 
 impl Protocol {
     /// Every one.
-    pub(crate) const ALL: [Self; 2] = [Self::Stomp, Self::Mqtt];
+    pub(crate) const ALL: [Self; 3] = [Self::Stomp, Self::Mqtt, Self::Json];
 
     /// The two halves of a new connection's state.
     pub(crate) fn open(self, limits: &Arc<Limits>, now: Instant) -> (Box<dyn Session>, Box<dyn Egress>) {
@@ -44,6 +46,10 @@ impl Protocol {
             }
             Self::Mqtt => {
                 let (session, egress) = sabir_mqtt::open(Arc::clone(limits), now);
+                (Box::new(session), Box::new(egress))
+            }
+            Self::Json => {
+                let (session, egress) = sabir_json::open(Arc::clone(limits), SERVER_NAME, now);
                 (Box::new(session), Box::new(egress))
             }
         }
@@ -61,15 +67,47 @@ impl Protocol {
                 sabir_mqtt::Detection::NeedMore => Some(Detected::NeedMore),
                 sabir_mqtt::Detection::No => None,
             },
+            Self::Json => prefix.starts_with(b"{").then_some(Detected::Messages(self)),
         }
     }
 
     /// Whether its WebSocket messages are all binary (MQTT 5 §6.0: \[MQTT-6.0.0-1\]).
     pub(crate) fn is_binary(self) -> bool {
         match self {
-            Self::Stomp => false,
+            Self::Stomp | Self::Json => false,
             Self::Mqtt => true,
         }
+    }
+
+    /// Whether each line that it writes is one text message of a WebSocket, rather than part of a stream.
+    pub(crate) fn is_lines(self) -> bool {
+        match self {
+            Self::Json => true,
+            Self::Stomp | Self::Mqtt => false,
+        }
+    }
+
+    /// How its bytes become messages of a WebSocket.
+    pub(crate) fn shape(self) -> Shape {
+        match (self.is_binary(), self.is_lines()) {
+            (true, _) => Shape::Binary,
+            (false, true) => Shape::Lines,
+            (false, false) => Shape::Stream,
+        }
+    }
+
+    /// Which protocol begins with these bytes; nothing as long as that is open. Where none does it is STOMP, which has the
+    /// words to say so.
+    pub(crate) fn guess(prefix: &[u8]) -> Option<Self> {
+        let mut open = false;
+        for protocol in Self::ALL {
+            match protocol.detects(prefix) {
+                Some(Detected::NeedMore) => open = true,
+                Some(_) => return Some(protocol),
+                None => {}
+            }
+        }
+        if open && prefix.len() < PREFIX_BYTES_MAX { None } else { Some(Self::Stomp) }
     }
 
     /// The names under which WebSocket clients ask for it, best first.
@@ -77,6 +115,7 @@ impl Protocol {
         match self {
             Self::Stomp => &["v12.stomp", "v11.stomp", "v10.stomp", "stomp"],
             Self::Mqtt => &["mqtt", "mqttv3.1"],
+            Self::Json => &["sabir.json"],
         }
     }
 }
@@ -122,7 +161,9 @@ fn looks_like(prefix: &[u8]) -> Option<&'static str> {
 /// The answer to a stranger.
 pub(crate) fn answer_to_unknown(looks_like: Option<&str>) -> String {
     let guess = looks_like.map(|name| format!(" What arrived looks like {name}.")).unwrap_or_default();
-    format!("{SERVER_NAME}: this port speaks STOMP, MQTT and HTTP (WebSocket at /stomp and /mqtt).{guess}\n")
+    format!(
+        "{SERVER_NAME}: this port speaks STOMP, MQTT and HTTP (WebSocket at /stomp, /mqtt and /ws).{guess}\n"
+    )
 }
 
 #[cfg(test)]
@@ -136,6 +177,7 @@ mod tests {
             (b"\n\nSTOMP\r\n", Detected::Messages(Protocol::Stomp)),
             (b"\x10\x10\x00\x04MQTT\x05", Detected::Messages(Protocol::Mqtt)),
             (b"\x10\x10\x00\x06MQIsdp\x03", Detected::Messages(Protocol::Mqtt)),
+            (b"{\"op\":\"connect\"}", Detected::Messages(Protocol::Json)),
             (b"GET /stomp HTTP/1.1\r\n", Detected::Http),
             (b"DELETE / HTTP/1.1\r\n", Detected::Http),
             (b"\x16\x03\x01\x02\x00", Detected::Unknown(Some("TLS"))),
@@ -156,6 +198,20 @@ mod tests {
             }
         }
         assert_eq!(detect(b""), Detected::NeedMore);
+    }
+
+    #[test]
+    fn a_websocket_without_a_sub_protocol_is_guessed_at() {
+        for (whole, expected) in [
+            (&b"\n\nCONNECT\n"[..], Protocol::Stomp),
+            (b"\x10\x10\x00\x04MQTT\x05", Protocol::Mqtt),
+            (b"GET / HTTP/1.1\r\n", Protocol::Stomp),
+            (&[b'\n'; PREFIX_BYTES_MAX], Protocol::Stomp),
+        ] {
+            assert_eq!(Protocol::guess(whole), Some(expected), "{}", whole.escape_ascii());
+        }
+        assert_eq!(Protocol::guess(b"\nCON"), None);
+        assert_eq!(Protocol::guess(b""), None);
     }
 
     #[test]

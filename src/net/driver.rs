@@ -20,9 +20,9 @@ use sabir_model::session::{Activity, Flow, Now, Session};
 
 use super::Shared;
 use super::census::Permit;
-use super::deframe;
 use super::reader::{Broken, Feed, Reader, Transport, with_scratch};
 use super::timer::Timer;
+use super::websocket::deframe;
 
 /// Reads of one poll; then the others have their turn.
 const READS_MAX: u32 = 2;
@@ -165,6 +165,8 @@ impl Driver {
                     }
                     Poll::Ready(Err(Broken::Eof)) => end = Some(End::Gone),
                     Poll::Ready(Err(Broken::Socket)) => end = Some(End::Lost),
+                    // The transport has said why; the peer is to read it.
+                    Poll::Ready(Err(Broken::Transport)) => end = Some(End::Violated),
                     Poll::Ready(Err(Broken::Protocol(violation))) => {
                         touched = true;
                         end = judge(shared, Err(violation), parked, End::Left);
@@ -177,7 +179,7 @@ impl Driver {
             }
             match connection.poll_flush(cx) {
                 Poll::Ready(Ok(())) => blocked = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(End::Lost),
+                Poll::Ready(Err(_)) => return Poll::Ready(end.unwrap_or(End::Lost)),
                 Poll::Pending => blocked = true,
             }
             if let Some(refusal) = connection.overrun() {

@@ -240,6 +240,7 @@ async fn accept_tcp(shared: Arc<Shared>, speaks: Speaks, listener: TcpListener) 
                     remote: Some(address.ip().to_canonical()),
                     name: address.to_string(),
                     listener: speaks.key(false),
+                    principal: None,
                 };
                 welcome(&shared, Socket::Tcp(stream), peer, speaks);
             }
@@ -259,7 +260,7 @@ async fn accept_unix(shared: Arc<Shared>, speaks: Speaks, listener: UnixListener
             Ok((stream, _)) => {
                 let process = stream.peer_cred().ok().and_then(|cred| cred.pid());
                 let name = process.map_or_else(|| "unix".to_owned(), |pid| format!("unix (pid {pid})"));
-                let peer = Peer { remote: None, name, listener: speaks.key(true) };
+                let peer = Peer { remote: None, name, listener: speaks.key(true), principal: None };
                 welcome(&shared, Socket::Unix(stream), peer, speaks);
             }
             Err(error) => after_failure(&error, speaks.key(true)).await,
@@ -319,6 +320,7 @@ pub(super) fn start(
     permit: Permit,
 ) {
     let (session, egress) = protocol.open(&shared.limits, shared.clock.refresh().instant);
+    let principal = peer.principal;
     let info = ConnectionInfo {
         remote: peer.remote,
         local: peer.remote.is_none(),
@@ -326,7 +328,10 @@ pub(super) fn start(
         listener: peer.listener,
     };
     match shared.broker.connect(info, egress, writer) {
-        Ok(connection) => {
+        Ok(mut connection) => {
+            if let Some(principal) = principal {
+                connection.vouch(principal);
+            }
             tokio::spawn(Driver::new(shared, session, connection, transport, early, permit));
         }
         // The broker is going away, and so is its side of the socket.

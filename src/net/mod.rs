@@ -6,7 +6,6 @@
 
 mod census;
 mod clock;
-mod deframe;
 mod detect;
 mod driver;
 mod http;
@@ -66,6 +65,8 @@ pub struct HttpOptions {
     pub request_timeout_ms: u64,
     /// Most messages on lease.
     pub leases_max: usize,
+    /// Queues, and as many topics, with rows of their own on the page of metrics.
+    pub metrics_rows_max: usize,
     /// A lease where the request does not say.
     pub lease_default_ms: u64,
     /// The longest lease.
@@ -80,6 +81,10 @@ pub struct HttpOptions {
     pub login_lasts_ms: u64,
     /// Messages sent to URLs.
     pub webhooks: config::Webhooks,
+    /// Whether WebSocket messages may be compressed.
+    pub websocket_compression: bool,
+    /// Whether there is `/ws/echo`.
+    pub websocket_echo: bool,
 }
 
 /// What every connection of one server shares.
@@ -97,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Semaphore,
     /// Told when the server stops accepting.
     closing: watch::Sender<bool>,
+    /// Turns of the ticker that have ended, for whoever wants to know that it still turns.
+    turns: watch::Sender<u64>,
     /// Connections end at once, whatever they are doing.
     cut: AtomicBool,
 }
@@ -127,6 +134,7 @@ impl Net {
             endpoints: listeners.endpoints(),
             refusals: Semaphore::new(REFUSALS_MAX),
             closing: watch::Sender::new(false),
+            turns: watch::Sender::new(0),
             cut: AtomicBool::new(false),
         });
         tokio::spawn(tick(Arc::clone(&shared)));
@@ -136,6 +144,12 @@ impl Net {
         shared.http.start(&shared);
         listeners.serve(&shared);
         Self { shared }
+    }
+
+    /// Counts the whole turns of the ticker: of the clock, the timers and the broker's own sweep.
+    #[must_use]
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.shared.turns.subscribe()
     }
 
     /// Stops accepting and lets every connection take its leave; returns when all have gone or `patience` is over, with
@@ -170,5 +184,6 @@ async fn tick(shared: Arc<Shared>) {
         shared.wheel.turn(now.instant);
         shared.broker.tick(now);
         shared.http.tick(now.instant);
+        shared.turns.send_modify(|turns| *turns += 1);
     }
 }

@@ -177,8 +177,19 @@ pub(super) enum Broken {
     Eof,
     /// The socket failed.
     Socket,
+    /// The peer broke the rules of the transport.
+    Transport,
     /// The session found a violation; its farewell is written.
     Protocol(Violation),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Transport,
+            _ => Self::Socket,
+        }
+    }
 }
 
 impl From<Violation> for Broken {
@@ -268,7 +279,7 @@ impl Reader {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Eof)),
                 Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Socket)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
             };
             self.last_read = feed.now.instant;
             if let Some(front) = scratch.get_mut(..carried) {
@@ -290,7 +301,7 @@ impl Reader {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Eof)),
             Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Socket)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
         };
         self.last_read = feed.now.instant;
         self.carry.filled += count;

@@ -11,6 +11,8 @@ use sabir_broker::Writer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
+use sabir_model::access::Principal;
+
 use super::census::Census;
 
 /// Where a connection comes from.
@@ -22,6 +24,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// The listener that accepted it, by its configuration key.
     pub(crate) listener: &'static str,
+    /// Who is there, if an HTTP login in front has proved it.
+    pub(crate) principal: Option<Principal>,
 }
 
 /// An accepted socket.
@@ -167,6 +171,11 @@ impl WriteHalf {
     ) -> Poll<io::Result<usize>> {
         each!(self, Self, io => Pin::new(io).poll_write_vectored(cx, slices))
     }
+
+    /// Writes what the socket takes at once.
+    pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        each!(self, Self, io => io.try_write_vectored(slices))
+    }
 }
 
 /// A socket whose bytes are the protocol's bytes: whoever has something to send may write it.
@@ -183,7 +192,7 @@ impl PlainWriter {
 
 impl Writer for PlainWriter {
     fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let count = each!(&self.half, WriteHalf, io => io.try_write_vectored(slices))?;
+        let count = self.half.try_write(slices)?;
         self.census.wrote(count);
         Ok(count)
     }

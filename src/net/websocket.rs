@@ -1,10 +1,19 @@
 //! WebSocket as a transport: the handshake's rules (RFC 6455 §4), and the two halves that carry a byte stream.
 //!
 //! After the upgrade the raw socket is taken back from the HTTP library, so an idle WebSocket costs what an idle TCP
-//! connection does. Only the owner's task writes: whoever delivers appends plain bytes to the outbox, and the owner
-//! wraps what has gathered, once per flush.
+//! connection does. `deframe` and `enframe` are frames in and out, `wire` is the way out, `inbox` the way in where more
+//! may come out of the wire's bytes than they are (`deflate`) or messages matter as such.
 
-use std::io::{self, IoSlice};
+pub(crate) mod deflate;
+pub(crate) mod deframe;
+mod enframe;
+mod inbox;
+#[cfg(test)]
+mod tests;
+mod utf8;
+mod wire;
+
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,16 +26,20 @@ use sabir_model::clock::Instant;
 use sha1::{Digest, Sha1};
 
 use super::census::Census;
-use super::deframe::{self, BadFrame, Control, Deframer};
-use super::socket::{Prefixed, ReadHalf, WriteHalf};
+use super::socket::{Prefixed, ReadHalf};
+use deflate::Agreement;
+use deframe::{BadFrame, Control, Deframer, Rules};
+use inbox::{Inbox, Pulled};
+use wire::{WebSocketWriter, Wire};
+
+pub(crate) use enframe::Payload;
 
 /// Time between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// A peer that has sent nothing at all, not even a pong, for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(95);
-/// Payload of one outgoing message. Clients with small message buffers can read it, and it keeps a flush in cache.
-const MESSAGE_BYTES_MAX: usize = 32 * 1024;
-const _: () = assert!(MESSAGE_BYTES_MAX <= deframe::SEALED_BYTES_MAX);
+/// Bytes of the wire that are kept while what they hold is handed on.
+const WIRE_BYTES_MAX: usize = 16 * 1024;
 
 /// The answer to the peer's `Sec-WebSocket-Key` (§4.2.2); `None` if the key is not 16 bytes in base64.
 pub(crate) fn accept_key(key: &[u8]) -> Option<String> {
@@ -98,106 +111,34 @@ pub(crate) fn is_own_name(authority: &str) -> bool {
     })
 }
 
-/// The way out: frames, owned by the connection's task.
-#[derive(Debug)]
-struct Wire {
-    /// Taken when our direction is closed.
-    half: Option<WriteHalf>,
-    /// Whole frames on their way, from `at` on.
-    frames: Vec<u8>,
-    at: usize,
-    /// Bytes of the outbox that the data frame in `frames` carries.
-    claimed: usize,
-    /// The protocol wants binary messages only.
-    binary_only: bool,
-    /// The latest pong, a ping or a close, waiting for the frame in progress to end.
-    control: Vec<u8>,
-    census: Arc<Census>,
+/// How a protocol's bytes become messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// They are a stream, cut anywhere: text where they are UTF-8, else binary.
+    Stream,
+    /// They are a stream in binary messages, and nothing else is accepted.
+    Binary,
+    /// Each line is one text message, without the line's end.
+    Lines,
 }
 
-impl Wire {
-    /// Writes what is in `frames`, then the control frames.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let rest = self.frames.get(self.at..).unwrap_or_default();
-            if rest.is_empty() {
-                self.at = 0;
-                self.frames = std::mem::take(&mut self.control);
-                if self.frames.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
-            }
-            let Some(half) = self.half.as_mut() else {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            };
-            let count = ready!(half.poll_write(cx, &[IoSlice::new(rest)]))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.census.wrote(count);
-            self.at += count;
-        }
-    }
-
-    /// Wraps the front of `slices` in one frame: text if it is UTF-8, cut where a character ends; else, or where the
-    /// protocol wants only that, binary.
-    fn wrap(&mut self, slices: &[IoSlice<'_>]) {
-        let available: usize = slices.iter().map(|slice| slice.len()).sum();
-        let wanted = available.min(MESSAGE_BYTES_MAX);
-        let mut frame = Vec::with_capacity(deframe::SEAL_BYTES + wanted);
-        frame.extend_from_slice(&[0; deframe::SEAL_BYTES]);
-        for slice in slices {
-            let room = deframe::SEAL_BYTES + wanted - frame.len();
-            frame.extend_from_slice(slice.get(..slice.len().min(room)).unwrap_or_default());
-        }
-        let text = !self.binary_only
-            && match std::str::from_utf8(frame.get(deframe::SEAL_BYTES..).unwrap_or_default()) {
-                Ok(_) => true,
-                // Cut inside a character: the rest of it goes with the next message.
-                Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => {
-                    frame.truncate(deframe::SEAL_BYTES + error.valid_up_to());
-                    true
-                }
-                Err(_) => false,
-            };
-        self.claimed = frame.len() - deframe::SEAL_BYTES;
-        self.at = deframe::seal(&mut frame, text);
-        self.frames = frame;
-    }
-
-    /// Queues a control frame behind what is on its way.
-    fn control(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        // A peer that pings without reading gets one pong for the latest (§5.5.3) and cannot make this grow.
-        if self.control.len() > 512 {
-            self.control.clear();
-        }
-        write(&mut self.control);
-    }
+/// What holds for one WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// What goes out, and what may come in.
+    pub(crate) shape: Shape,
+    /// Largest message that may come in, also after inflating.
+    pub(crate) message_bytes_max: u64,
+    /// Compression, if it was agreed on.
+    pub(crate) deflate: Option<Agreement>,
 }
 
-/// The half in the outbox.
-struct WebSocketWriter(Arc<Mutex<Wire>>);
-
-impl Writer for WebSocketWriter {
-    fn try_write(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
-        // Framing is the owner's business.
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut wire = self.0.lock();
-        loop {
-            // Bytes count as written only when the frame that carries them has left: the outbox settles by that.
-            ready!(wire.poll_drain(cx))?;
-            let claimed = std::mem::take(&mut wire.claimed);
-            if claimed > 0 {
-                return Poll::Ready(Ok(claimed));
-            }
-            wire.wrap(slices);
-            if wire.claimed == 0 {
-                return Poll::Ready(Ok(0));
-            }
+impl Terms {
+    fn rules(&self) -> Rules {
+        Rules {
+            message_bytes_max: self.message_bytes_max,
+            binary_only: self.shape == Shape::Binary,
+            deflate: self.deflate.is_some(),
         }
     }
 }
@@ -209,6 +150,8 @@ pub(crate) struct WebSocket {
     /// Bytes that the HTTP library had read beyond the handshake.
     early: Bytes,
     deframer: Deframer,
+    /// Used where payload is not handed on in the buffer that it came in.
+    inbox: Option<Box<Inbox>>,
     bad: Option<BadFrame>,
     wire: Arc<Mutex<Wire>>,
     heard: Instant,
@@ -220,8 +163,7 @@ pub(crate) struct WebSocket {
 pub(crate) fn split(
     socket: Prefixed,
     early: &Bytes,
-    message_bytes_max: u64,
-    binary_only: bool,
+    terms: &Terms,
     now: Instant,
     census: &Arc<Census>,
 ) -> (WebSocket, Box<dyn Writer>) {
@@ -229,19 +171,12 @@ pub(crate) fn split(
     let early =
         if prefix.is_empty() { early.clone() } else { [early.as_ref(), prefix.as_ref()].concat().into() };
     let (read, write) = socket.split();
-    let wire = Arc::new(Mutex::new(Wire {
-        half: Some(write),
-        frames: Vec::new(),
-        at: 0,
-        claimed: 0,
-        binary_only,
-        control: Vec::new(),
-        census: Arc::clone(census),
-    }));
+    let wire = Arc::new(Mutex::new(Wire::new(write, terms.shape, terms.deflate, census)));
     let reader = WebSocket {
         half: read,
         early,
-        deframer: Deframer::new(message_bytes_max, binary_only),
+        deframer: Deframer::new(terms.rules()),
+        inbox: terms.deflate.map(|_| Box::new(Inbox::new(false))),
         bad: None,
         wire: Arc::clone(&wire),
         heard: now,
@@ -251,7 +186,26 @@ pub(crate) fn split(
     (reader, Box::new(WebSocketWriter(wire)))
 }
 
+/// The first data in bytes of the wire, so far as it fits into `out`, without keeping anything of them. Nothing, if there is
+/// no more to come: the peer has said close or made a mistake.
+pub(crate) fn peek<'a>(wire: &[u8], terms: &Terms, out: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut deframer = Deframer::new(terms.rules());
+    let mut inbox = Inbox::new(false);
+    inbox.fill(wire);
+    let (count, result) = inbox.pull(&mut deframer, out, &mut Vec::new());
+    if result.is_err() || deframer.is_closed() {
+        return None;
+    }
+    out.get(..count)
+}
+
 impl WebSocket {
+    /// Makes messages matter: [`WebSocket::poll_message`] is to be used, and not `poll_read`.
+    pub(crate) fn with_messages(mut self) -> Self {
+        self.inbox = Some(Box::new(Inbox::new(true)));
+        self
+    }
+
     /// Reads data bytes into the front of `buf`; 0 when the peer has closed.
     pub(crate) fn poll_read(
         &mut self,
@@ -259,44 +213,125 @@ impl WebSocket {
         now: Instant,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if self.inbox.is_some() {
+            return self.poll_inbox(cx, now, buf).map_ok(|(count, _)| count);
+        }
         loop {
-            if let Some(bad) = self.bad {
-                self.say_close(bad.code, bad.reason);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, bad.reason)));
-            }
+            self.check()?;
             if self.deframer.is_closed() {
                 return Poll::Ready(Ok(0));
             }
-            let count = if self.early.is_empty() {
-                ready!(self.half.poll_read(cx, buf))?
-            } else {
-                let count = self.early.len().min(buf.len());
-                self.early.copy_to_slice(buf.get_mut(..count).unwrap_or_default());
-                count
-            };
+            let count = ready!(self.poll_wire(cx, now, buf))?;
             if count == 0 {
                 return Poll::Ready(Ok(0));
             }
-            if self.early.is_empty() {
-                self.early = Bytes::new();
-            }
-            self.heard = now;
             let mut controls = Vec::new();
             let (data, result) = self.deframer.feed(buf.get_mut(..count).unwrap_or_default(), &mut controls);
             self.bad = result.err();
-            for control in controls {
-                match control {
-                    Control::Ping(payload) if !self.said_close => {
-                        self.wire.lock().control(|out| deframe::pong(&payload, out));
-                    }
-                    Control::Ping(_) | Control::Pong => {}
-                    Control::Close(code) => self.say_close(code.unwrap_or(deframe::CLOSE_NORMAL), ""),
-                }
-            }
+            self.obey(controls);
             if data > 0 {
                 return Poll::Ready(Ok(data));
             }
         }
+    }
+
+    /// Appends data of the message that is coming in to `message` until it is whole; then tells what it is. Nothing when
+    /// the peer has closed.
+    pub(crate) fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        message: &mut Vec<u8>,
+    ) -> Poll<io::Result<Option<Payload>>> {
+        let mut buf = [0; 4096];
+        loop {
+            let (count, ended) = ready!(self.poll_inbox(cx, now, &mut buf))?;
+            message.extend_from_slice(buf.get(..count).unwrap_or_default());
+            if ended {
+                return Poll::Ready(Ok(Some(Payload::text_if(self.deframer.is_text()))));
+            }
+            if count == 0 {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Reads through the inbox: how much came, and whether a message ends there that is to be told. Neither, when the peer
+    /// has closed.
+    fn poll_inbox(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<(usize, bool)>> {
+        loop {
+            self.check()?;
+            let Some(inbox) = self.inbox.as_mut() else { return Poll::Ready(Ok((0, false))) };
+            let mut controls = Vec::new();
+            let (count, result) = inbox.pull(&mut self.deframer, buf, &mut controls);
+            self.obey(controls);
+            let ended = matches!(result, Ok(Pulled::End));
+            let used_up = matches!(result, Ok(Pulled::More));
+            self.bad = result.err();
+            if count > 0 || ended {
+                return Poll::Ready(Ok((count, ended)));
+            }
+            if self.deframer.is_closed() && self.bad.is_none() {
+                return Poll::Ready(Ok((0, false)));
+            }
+            if used_up {
+                let most = buf.len().min(WIRE_BYTES_MAX);
+                let room = buf.get_mut(..most).unwrap_or_default();
+                let count = ready!(self.poll_wire(cx, now, room))?;
+                if count == 0 {
+                    return Poll::Ready(Ok((0, false)));
+                }
+                if let Some(inbox) = self.inbox.as_mut() {
+                    inbox.fill(buf.get(..count).unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    /// Ends the connection if the peer has made a mistake.
+    fn check(&mut self) -> io::Result<()> {
+        let Some(bad) = self.bad else { return Ok(()) };
+        self.say_close(bad.code, bad.reason);
+        Err(io::Error::new(io::ErrorKind::InvalidData, bad.reason))
+    }
+
+    /// Reads bytes of the wire; 0 at their end.
+    fn poll_wire(&mut self, cx: &mut Context<'_>, now: Instant, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let count = if self.early.is_empty() {
+            ready!(self.half.poll_read(cx, buf))?
+        } else {
+            let count = self.early.len().min(buf.len());
+            self.early.copy_to_slice(buf.get_mut(..count).unwrap_or_default());
+            if self.early.is_empty() {
+                self.early = Bytes::new();
+            }
+            count
+        };
+        self.heard = now;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Answers control frames.
+    fn obey(&mut self, controls: Vec<Control>) {
+        for control in controls {
+            match control {
+                Control::Ping(payload) if !self.said_close => {
+                    self.wire.lock().control(|out| enframe::pong(&payload, out));
+                }
+                Control::Ping(_) | Control::Pong => {}
+                Control::Close(code) => self.say_close(code.unwrap_or(deframe::CLOSE_NORMAL), ""),
+            }
+        }
+    }
+
+    /// Queues a message of our own. For those who have the wire to themselves.
+    pub(crate) fn send(&mut self, payload: Payload, message: &[u8]) {
+        self.wire.lock().message(payload, message);
     }
 
     /// Reads wire bytes and throws them away; for the time after our farewell.
@@ -309,17 +344,17 @@ impl WebSocket {
         self.wire.lock().poll_drain(cx)
     }
 
-    /// Queues the closing frame, once.
+    /// Queues the closing frame, once. Nothing follows it.
     pub(crate) fn say_close(&mut self, code: u16, reason: &str) {
         if !self.said_close {
             self.said_close = true;
-            self.wire.lock().control(|out| deframe::close(code, reason, out));
+            self.wire.lock().close(code, reason);
         }
     }
 
     /// Closes our direction of the socket.
     pub(crate) fn end_write(&mut self) {
-        self.wire.lock().half = None;
+        self.wire.lock().end();
     }
 
     /// When to call [`WebSocket::timeout`].
@@ -336,125 +371,9 @@ impl WebSocket {
             return Err(io::ErrorKind::TimedOut.into());
         }
         if now >= self.ping_at {
-            self.wire.lock().control(deframe::ping);
+            self.wire.lock().control(enframe::ping);
             self.ping_at = now.after(PING_INTERVAL);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-    use crate::net::socket::Socket;
-
-    /// A server's end, its writer, and the peer.
-    fn pair() -> (WebSocket, Box<dyn Writer>, tokio::net::UnixStream) {
-        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
-        let socket = Prefixed { prefix: Bytes::new(), socket: Socket::Unix(ours) };
-        let census = Arc::new(Census::new(1, None));
-        let (reader, writer) = split(socket, &Bytes::new(), 1000, false, Instant(1), &census);
-        (reader, writer, theirs)
-    }
-
-    #[tokio::test]
-    async fn a_ping_leaves_each_thirty_seconds_and_silence_after_it_is_the_end() {
-        let (mut reader, _writer, mut peer) = pair();
-        let second = |n: u64| Instant(n * 1_000_000);
-        assert!(reader.timeout(second(29)).is_ok());
-        assert_eq!(reader.next_timeout(), Instant(1).after(PING_INTERVAL));
-        for (time, due) in [(31, true), (61, true), (62, false), (92, true)] {
-            assert!(reader.timeout(second(time)).is_ok());
-            poll_fn(|cx| reader.poll_drain(cx)).await.expect("the peer reads");
-            if due {
-                let mut ping = [0; 2];
-                peer.read_exact(&mut ping).await.expect("a ping");
-                assert_eq!(ping, [0x89, 0], "at {time} s");
-            }
-        }
-        assert!(reader.timeout(second(97)).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_answers_pings_lives_on() {
-        let (mut reader, _writer, mut peer) = pair();
-        let second = |n: u64| Instant(n * 1_000_000);
-        // A pong, then one byte of data, so that there is something to wait for.
-        peer.write_all(&[0x8a, 0x80, 1, 2, 3, 4, 0x82, 0x81, 0, 0, 0, 0, b'x']).await.expect("room");
-        let mut buf = [0; 64];
-        let count = poll_fn(|cx| reader.poll_read(cx, second(60), &mut buf)).await.expect("data");
-        assert_eq!(buf.get(..count), Some(&b"x"[..]));
-        assert!(reader.timeout(second(154)).is_ok());
-        assert!(reader.timeout(second(156)).is_err());
-    }
-
-    #[tokio::test]
-    async fn bytes_count_as_written_only_when_their_whole_frame_has_left() {
-        let (_reader, mut writer, mut peer) = pair();
-        let payload = vec![b'x'; 100 * MESSAGE_BYTES_MAX];
-        let write = async {
-            let mut rest = payload.as_slice();
-            while !rest.is_empty() {
-                let count = poll_fn(|cx| writer.poll_write(cx, &[IoSlice::new(rest)])).await;
-                let count = count.expect("the peer reads");
-                assert_eq!(count, MESSAGE_BYTES_MAX);
-                rest = rest.get(count..).unwrap_or_default();
-            }
-        };
-        let read = async {
-            let mut wire = vec![0; payload.len() + 100 * deframe::SEAL_BYTES];
-            peer.read_exact(&mut wire).await.expect("all of it");
-        };
-        tokio::join!(write, read);
-    }
-
-    const STOMP: [&str; 4] = ["v12.stomp", "v11.stomp", "v10.stomp", "stomp"];
-
-    #[test]
-    fn the_key_is_answered_as_in_the_standards_example() {
-        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ==").as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        for bad in ["", "dGhlIHNhbXBsZQ==", "no base64 at all!!!!!!!!", "dGhlIHNhbXBsZSBub25jZSBpcyBsb25n"] {
-            assert_eq!(accept_key(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn exactly_one_offered_subprotocol_is_chosen_and_none_where_none_was_offered() {
-        let choose = |offers: &[&str]| choose_subprotocol(offers.iter().copied(), &STOMP);
-        assert_eq!(choose(&["v10.stomp, v11.stomp,v12.stomp"]), Subprotocol::Chosen("v12.stomp"));
-        assert_eq!(choose(&["v10.stomp", "v11.stomp"]), Subprotocol::Chosen("v11.stomp"));
-        assert_eq!(choose(&["mqtt, stomp"]), Subprotocol::Chosen("stomp"));
-        assert_eq!(choose(&[]), Subprotocol::None);
-        assert_eq!(choose(&[" "]), Subprotocol::None);
-        assert_eq!(choose(&["mqtt"]), Subprotocol::Unknown);
-    }
-
-    #[test]
-    fn a_page_of_another_origin_must_be_listed() {
-        let listed = |origin: &str| origin == "https://app.example";
-        let allowed = |origin, host| origin_allowed(origin, host, false, listed);
-        assert!(allowed(None, Some("broker:8161")));
-        assert!(allowed(Some("http://broker:8161"), Some("broker:8161")));
-        assert!(allowed(Some("https://app.example"), Some("broker:8161")));
-        assert!(!allowed(Some("https://evil.example"), Some("broker:8161")));
-        assert!(!allowed(Some("http://broker:9999"), Some("broker:8161")));
-        assert!(!allowed(Some("null"), Some("broker:8161")));
-        assert!(!allowed(Some("null"), None));
-        assert!(origin_allowed(Some("https://evil.example"), None, true, |_| true));
-    }
-
-    #[test]
-    fn a_foreign_name_that_resolves_to_loopback_lets_no_page_in() {
-        let local = |host: &str| origin_allowed(Some(&format!("http://{host}")), Some(host), true, |_| false);
-        for own in ["localhost:8161", "127.0.0.1:8161", "[::1]:8161", "LOCALHOST"] {
-            assert!(local(own), "{own}");
-        }
-        for foreign in ["rebound.example:8161", "127.0.0.1.example", "localhost.example"] {
-            assert!(!local(foreign), "{foreign}");
-        }
     }
 }

@@ -2,13 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
+mod cli_web;
 mod client;
 mod crossing;
 mod destinations;
 mod http;
+mod json;
 mod lifecycle;
 mod limits;
 mod mqtt;
+mod notify;
 mod rumqttc;
 mod server;
 mod startup;

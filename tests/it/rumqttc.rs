@@ -242,6 +242,38 @@ macro_rules! tests_of {
             }
 
             #[test]
+            fn members_of_a_group_share_and_a_group_keeps_what_comes_while_all_are_away() {
+                let server = Server::start(&[]);
+                let mut sender = Peer::open(options(&server, "sender"));
+                let mut members = ["one", "two"].map(|id| Peer::open(kept(&server, id)));
+                for member in &mut members {
+                    member.subscribe("$share/group/shared/#", QoS::AtLeastOnce);
+                }
+                sender.send("shared/a", QoS::AtLeastOnce, false, &texts(0..100));
+                // A message to each by name ends what the group had for it.
+                let mut got: Vec<Vec<u32>> = Vec::new();
+                for (name, member) in ["one", "two"].iter().zip(&mut members) {
+                    member.subscribe(&format!("end/{name}"), QoS::AtLeastOnce);
+                    sender.send(&format!("end/{name}"), QoS::AtLeastOnce, false, &[b"end".to_vec()]);
+                    let texts = std::iter::from_fn(|| Some(member.text()).filter(|text| text != "end"));
+                    got.push(texts.map(|text| text.parse().unwrap()).collect());
+                }
+                assert!(got.iter().all(|one| !one.is_empty() && one.is_sorted()), "{got:?}");
+                let mut all = got.concat();
+                all.sort_unstable();
+                assert_eq!(all, Vec::from_iter(0..100));
+                for member in members {
+                    member.leave();
+                }
+                sender.send("shared/b", QoS::AtLeastOnce, false, &texts(100..120));
+                let mut back = Peer::open(kept(&server, "one"));
+                let mut late: Vec<u32> = (100..120).map(|_| back.text().parse().unwrap()).collect();
+                late.sort_unstable();
+                assert_eq!(late, Vec::from_iter(100..120));
+                server.stop();
+            }
+
+            #[test]
             fn a_session_survives_the_server() {
                 let dir = tempfile::tempdir().unwrap();
                 let server = Server::start_in(dir.path(), &[]);
@@ -289,3 +321,65 @@ tests_of!(
     will_of_5,
     keep_of_5
 );
+
+#[test]
+fn properties_of_mqtt_5_arrive_as_they_were_sent() {
+    use packets_of_5::{Packet, PublishProperties, SubscribeProperties};
+    use rumqttc::Outgoing;
+    use rumqttc::v5::mqttbytes::QoS;
+    use rumqttc::v5::{Client, Connection, Event, MqttOptions};
+
+    // A connection with nothing to do still pings, so waiting ends by the number of events.
+    fn until(connection: &mut Connection, wanted: impl Fn(&Event) -> bool) -> Event {
+        (0..20)
+            .map(|_| connection.recv_timeout(PATIENCE).unwrap().unwrap())
+            .find(|event| wanted(event))
+            .expect("what is waited for comes")
+    }
+    let is = |wanted: fn(&Packet) -> bool| move |event: &Event| matches!(event, Event::Incoming(packet) if wanted(packet));
+
+    let server = Server::start(&[]);
+    let options = |id: &str| MqttOptions::new(id, server.mqtt.ip().to_string(), server.mqtt.port());
+    let (reader, mut readers) = Client::new(options("reader"), REQUESTS);
+    let subscribed = SubscribeProperties { id: Some(7), user_properties: vec![] };
+    reader.subscribe_with_properties("properties/#", QoS::ExactlyOnce, subscribed).unwrap();
+    until(&mut readers, is(|packet| matches!(packet, Packet::SubAck(_))));
+    let (sender, mut senders) = Client::new(options("sender"), REQUESTS);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let sent = PublishProperties {
+        payload_format_indicator: Some(1),
+        message_expiry_interval: Some(60),
+        response_topic: Some("answers/here".to_owned()),
+        correlation_data: Some(vec![0, 255, 1].into()),
+        user_properties: vec![pair("a", "1"), pair("b", "x"), pair("a", "2")],
+        content_type: Some("text/plain".to_owned()),
+        ..PublishProperties::default()
+    };
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        sender.publish_with_properties("properties/a", qos, false, "héllo", sent.clone()).unwrap();
+        if qos == QoS::AtLeastOnce {
+            until(&mut senders, is(|packet| matches!(packet, Packet::PubAck(_))));
+        } else if qos == QoS::ExactlyOnce {
+            until(&mut senders, is(|packet| matches!(packet, Packet::PubComp(_))));
+        } else {
+            // Nothing answers it: it has left when the library says so.
+            until(&mut senders, |event| matches!(event, Event::Outgoing(Outgoing::Publish(_))));
+        }
+        let Event::Incoming(Packet::Publish(got)) =
+            until(&mut readers, is(|packet| matches!(packet, Packet::Publish(_))))
+        else {
+            unreachable!("asked for");
+        };
+        assert_eq!((got.qos, &*got.payload), (qos, "héllo".as_bytes()));
+        let properties = got.properties.unwrap();
+        let expiry = properties.message_expiry_interval.unwrap();
+        assert!((50..=60).contains(&expiry), "{expiry}");
+        let expected = PublishProperties {
+            message_expiry_interval: Some(expiry),
+            subscription_identifiers: vec![7],
+            ..sent.clone()
+        };
+        assert_eq!(properties, expected, "{qos:?}");
+    }
+    server.stop();
+}

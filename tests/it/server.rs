@@ -44,6 +44,8 @@ fn command(dir: &Path, settings: &[(&str, &str)]) -> Command {
         match *key {
             // A file can hold what no single setting can.
             "--config" => command.arg(key).arg(value),
+            // What a service manager puts into the environment.
+            "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID" => command.env(key, value),
             _ => command.arg("--set").arg(format!("{key}={value}")),
         };
     }

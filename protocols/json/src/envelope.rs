@@ -7,13 +7,15 @@ use std::fmt;
 use sabir_model::base64;
 use sabir_model::clock::Timestamp;
 use sabir_model::command::{Publish, TargetKey};
-use sabir_model::destination::{Destination, Kind, Targets};
+use sabir_model::destination::Targets;
 use sabir_model::error::Code;
 use sabir_model::headers::Value;
 use sabir_model::message::{Body, BodyKind, Facts, FieldsWriter, PRIORITY_DEFAULT, PRIORITY_MAX, Tag};
 use sabir_model::text::shown_octets;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
+use crate::address;
 use crate::error::EnvelopeError;
 use crate::value::{VALUES_MAX, ValueSeed};
 
@@ -75,23 +77,38 @@ pub struct Draft<'a> {
     pub body: DraftBody<'a>,
 }
 
-/// What a reader tells of the place it has come to, and what it may still take.
-struct Place {
+/// What a reader tells of the place where it stopped, and what it may still take.
+pub(crate) struct Place {
     field: RefCell<Option<String>>,
     /// Values that may still come.
     left: Cell<usize>,
 }
 
-impl Place {
-    fn new() -> Self {
+impl Default for Place {
+    fn default() -> Self {
         Self { field: RefCell::default(), left: Cell::new(VALUES_MAX) }
     }
+}
 
+impl Place {
     /// Any value, out of what is left.
-    fn value(&self) -> ValueSeed<'_> {
+    pub(crate) fn value(&self) -> ValueSeed<'_> {
         ValueSeed::new(&self.left)
     }
+
+    /// The key at which reading stopped, taken out.
+    pub(crate) fn take_field(&self) -> Option<String> {
+        self.field.take()
+    }
+
+    /// Reading stopped at this key, unless it was at one inside of it.
+    pub(crate) fn stopped_at(&self, key: &str) {
+        self.field.borrow_mut().get_or_insert_with(|| key.to_owned());
+    }
 }
+
+/// Keys as they were read.
+pub(crate) type Keys<'a> = SmallVec<[Cow<'a, str>; 16]>;
 
 impl<'a> Draft<'a> {
     /// Reads one message.
@@ -99,11 +116,12 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// It is no JSON object, has a key that there is not, twice, or of the wrong type.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
-        let place = Place::new();
+        let place = Place::default();
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let draft = DraftSeed(&place).deserialize(&mut deserializer);
+        let seed = DraftSeed { place: &place, extra: &mut NothingMore };
+        let draft = seed.deserialize(&mut deserializer);
         let draft = draft.and_then(|draft| deserializer.end().map(|()| draft));
-        draft.map_err(|error| EnvelopeError::json(&error, place.field.take()))
+        draft.map_err(|error| EnvelopeError::json(&error, place.take_field()))
     }
 
     /// Reads a message or an array of them; tells whether it was an array.
@@ -114,11 +132,11 @@ impl<'a> Draft<'a> {
         if bytes.trim_ascii_start().first() != Some(&b'[') {
             return Ok((vec![Self::parse(bytes)?], false));
         }
-        let place = Place::new();
+        let place = Place::default();
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let drafts = deserializer.deserialize_seq(ManyVisitor { place: &place });
         let drafts = drafts.and_then(|drafts| deserializer.end().map(|()| drafts));
-        drafts.map(|drafts| (drafts, true)).map_err(|error| EnvelopeError::json(&error, place.field.take()))
+        drafts.map(|drafts| (drafts, true)).map_err(|error| EnvelopeError::json(&error, place.take_field()))
     }
 
     /// What the broker is told. `fields` is scratch space, cleared by the caller.
@@ -146,12 +164,15 @@ impl<'a> Draft<'a> {
             fields.group_sequence(sequence);
         }
         if let Some(reply_to) = &self.reply_to {
-            if reply_to.contains("://") {
-                let destination = Destination::parse_qualified(reply_to, Kind::Queue)
-                    .map_err(|refusal| EnvelopeError { field: Some("replyTo".into()), ..refusal.into() })?;
-                fields.destination(Tag::ReplyTo, &destination);
-            } else {
-                fields.field(Tag::ReplyToText, reply_to.as_bytes());
+            match address::reply_to(reply_to) {
+                Some(destination) => {
+                    let destination = destination.map_err(|refusal| EnvelopeError {
+                        field: Some("replyTo".into()),
+                        ..refusal.into()
+                    })?;
+                    fields.destination(Tag::ReplyTo, &destination);
+                }
+                None => fields.field(Tag::ReplyToText, reply_to.as_bytes()),
             }
         }
         if let Some(id) = &self.correlation_id {
@@ -235,10 +256,39 @@ fn check_property(name: &str) -> Result<(), EnvelopeError> {
     Ok(())
 }
 
-/// Reads a message.
-struct DraftSeed<'p>(&'p Place);
+/// What else an object holds that is a message too.
+pub(crate) trait Extra<'de> {
+    /// Takes the value of a key that no message has; tells whether it knows the key.
+    fn take<A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        entries: &mut A,
+        place: &Place,
+    ) -> Result<bool, A::Error>;
 
-impl<'de> DeserializeSeed<'de> for DraftSeed<'_> {
+    /// All keys that there were.
+    fn keys(&mut self, _keys: Keys<'de>) {}
+}
+
+/// A message by itself has no other keys.
+pub(crate) struct NothingMore;
+
+impl<'de> Extra<'de> for NothingMore {
+    fn take<A: MapAccess<'de>>(&mut self, _: &str, _: &mut A, _: &Place) -> Result<bool, A::Error> {
+        Ok(false)
+    }
+}
+
+/// Keys of a message that only the broker writes.
+const BROKERS_OWN: &[&str] = &["id", "userId", "originalDestination", "redelivered", "deliveryCount"];
+
+/// Reads a message; keys that are not its own go to `extra`.
+pub(crate) struct DraftSeed<'p, 'x, E> {
+    pub(crate) place: &'p Place,
+    pub(crate) extra: &'x mut E,
+}
+
+impl<'de, E: Extra<'de>> DeserializeSeed<'de> for DraftSeed<'_, '_, E> {
     type Value = Draft<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Draft<'de>, D::Error> {
@@ -247,7 +297,7 @@ impl<'de> DeserializeSeed<'de> for DraftSeed<'_> {
 }
 
 /// Text, borrowed where JSON has it without escapes.
-struct Text;
+pub(crate) struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
     type Value = Option<Cow<'de, str>>;
@@ -359,7 +409,12 @@ impl<'de> Visitor<'de> for Properties<'_> {
     }
 }
 
-fn whole<E: de::Error>(name: &str, value: &Value, least: i64, most: i64) -> Result<Option<i64>, E> {
+pub(crate) fn whole<E: de::Error>(
+    name: &str,
+    value: &Value,
+    least: i64,
+    most: i64,
+) -> Result<Option<i64>, E> {
     let number = match value {
         Value::Null => return Ok(None),
         Value::I32(number) => Some(i64::from(*number)),
@@ -373,7 +428,7 @@ fn whole<E: de::Error>(name: &str, value: &Value, least: i64, most: i64) -> Resu
     }
 }
 
-fn truth<E: de::Error>(name: &str, value: &Value) -> Result<Option<bool>, E> {
+pub(crate) fn truth<E: de::Error>(name: &str, value: &Value) -> Result<Option<bool>, E> {
     match value {
         Value::Null => Ok(None),
         Value::Bool(value) => Ok(Some(*value)),
@@ -400,7 +455,7 @@ fn pairs<'de, E: de::Error>(value: Value) -> Result<Pairs<'de>, E> {
     Ok(out)
 }
 
-impl<'de> Visitor<'de> for DraftSeed<'_> {
+impl<'de, X: Extra<'de>> Visitor<'de> for DraftSeed<'_, '_, X> {
     type Value = Draft<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -408,73 +463,88 @@ impl<'de> Visitor<'de> for DraftSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Draft<'de>, A::Error> {
+        let Self { place, extra } = self;
         let mut draft = Draft::default();
-        let mut seen: Vec<Cow<'de, str>> = Vec::new();
-        let mut bodies = 0;
+        // Bounded by the keys there are: an unknown one ends the reading.
+        let mut seen = Keys::new();
         while let Some(key) = entries.next_key_seed(Text)? {
             let key = key.unwrap_or_default();
-            *self.0.field.borrow_mut() = Some(key.to_string());
-            if seen.contains(&key) {
-                return Err(de::Error::custom(format_args!("the key {key:?} is there twice")));
-            }
-            // Bounded by the keys there are: an unknown one ends the reading.
-            let value = || self.0.value();
-            match &*key {
-                "destination" => draft.destination = entries.next_value_seed(Text)?,
-                "replyTo" => draft.reply_to = entries.next_value_seed(Text)?,
-                "correlationId" => draft.correlation_id = entries.next_value_seed(Text)?,
-                "type" => draft.kind = entries.next_value_seed(Text)?,
-                "contentType" => draft.content_type = entries.next_value_seed(Text)?,
-                "contentEncoding" => draft.content_encoding = entries.next_value_seed(Text)?,
-                "groupId" => draft.group_id = entries.next_value_seed(Text)?,
-                "persistent" => draft.persistent = truth(&key, &entries.next_value_seed(value())?)?,
-                "retained" => draft.retained = truth(&key, &entries.next_value_seed(value())?)?,
-                "priority" => {
-                    let number = whole(&key, &entries.next_value_seed(value())?, 0, i64::from(PRIORITY_MAX))?;
-                    draft.priority = number.and_then(|number| u8::try_from(number).ok());
-                }
-                "ttl" => {
-                    let number = whole(&key, &entries.next_value_seed(value())?, 0, i64::MAX)?;
-                    draft.ttl_ms = number.and_then(|number| u64::try_from(number).ok());
-                }
-                "expiration" => {
-                    let number = whole(&key, &entries.next_value_seed(value())?, 0, i64::MAX)?;
-                    draft.expiration = number.and_then(|number| u64::try_from(number).ok());
-                }
-                "timestamp" => {
-                    let number = whole(&key, &entries.next_value_seed(value())?, 0, i64::MAX)?;
-                    draft.timestamp = number.and_then(|number| u64::try_from(number).ok());
-                }
-                "groupSeq" => {
-                    let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
-                    let number = whole(&key, &entries.next_value_seed(value())?, least, most)?;
-                    draft.group_sequence = number.and_then(|number| i32::try_from(number).ok());
-                }
-                "properties" => draft.properties = entries.next_value_seed(Properties(self.0))?,
-                "userProperties" => draft.user_properties = pairs(entries.next_value_seed(value())?)?,
-                "body" => {
-                    draft.body = entries.next_value_seed(BodySeed(self.0))?;
-                    bodies += 1;
-                }
-                "bodyBase64" => {
-                    let text = entries.next_value_seed(Text)?.unwrap_or_default();
-                    let bytes = base64::decode(text.as_bytes());
-                    let bytes = bytes.ok_or_else(|| de::Error::custom("bodyBase64 is no base64"))?;
-                    draft.body = DraftBody::Bytes(Cow::Owned(bytes));
-                    bodies += 1;
-                }
-                other => {
-                    return Err(de::Error::custom(format_args!("there is no key {other:?} in a message")));
-                }
-            }
+            let result = if seen.contains(&key) {
+                Err(de::Error::custom(format_args!("the key {key:?} is there twice")))
+            } else {
+                draft.member(&key, &mut entries, place, extra)
+            };
+            result.inspect_err(|_| place.stopped_at(&key))?;
             seen.push(key);
         }
-        if bodies > 1 {
+        if seen.contains(&Cow::Borrowed("body")) && seen.contains(&Cow::Borrowed("bodyBase64")) {
+            place.stopped_at("bodyBase64");
             return Err(de::Error::custom("body and bodyBase64 exclude each other"));
         }
-        *self.0.field.borrow_mut() = None;
+        extra.keys(seen);
         Ok(draft)
     }
+}
+
+impl<'de> Draft<'de> {
+    /// Reads the value of one key.
+    fn member<A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        entries: &mut A,
+        place: &Place,
+        extra: &mut impl Extra<'de>,
+    ) -> Result<(), A::Error> {
+        match key {
+            "destination" => self.destination = entries.next_value_seed(Text)?,
+            "replyTo" => self.reply_to = entries.next_value_seed(Text)?,
+            "correlationId" => self.correlation_id = entries.next_value_seed(Text)?,
+            "type" => self.kind = entries.next_value_seed(Text)?,
+            "contentType" => self.content_type = entries.next_value_seed(Text)?,
+            "contentEncoding" => self.content_encoding = entries.next_value_seed(Text)?,
+            "groupId" => self.group_id = entries.next_value_seed(Text)?,
+            "persistent" => self.persistent = truth(key, &entries.next_value_seed(place.value())?)?,
+            "retained" => self.retained = truth(key, &entries.next_value_seed(place.value())?)?,
+            "priority" => {
+                let value = entries.next_value_seed(place.value())?;
+                let number = whole(key, &value, 0, i64::from(PRIORITY_MAX))?;
+                self.priority = number.and_then(|number| u8::try_from(number).ok());
+            }
+            "ttl" => self.ttl_ms = natural(key, &entries.next_value_seed(place.value())?)?,
+            "expiration" => self.expiration = natural(key, &entries.next_value_seed(place.value())?)?,
+            "timestamp" => self.timestamp = natural(key, &entries.next_value_seed(place.value())?)?,
+            "groupSeq" => {
+                let value = entries.next_value_seed(place.value())?;
+                let number = whole(key, &value, i64::from(i32::MIN), i64::from(i32::MAX))?;
+                self.group_sequence = number.and_then(|number| i32::try_from(number).ok());
+            }
+            "properties" => self.properties = entries.next_value_seed(Properties(place))?,
+            "userProperties" => self.user_properties = pairs(entries.next_value_seed(place.value())?)?,
+            "body" => self.body = entries.next_value_seed(BodySeed(place))?,
+            "bodyBase64" => {
+                if let Some(text) = entries.next_value_seed(Text)? {
+                    let bytes = base64::decode(text.as_bytes());
+                    let bytes = bytes.ok_or_else(|| de::Error::custom("bodyBase64 is no base64"))?;
+                    self.body = DraftBody::Bytes(Cow::Owned(bytes));
+                }
+            }
+            other if extra.take(other, entries, place)? => {}
+            other if BROKERS_OWN.contains(&other) => {
+                return Err(de::Error::custom(format_args!(
+                    "{other} is written by the broker: leave it out"
+                )));
+            }
+            other => {
+                return Err(de::Error::custom(format_args!("there is no key {other:?} in a message")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of milliseconds.
+fn natural<E: de::Error>(name: &str, value: &Value) -> Result<Option<u64>, E> {
+    Ok(whole(name, value, 0, i64::MAX)?.and_then(|number| u64::try_from(number).ok()))
 }
 
 struct ManyVisitor<'p> {
@@ -490,7 +560,9 @@ impl<'de> Visitor<'de> for ManyVisitor<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut drafts = Vec::new();
-        while let Some(draft) = items.next_element_seed(DraftSeed(self.place))? {
+        while let Some(draft) =
+            items.next_element_seed(DraftSeed { place: self.place, extra: &mut NothingMore })?
+        {
             drafts.push(draft);
         }
         Ok(drafts)

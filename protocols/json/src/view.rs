@@ -8,6 +8,8 @@ use sabir_model::headers::{ValueRef, write_json_text};
 use sabir_model::message::{BodyKind, Field, Message, Tag};
 use sabir_model::text::{is_text_type, show};
 
+use crate::address;
+
 /// How much of the body is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyForm {
@@ -77,11 +79,11 @@ impl<'a> View<'a> {
         }
         let seen = self.queue.map(Destination::as_ref).or(parts.destination);
         if let Some(destination) = seen {
-            member("destination", &destination.to_string(), out);
+            member("destination", &address::shown(destination), out);
         }
         let original = match (parts.original, parts.destination) {
             (Some(text), _) => Some(text.to_owned()),
-            (None, Some(sent)) if Some(sent) != seen => Some(sent.to_string()),
+            (None, Some(sent)) if Some(sent) != seen => Some(address::shown(sent)),
             _ => None,
         };
         if let Some(original) = original {
@@ -266,7 +268,7 @@ impl<'a> Parts<'a> {
             match tag {
                 Tag::Destination => parts.destination = DestinationRef::decode(bytes),
                 Tag::OriginalDestination => parts.original = text,
-                Tag::ReplyTo => parts.reply_to = DestinationRef::decode(bytes).map(|to| to.to_string()),
+                Tag::ReplyTo => parts.reply_to = DestinationRef::decode(bytes).map(address::shown),
                 Tag::ReplyToText => parts.reply_to = text.map(str::to_owned),
                 Tag::CorrelationText | Tag::CorrelationBytes => parts.correlation = Some(show(bytes)),
                 Tag::Type => parts.kind = text,

@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Broker's MQTT listener
     #[arg(long, default_value = "127.0.0.1:1883")]
     pub server: String,
+    /// Over WebSocket instead: ws://HOST:PORT/PATH
+    #[arg(long, value_name = "URL", conflicts_with = "server")]
+    pub url: Option<String>,
     /// Version to speak
     #[arg(long, value_enum, default_value = "5")]
     pub mqtt_version: MqttVersion,

@@ -6,7 +6,7 @@ use sabir_mqtt::client::{self, Connect, ConnectProperties, Decoder};
 use sabir_mqtt::{Packet, PacketId, Reason, Version};
 
 use super::Arguments;
-use crate::wire::Wire;
+use crate::wire::{Place, Wire};
 
 /// What one read of a subscriber takes.
 const SUBSCRIBER_BYTES: usize = 128 * 1024;
@@ -40,8 +40,10 @@ impl Peer {
         };
         // 3.1 bounds it to 23 characters.
         let client_id = format!("bench-{}-{name}{index}", std::process::id());
+        let place = Place::of(&arguments.server, arguments.url.as_deref(), "/mqtt")?;
+        let subprotocol = if version == Version::V31 { "mqttv3.1" } else { "mqtt" };
         let mut peer = Self {
-            wire: Wire::open(&arguments.server, bytes)?,
+            wire: Wire::open(&place, bytes, subprotocol, true)?,
             decoder: Decoder::new(version),
             version,
             receive_max: u16::MAX,
@@ -109,6 +111,16 @@ impl Peer {
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.wire.write(bytes)
+    }
+
+    /// Makes a message of what `out` holds from `start` on, where packets travel in messages.
+    pub(super) fn seal(&mut self, out: &mut Vec<u8>, start: usize) {
+        self.wire.seal(out, start);
+    }
+
+    /// Writes sealed packets.
+    pub(super) fn write_sealed(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.wire.write_sealed(bytes)
     }
 
     /// Reads what there is, or waits for it a while; hands every whole packet to `each`, which may write an answer into

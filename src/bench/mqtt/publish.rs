@@ -70,11 +70,13 @@ fn publish(peer: &mut Peer, index: usize, arguments: &Arguments, flow: &Flow) ->
         } else {
             out.clear();
             for step in 0..batch {
+                let start = out.len();
                 template.append(&mut out, publisher, number + step, unacknowledged.take()?);
+                peer.seal(&mut out, start);
             }
             // Counted before the write, so that subscribers never run ahead of the count.
             flow.note_sent(index, batch);
-            peer.write(&out)?;
+            peer.write_sealed(&out)?;
             number += batch;
             left -= batch;
         }

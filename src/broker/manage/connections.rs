@@ -136,7 +136,7 @@ impl Broker {
     /// # Errors
     /// [`Code::UnknownDestination`] if it is not there (any more).
     pub fn close_connection(&self, id: ConnectionId) -> Result<(), Refusal> {
-        let refusal = Refusal::new(Code::AccessDenied, "an operator has closed the connection");
+        let refusal = Refusal::new(Code::ClosedByOperator, "an operator has closed the connection");
         self.mailbox_of(id)?.post(Event::Closing(refusal));
         Ok(())
     }

@@ -3,15 +3,18 @@
 //! Whoever asks has been authorized by the caller. Lists hold with a hundred thousand entries: what a map holds is copied
 //! under its lock, each entry is then looked at by itself, and of a sorted list only the page asked for is kept.
 
+mod changes;
 mod connections;
 mod dead_letters;
 mod listing;
 mod messages;
 mod overview;
 mod queues;
+mod routing;
 mod subscriptions;
 mod topics;
 
+pub use changes::{Deletion, QueueMade};
 pub use connections::{ConnectionDetail, ConnectionEntry, ConnectionSort, SubscriptionEntry};
 pub(crate) use dead_letters::Redrives;
 pub use dead_letters::{DeadLetterQueue, RATE_MAX, Redrive, RedriveState};
@@ -22,5 +25,6 @@ pub use messages::{
 };
 pub use overview::{Overview, VirtualHostEntry};
 pub use queues::{ConsumerEntry, QueueDetail, QueueEntry, QueueKind, QueueSort};
+pub use routing::{Edge, EdgeKind, Node, NodeKind, Picture};
 pub use subscriptions::DurableEntry;
 pub use topics::{TopicDetail, TopicEntry};

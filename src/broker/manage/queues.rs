@@ -236,8 +236,10 @@ impl Broker {
 
     /// A queue by the name that [`QueueEntry::name`] shows.
     pub(crate) fn find_managed(&self, host: &Arc<VirtualHost>, name: &str) -> Result<Arc<Queue>, Refusal> {
-        let plain = Destination::from_dotted(Kind::Queue, false, name)?;
-        if let Some(queue) = host.find_queue(&plain) {
+        let plain = Destination::from_dotted(Kind::Queue, false, name);
+        if let Ok(plain) = &plain
+            && let Some(queue) = host.find_queue(plain)
+        {
             return Ok(queue);
         }
         if let Some(temporary) = name.strip_prefix("temp-queue://") {
@@ -245,7 +247,7 @@ impl Broker {
             return host.find_queue(&temporary).ok_or_else(|| unknown(name));
         }
         if !["durable://", "session://", "group://"].iter().any(|prefix| name.starts_with(prefix)) {
-            return Err(unknown(name));
+            return Err(plain.err().unwrap_or_else(|| unknown(name)));
         }
         let all = queues_of(&self.shared, host);
         let mut others = all.into_iter().filter(|queue| !matches!(queue.role, Role::Plain));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sabir_model::error::Refusal;
+use sabir_model::error::{Code, Refusal};
 use sabir_model::pattern::Pattern;
 
 use crate::broker::Broker;
@@ -32,7 +32,7 @@ impl Broker {
     /// Durable subscriptions of a virtual host, a page of them: by client id and name.
     ///
     /// # Errors
-    /// [`sabir_model::error::Code::UnknownDestination`] for a virtual host that does not exist.
+    /// [`Code::UnknownDestination`] for a virtual host that does not exist.
     pub fn list_durables(
         &self,
         virtual_host: &str,
@@ -54,6 +54,28 @@ impl Broker {
         let page = page.finish();
         let items = page.items.iter().filter_map(|(queue, connected)| entry(queue, *connected)).collect();
         Ok(Page { items, next: page.next, total: page.total })
+    }
+
+    /// One durable subscription.
+    ///
+    /// # Errors
+    /// [`Code::UnknownSubscription`]; [`Code::UnknownDestination`] for a virtual host that does not exist.
+    pub fn durable_entry(
+        &self,
+        virtual_host: &str,
+        client_id: &str,
+        name: &str,
+    ) -> Result<DurableEntry, Refusal> {
+        let host = self.shared.find_host(virtual_host)?;
+        let known = {
+            let durables = host.durables.lock();
+            let one = durables.get(&(client_id.into(), name.into()));
+            one.map(|one| (Arc::clone(&one.queue), one.active.is_some()))
+        };
+        known.and_then(|(queue, connected)| entry(&queue, connected)).ok_or_else(|| {
+            let sentence = format!("\"{client_id}\" has no durable subscription \"{name}\"");
+            Refusal::new(Code::UnknownSubscription, sentence)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Topics as management sees them: names that somebody subscribes to or that keep a last value.
+//! Topics as management sees them: names that somebody subscribes to or sends to, or that keep a last value.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct TopicEntry {
     pub destination: Destination,
     /// Subscriptions that match it, wildcards included, and queues of consumer groups.
     pub subscribers: u64,
-    /// Messages published to it in this boot.
+    /// Messages that clients have sent to it by name in this boot.
     pub published: u64,
     /// Whether it keeps a last value.
     pub retained: bool,
@@ -47,10 +47,11 @@ pub struct TopicDetail {
     pub queues: Vec<String>,
 }
 
-struct Interested {
-    connections: Vec<ConnectionId>,
-    sessions: Vec<String>,
-    queues: Vec<String>,
+/// Who is interested in a topic.
+pub(crate) struct Interested {
+    pub(crate) connections: Vec<ConnectionId>,
+    pub(crate) sessions: Vec<String>,
+    pub(crate) queues: Vec<String>,
     count: u64,
 }
 
@@ -66,16 +67,8 @@ impl Broker {
     ) -> Result<Page<TopicEntry>, Refusal> {
         let host = self.shared.find_host(virtual_host)?;
         let mut page: Collector<Box<str>> = Collector::new(listing);
-        for part in 0.. {
-            let mut names: Vec<Box<str>> = Vec::new();
-            let more = host.topics.read().literals_in_part(part, |name, _| names.push(name.into()));
-            if !more {
-                break;
-            }
-            for name in names {
-                page.offer(&dotted(&name), || 0, || name.clone());
-            }
-        }
+        let sent = self.sent_to(&host);
+        self.for_each_subscribed(&host, |name| page.offer(&dotted(name), || 0, || name.into()));
         let all = Pattern::from_dotted(Kind::Topic, false, ">").expect("a literal pattern is valid");
         let mut after: Option<Box<str>> = None;
         loop {
@@ -88,11 +81,20 @@ impl Broker {
                 }
             }
         }
+        for topic in sent.keys().filter(|one| one.kind() == Kind::Topic) {
+            let name = topic.canonical();
+            if !host.topics.read().has_literal(name) && !host.retained.lock().contains(name) {
+                page.offer(&topic.dotted(), || 0, || name.into());
+            }
+        }
         let page = page.finish();
         let (next, total) = (page.next, page.total);
         let topics = page.items.iter();
         let topics = topics.filter_map(|name| Destination::from_canonical(Kind::Topic, false, name).ok());
-        let items = topics.map(|topic| self.topic_entry(&host, topic).map(|(entry, _)| entry));
+        let items = topics.map(|topic| {
+            let published = sent.get(&topic).copied().unwrap_or(0);
+            self.topic_entry(&host, topic, published).map(|(entry, _)| entry)
+        });
         Ok(Page { items: items.collect::<Result<_, _>>()?, next, total })
     }
 
@@ -103,15 +105,29 @@ impl Broker {
     pub fn topic_detail(&self, virtual_host: &str, name: &str) -> Result<TopicDetail, Refusal> {
         let host = self.shared.find_host(virtual_host)?;
         let topic = Destination::from_dotted(Kind::Topic, false, name)?;
-        let (entry, interested) = self.topic_entry(&host, topic)?;
+        let published = self.sent_to(&host).get(&topic).copied().unwrap_or(0);
+        let (entry, interested) = self.topic_entry(&host, topic, published)?;
         let Interested { connections, sessions, queues, .. } = interested;
         Ok(TopicDetail { entry, connections, sessions, queues })
     }
 
-    fn topic_entry(
+    /// Calls `visit` with every name of a topic that is subscribed to without wildcards.
+    pub(crate) fn for_each_subscribed(&self, host: &VirtualHost, mut visit: impl FnMut(&str)) {
+        for part in 0.. {
+            let mut names: Vec<Box<str>> = Vec::new();
+            let more = host.topics.read().literals_in_part(part, |name, _| names.push(name.into()));
+            if !more {
+                return;
+            }
+            names.iter().for_each(|name| visit(name));
+        }
+    }
+
+    pub(crate) fn topic_entry(
         &self,
         host: &VirtualHost,
         destination: Destination,
+        published: u64,
     ) -> Result<(TopicEntry, Interested), Refusal> {
         let mut found =
             Interested { connections: Vec::new(), sessions: Vec::new(), queues: Vec::new(), count: 0 };
@@ -151,7 +167,7 @@ impl Broker {
         let entry = TopicEntry {
             name: destination.dotted(),
             subscribers: found.count,
-            published: 0,
+            published,
             retained: host.retained.lock().contains(destination.canonical()),
             is_virtual: rules.iter().any(|rule| rule.name.matches(destination.as_ref())),
             destination,

@@ -2,12 +2,13 @@
 
 use std::task::{Context, Poll, Waker};
 
-use sabir_model::command::{Outcome, ReceiptTime};
+use sabir_model::command::{Command, Outcome, ReceiptTime};
 use sabir_model::error::Code;
 use sabir_model::event::Event;
+use sabir_model::ids::SubscriptionKey;
 use sabir_model::session::Host;
 
-use super::harness::{Client, Setup, World};
+use super::harness::{Client, Setup, World, refusal};
 use crate::Policy;
 
 #[test]
@@ -189,4 +190,44 @@ fn one_blocked_reader_does_not_keep_its_connections_work_from_others() {
     });
     both.run();
     assert_eq!(other.bodies().len(), 100);
+}
+
+#[test]
+fn a_consumer_pauses_goes_on_and_takes_more_as_its_credit_is_changed() {
+    for (to, queues) in
+        [("queue://q", &["queue://q"][..]), ("queue://a,queue://b", &["queue://a", "queue://b"])]
+    {
+        let world = World::new();
+        let (mut producer, mut consumer) = (world.client(), world.client());
+        let key = SubscriptionKey(consumer.subscribe(to).credit(1).ok());
+        for number in 0..6 {
+            producer.send(queues[number % queues.len()], "x").ok();
+        }
+        let change = |consumer: &mut Client, limit| {
+            assert_eq!(consumer.ask(Command::Credit { key, limit }), Outcome::Accepted(None));
+            consumer.drain()
+        };
+        let first = consumer.drain();
+        assert_eq!(first.len(), 1);
+        let more = change(&mut consumer, 3);
+        assert_eq!(more.len(), 2, "{to}: two more");
+        assert!(change(&mut consumer, 0).is_empty());
+        consumer.ack_all(&first);
+        consumer.ack_all(&more);
+        assert!(consumer.drain().is_empty(), "{to}: it pauses, whatever is acknowledged");
+        let rest = change(&mut consumer, 10);
+        assert_eq!(rest.len(), 3, "{to}: all that is left");
+        consumer.ack_all(&rest);
+        assert_eq!(world.memory(), 0);
+    }
+}
+
+#[test]
+fn credit_is_only_where_somebody_counts() {
+    let world = World::new();
+    let mut client = world.client();
+    let live = SubscriptionKey(client.subscribe("topic://t").auto().ok());
+    assert_eq!(refusal(client.ask(Command::Credit { key: live, limit: 5 })), Code::Unsupported);
+    let none = SubscriptionKey(77);
+    assert_eq!(refusal(client.ask(Command::Credit { key: none, limit: 5 })), Code::UnknownSubscription);
 }

@@ -8,12 +8,14 @@ mod fake;
 mod harness;
 
 mod backlogs;
+mod changes;
 mod durability;
 mod groups;
 mod limits;
 mod manage;
 mod managed_messages;
 mod names;
+mod picture;
 mod queues;
 mod redrives;
 mod retained;

@@ -84,7 +84,7 @@ fn a_wildcard_consumer_outlives_the_queues_it_reads() {
         producer.send("queue://w.1", "in hand").ok();
         producer.send("queue://w.2", "waits").ok();
         assert_eq!(consumer.bodies(), ["in hand"], "round {round}");
-        world.broker.delete_queue(&Destination::queue("w.1")).unwrap();
+        world.broker.remove_queue("/", "w.1", Default::default()).unwrap();
         consumer.pump();
         assert!(consumer.events.is_empty(), "its other queues go on");
         let got = consumer.one();

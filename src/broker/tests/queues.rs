@@ -569,7 +569,7 @@ fn a_deleted_queue_tells_its_consumers_and_browsers() {
     producer.send_all("queue://q", &["1"]);
     let key = client.subscribe("queue://q").ok();
     let got = client.one();
-    world.broker.delete_queue(&Destination::queue("q")).unwrap();
+    world.broker.remove_queue("/", "q", Default::default()).unwrap();
     client.pump();
     assert!(
         matches!(client.events.as_slice(), [sabir_model::event::Event::SubscriptionEnded { key: ended, .. }] if ended.0 == key)

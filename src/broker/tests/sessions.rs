@@ -388,7 +388,7 @@ fn a_queue_that_was_deleted_is_consumed_again_when_it_is_back() {
     let world = World::new();
     let mut device = world.lasting("c");
     device.bind("queue://q").ok();
-    world.broker.delete_queue(&sabir_model::destination::Destination::queue("q")).unwrap();
+    world.broker.remove_queue("/", "q", Default::default()).unwrap();
     device.bind("queue://q").ok();
     device.send("queue://q", "1").ok();
     assert_eq!(bodies(&device.take_all()), ["1"]);

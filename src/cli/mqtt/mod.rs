@@ -108,8 +108,9 @@ impl Connection {
         args: &ServerArgs,
         introduction: &Introduction<'_>,
     ) -> Result<Self, Failure> {
+        let subprotocol = if version == Version::V31 { "mqttv3.1" } else { "mqtt" };
         let mut connection = Self {
-            link: Link::open(&server.place, args.timeout)?,
+            link: Link::open(server, args.timeout, subprotocol, true)?,
             decoder: Decoder::new(version),
             version,
             timeout: args.timeout,
@@ -385,5 +386,10 @@ fn check_topic(topic: &str) -> Result<(), Failure> {
 
 /// That the version has properties, if some are asked for.
 fn check_properties(version: Version, options: &[(&str, bool)]) -> Result<(), Failure> {
-    if version.has_properties() { Ok(()) } else { super::only("STOMP and MQTT 5", options) }
+    match options.iter().find(|(_, given)| *given) {
+        Some((option, _)) if !version.has_properties() => {
+            Err(Failure::Usage(format!("{option} is for STOMP and MQTT 5 only")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -130,6 +130,20 @@ pub(super) async fn caller(visit: &Arc<Visit>, headers: &HeaderMap) -> Result<Pr
     Ok(principal)
 }
 
+/// Whom a WebSocket's handshake names, so that the protocol inside need not: a login by header must be right, one by cookie
+/// that is over counts as none.
+pub(super) async fn vouched(
+    visit: &Arc<Visit>,
+    headers: &HeaderMap,
+) -> Result<Option<Principal>, Box<Response>> {
+    if headers.contains_key(header::AUTHORIZATION) {
+        let principal = caller(visit, headers).await;
+        return principal.map(Some).map_err(|problem| Box::new(problem.into_response()));
+    }
+    let now = visit.shared.clock.refresh().instant;
+    Ok(cookie(headers).and_then(|token| visit.shared.http.logins.find(token, now)))
+}
+
 /// Name and password of a Basic header (RFC 7617).
 fn basic(value: &[u8]) -> Option<(String, Vec<u8>)> {
     let (scheme, rest) = value.split_at_checked(6)?;

@@ -6,7 +6,7 @@
 
 mod activemq;
 mod consume;
-mod docs;
+mod echo;
 mod guard;
 mod idempotency;
 mod leases;
@@ -15,7 +15,6 @@ mod party;
 mod pipe;
 mod send;
 mod stream;
-mod subscriptions;
 mod upgrade;
 mod webhook;
 
@@ -29,7 +28,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, post};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -119,6 +118,8 @@ fn routes() -> Routes {
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
     webhook::add(Routes::new())
+        .merge(sabir_admin::console())
+        .merge(sabir_admin::management())
         .merge(sabir_admin::messages())
         .at("/", [(GET, get(front_page))])
         .at("/healthz/live", [(GET, get(|| async { text(StatusCode::OK, "alive\n".to_owned()) }))])
@@ -128,8 +129,8 @@ fn routes() -> Routes {
             "/openapi.yaml",
             [(GET, get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], CONTRACT) }))],
         )
-        .at("/docs", [(GET, get(docs::page))])
         .at("/ws", [(GET, get(upgrade::any))])
+        .at("/ws/echo", [(GET, get(upgrade::echo))])
         .at("/stomp", [(GET, get(upgrade::stomp))])
         .at("/mqtt", [(GET, get(upgrade::mqtt))])
         .at(
@@ -142,10 +143,6 @@ fn routes() -> Routes {
         .at("/v1/queues/{name}/request", [(POST, post(send::request_queue))])
         .at("/v1/topics/{name}/request", [(POST, post(send::request_topic))])
         .at("/v1/queues/{name}/pull", [(POST, post(consume::pull_queue))])
-        .at(
-            "/v1/subscriptions/{client}/{name}",
-            [(Method::PUT, put(subscriptions::declare)), (DELETE, delete(subscriptions::forget))],
-        )
         .at("/v1/subscriptions/{client}/{name}/pull", [(POST, post(consume::pull_subscription))])
         .at(
             "/api/message",
@@ -306,14 +303,19 @@ fn text(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
+/// The door to WebSocket; the console for a browser, and some words for everybody else.
 async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
     if request.headers().contains_key(header::UPGRADE) {
         return upgrade::any(Extension(visit), request).await;
     }
+    let accepts = request.headers().get_all(header::ACCEPT);
+    if accepts.iter().any(|types| types.to_str().is_ok_and(|types| types.contains("text/html"))) {
+        return sabir_admin::index();
+    }
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
         "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
-         \x20 /v1/...         messages by request: send, pull, stream\n\
+         \x20 /v1/...         messages by request: send, pull, stream; and what there is, to look at and change\n\
          \x20 /api/message    the same for scripts of ActiveMQ\n\
          \x20 /docs           all of it, to read\n\
          \x20 /ws             STOMP or MQTT over WebSocket, by sub-protocol\n\
@@ -336,24 +338,69 @@ async fn ready(Extension(visit): Extension<Arc<Visit>>) -> Response {
     }
 }
 
-async fn metrics(Extension(visit): Extension<Arc<Visit>>) -> Response {
+async fn metrics(Extension(visit): Extension<Arc<Visit>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = sabir_admin::Format::wanted(accept.unwrap_or_default());
     let shared = &visit.shared;
     let process = sabir_admin::Process {
         uptime_seconds: shared.clock.now().0 as f64 / 1e6,
         version: env!("CARGO_PKG_VERSION"),
         usage: sabir_admin::Usage::read(),
     };
-    let body = sabir_admin::metrics(&shared.broker.stats(), &shared.census.snapshot(), &process);
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let shape = sabir_admin::Shape { format, rows_max: shared.options.http.metrics_rows_max };
+    let (broker, net) = (shared.broker.clone(), shared.census.snapshot());
+    // With many queues it takes a while: not where sockets wait.
+    let made =
+        tokio::task::spawn_blocking(move || sabir_admin::metrics(&broker.stats(), &net, &process, shape));
+    let Ok(body) = made.await else {
+        return Problem::new(Code::Internal, "the page could not be made").into_response();
+    };
+    let headers = [(header::CONTENT_TYPE, format.media_type()), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One operation of the contract.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Operation<'a> {
+        method: &'a str,
+        path: &'a str,
+        summary: &'a str,
+    }
+
+    /// The operations in the order of the contract, whose layout a test holds to: paths are indented by two, methods by four.
+    fn operations(contract: &str) -> Vec<Operation<'_>> {
+        let paths = contract.split_once("\npaths:\n").map_or("", |(_, rest)| rest);
+        let mut operations: Vec<Operation<'_>> = Vec::new();
+        let mut path = "";
+        for line in paths.lines().take_while(|line| line.is_empty() || line.starts_with([' ', '#'])) {
+            let key = |indent: &str| line.strip_prefix(indent).filter(|rest| !rest.starts_with(' '));
+            if let Some(found) = key("  ").and_then(|rest| rest.strip_suffix(':')) {
+                path = found;
+            } else if let Some(method) = key("    ").and_then(|rest| rest.strip_suffix(':'))
+                && matches!(method, "get" | "put" | "post" | "delete" | "patch")
+            {
+                operations.push(Operation { method, path, summary: "" });
+            } else if let Some(summary) = key("      ").and_then(|rest| rest.strip_prefix("summary: "))
+                && let Some(operation) = operations.last_mut()
+            {
+                operation.summary = summary.trim_matches('"');
+            }
+        }
+        operations
+    }
+
+    #[test]
+    fn every_operation_says_what_it_does() {
+        let operations = operations(CONTRACT);
+        assert!(operations.len() > 20);
+        for operation in &operations {
+            assert!(!operation.summary.is_empty(), "{operation:?}");
+        }
+    }
 
     #[test]
     fn the_contract_lists_exactly_the_paths_there_are() {
@@ -363,7 +410,7 @@ mod tests {
             .map(|(path, method)| format!("{} {path}", method.as_str().to_lowercase()).replace("{*", "{"))
             .collect();
         known.sort();
-        let mut listed: Vec<String> = docs::operations(CONTRACT)
+        let mut listed: Vec<String> = operations(CONTRACT)
             .iter()
             .map(|operation| format!("{} {}", operation.method, operation.path))
             .collect();

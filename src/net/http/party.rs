@@ -9,7 +9,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sabir_broker::{Broker, Connection, ConnectionInfo, Writer};
+pub(super) use sabir_admin::kept;
+use sabir_broker::{Connection, ConnectionInfo, Writer};
 use sabir_model::access::Principal;
 use sabir_model::addresses::AddressBook;
 use sabir_model::chunks::Chunks;
@@ -23,8 +24,6 @@ use sabir_model::ids::{DeliveryToken, SubscriptionKey};
 use sabir_model::message::Message;
 use sabir_model::session::{Egress, EgressNote, Host, Settled};
 use sabir_model::settlement::{SettleMode, Settlement};
-use sabir_store::Wake;
-use tokio::sync::Notify;
 
 use crate::net::Shared;
 use crate::net::socket::Peer;
@@ -269,6 +268,11 @@ impl Party {
         self.connection.end_batch(self.shared.clock.refresh(), &mut Chunks::new());
     }
 
+    /// Whether an operator has closed it since somebody looked.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.poll_end(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     /// The broker's next news for this party, of those that end its business.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
         loop {
@@ -300,24 +304,6 @@ pub(super) fn all_of(promises: impl IntoIterator<Item = Promise>) -> Option<Prom
         synced: a.synced || b.synced,
     };
     promises.into_iter().reduce(newest)
-}
-
-struct Bell(Notify);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.notify_one();
-    }
-}
-
-/// Waits until what the promise says has come true.
-pub(super) async fn kept(broker: &Broker, promise: Option<Promise>) {
-    let Some(promise) = promise else { return };
-    while !broker.is_kept(promise) {
-        let bell = Arc::new(Bell(Notify::new()));
-        broker.wake_when_kept(promise, Arc::clone(&bell) as Arc<dyn Wake>);
-        bell.0.notified().await;
-    }
 }
 
 /// A subscription to one pattern in which each delivery is settled by itself.

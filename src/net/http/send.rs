@@ -196,8 +196,10 @@ fn with_sender<T>(
     publish: impl FnOnce(&mut Sender, Timestamp) -> T,
 ) -> Result<T, Refusal> {
     let mut place = visit.sender.lock();
+    // One that an operator has closed goes.
+    place.take_if(|sender| sender.role != *role || sender.party.has_ended());
     let sender = match &mut *place {
-        Some(sender) if sender.role == *role => sender,
+        Some(sender) => sender,
         other => other.insert(Sender::open(visit, role)?),
     };
     let done = publish(sender, visit.shared.clock.refresh().wall);

@@ -1,38 +1,50 @@
 //! The door from HTTP to WebSocket: the handshake, and the socket's way from hyper to the driver.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use bytes::{Bytes, BytesMut};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 
-use super::{Visit, text};
-use crate::net::detect::Protocol;
+use super::{Visit, echo, guard, text};
+use crate::net::Shared;
+use crate::net::detect::{PREFIX_BYTES_MAX, Protocol};
 use crate::net::listener::start;
 use crate::net::reader::Transport;
-use crate::net::socket::Prefixed;
-use crate::net::websocket::{self, Subprotocol};
+use crate::net::socket::{Peer, Prefixed};
+use crate::net::websocket::deflate::{Agreement, negotiate};
+use crate::net::websocket::{self, Shape, Subprotocol, Terms};
+
+/// Bytes of the wire that are looked at before a protocol is settled on.
+const GUESS_BYTES_MAX: usize = 4 * 1024;
+
+/// What a WebSocket is to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carries {
+    Messages(Protocol),
+    /// A protocol that its first bytes will tell.
+    Something,
+    /// Whatever comes, back to where it came from.
+    Echo,
+}
 
 /// Opens a WebSocket that carries STOMP.
 pub(super) async fn stomp(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
-    match upgrade(&visit, Protocol::Stomp, request) {
-        Ok(response) => response,
-        Err(response) => *response,
-    }
+    answer(upgrade(&visit, Carries::Messages(Protocol::Stomp), request).await)
 }
 
 /// Opens a WebSocket that carries MQTT.
 pub(super) async fn mqtt(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
-    match upgrade(&visit, Protocol::Mqtt, request) {
-        Ok(response) => response,
-        Err(response) => *response,
-    }
+    answer(upgrade(&visit, Carries::Messages(Protocol::Mqtt), request).await)
 }
 
 /// Opens a WebSocket that carries what the client's sub-protocol says: the first it offers that is spoken here. Who offers
-/// none means STOMP, as with ActiveMQ.
+/// none shows by the first bytes.
 pub(super) async fn any(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
     let offered: Vec<&str> = request
         .headers()
@@ -44,17 +56,31 @@ pub(super) async fn any(Extension(visit): Extension<Arc<Visit>>, request: Reques
         .filter(|name| !name.is_empty())
         .collect();
     let spoken = |name: &&str| Protocol::ALL.into_iter().find(|known| known.subprotocols().contains(name));
-    let found = offered.iter().find_map(spoken);
-    if found.is_none() && !offered.is_empty() {
-        let names: Vec<&str> = Protocol::ALL.into_iter().flat_map(Protocol::subprotocols).copied().collect();
-        let sentence =
-            format!("none of the offered sub-protocols is spoken here; these are: {}", names.join(", "));
-        return *refuse(StatusCode::BAD_REQUEST, &sentence);
+    let carries = match offered.iter().find_map(spoken) {
+        Some(protocol) => Carries::Messages(protocol),
+        None if offered.is_empty() => Carries::Something,
+        None => return *refuse_offers(Protocol::ALL.into_iter().flat_map(Protocol::subprotocols).copied()),
+    };
+    answer(upgrade(&visit, carries, request).await)
+}
+
+/// Opens a WebSocket that sends back what it gets, if that is wanted.
+pub(super) async fn echo(Extension(visit): Extension<Arc<Visit>>, request: Request) -> Response {
+    if !visit.shared.options.http.websocket_echo {
+        return text(StatusCode::NOT_FOUND, "the echo is off; http.websocket_echo turns it on\n".to_owned());
     }
-    match upgrade(&visit, found.unwrap_or(Protocol::Stomp), request) {
-        Ok(response) => response,
-        Err(response) => *response,
-    }
+    answer(upgrade(&visit, Carries::Echo, request).await)
+}
+
+fn answer(result: Result<Response, Box<Response>>) -> Response {
+    result.unwrap_or_else(|refusal| *refusal)
+}
+
+fn refuse_offers(known: impl Iterator<Item = &'static str>) -> Box<Response> {
+    let known: Vec<&str> = known.collect();
+    let sentence =
+        format!("none of the offered sub-protocols is spoken here; these are: {}", known.join(", "));
+    refuse(StatusCode::BAD_REQUEST, &sentence)
 }
 
 fn refuse(status: StatusCode, sentence: &str) -> Box<Response> {
@@ -62,8 +88,12 @@ fn refuse(status: StatusCode, sentence: &str) -> Box<Response> {
 }
 
 /// Checks the handshake (RFC 6455 §4.2) and has the connection go on as a WebSocket.
-fn upgrade(visit: &Arc<Visit>, protocol: Protocol, mut request: Request) -> Result<Response, Box<Response>> {
-    let headers = request.headers();
+async fn upgrade(
+    visit: &Arc<Visit>,
+    carries: Carries,
+    mut request: Request,
+) -> Result<Response, Box<Response>> {
+    let headers = &request.headers().clone();
     let wants_upgrade =
         lists(headers, &header::CONNECTION, "upgrade") && lists(headers, &header::UPGRADE, "websocket");
     if !wants_upgrade || request.method() != Method::GET {
@@ -93,22 +123,25 @@ fn upgrade(visit: &Arc<Visit>, protocol: Protocol, mut request: Request) -> Resu
             "pages of this origin may not connect; http.allowed_origins lists those that may",
         ));
     }
-    let offers =
-        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let chosen = match websocket::choose_subprotocol(offers, protocol.subprotocols()) {
-        Subprotocol::None => None,
-        Subprotocol::Chosen(name) => Some(HeaderValue::from_static(name)),
-        Subprotocol::Unknown => {
-            let known = protocol.subprotocols().join(", ");
-            return Err(refuse(
-                StatusCode::BAD_REQUEST,
-                &format!("none of the offered sub-protocols is spoken here; these are: {known}"),
-            ));
-        }
+    let values = |name: &HeaderName| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let offers = values(&header::SEC_WEBSOCKET_PROTOCOL);
+    let chosen = match carries {
+        Carries::Something | Carries::Echo => None,
+        Carries::Messages(protocol) => match websocket::choose_subprotocol(offers, protocol.subprotocols()) {
+            Subprotocol::None => None,
+            Subprotocol::Chosen(name) => Some(HeaderValue::from_static(name)),
+            Subprotocol::Unknown => return Err(refuse_offers(protocol.subprotocols().iter().copied())),
+        },
+    };
+    let deflate = match visit.shared.options.http.websocket_compression {
+        true => negotiate(values(&header::SEC_WEBSOCKET_EXTENSIONS)),
+        false => None,
     };
 
+    // Only now: no page of another origin gets to use a login that the browser keeps.
+    let peer = Peer { principal: guard::vouched(visit, headers).await?, ..visit.peer.clone() };
     let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(go_on(Arc::clone(visit), protocol, upgraded));
+    tokio::spawn(go_on(Arc::clone(visit), peer, carries, deflate, upgraded));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();
@@ -118,11 +151,20 @@ fn upgrade(visit: &Arc<Visit>, protocol: Protocol, mut request: Request) -> Resu
     if let Some(name) = chosen {
         answer.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
+    if let Some(extension) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.answer()).ok()) {
+        answer.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
+    }
     Ok(response)
 }
 
 /// Takes the socket back from hyper and gives it to the driver.
-async fn go_on(visit: Arc<Visit>, protocol: Protocol, upgraded: hyper::upgrade::OnUpgrade) {
+async fn go_on(
+    visit: Arc<Visit>,
+    peer: Peer,
+    carries: Carries,
+    deflate: Option<Agreement>,
+    upgraded: hyper::upgrade::OnUpgrade,
+) {
     let upgraded = match upgraded.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -136,15 +178,58 @@ async fn go_on(visit: Arc<Visit>, protocol: Protocol, upgraded: hyper::upgrade::
         return;
     };
     let shared = &visit.shared;
-    let (socket, writer) = websocket::split(
-        parts.io.into_inner(),
-        &parts.read_buf,
-        shared.limits.frame_bytes_max as u64,
-        protocol.is_binary(),
-        shared.clock.refresh().instant,
-        &shared.census,
-    );
-    start(shared, protocol, visit.peer.clone(), Transport::WebSocket(Box::new(socket)), writer, &[], permit);
+    let (mut socket, mut early) = (parts.io.into_inner(), parts.read_buf);
+    let mut terms =
+        Terms { shape: Shape::Stream, message_bytes_max: shared.limits.frame_bytes_max as u64, deflate };
+    let protocol = match carries {
+        Carries::Messages(protocol) => protocol,
+        Carries::Something => {
+            let patience = shared.options.greeting_timeout;
+            let guessed = guess(&mut socket, &mut early, &terms);
+            match tokio::time::timeout(patience, guessed).await {
+                Ok(Ok(protocol)) => protocol,
+                Ok(Err(_)) => return,
+                // It has its own words for silence.
+                Err(_) => Protocol::Stomp,
+            }
+        }
+        Carries::Echo => {
+            return echo::run(Arc::clone(shared), socket, &early, terms, permit).await;
+        }
+    };
+    terms.shape = protocol.shape();
+    let (socket, writer) = open(shared, socket, &early, &terms);
+    start(shared, protocol, peer, Transport::WebSocket(Box::new(socket)), writer, &[], permit);
+}
+
+fn open(
+    shared: &Shared,
+    socket: Prefixed,
+    early: &Bytes,
+    terms: &Terms,
+) -> (websocket::WebSocket, Box<dyn sabir_broker::Writer>) {
+    websocket::split(socket, early, terms, shared.clock.refresh().instant, &shared.census)
+}
+
+/// Reads until the first bytes of the messages say which protocol they are of; what has been read is in `early`.
+async fn guess(socket: &mut Prefixed, early: &mut Bytes, terms: &Terms) -> io::Result<Protocol> {
+    let mut wire = BytesMut::from(early.as_ref());
+    loop {
+        let mut prefix = [0; PREFIX_BYTES_MAX];
+        let found = match websocket::peek(&wire, terms, &mut prefix) {
+            Some(data) if wire.len() < GUESS_BYTES_MAX => Protocol::guess(data),
+            // A farewell, or a mistake of the transport's: any driver knows what to say.
+            _ => Some(Protocol::Stomp),
+        };
+        if let Some(protocol) = found {
+            *early = wire.freeze();
+            return Ok(protocol);
+        }
+        if socket.read_buf(&mut wire).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        *early = Bytes::copy_from_slice(&wire);
+    }
 }
 
 /// Whether a header that is a list of words has this one.

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::web::{Web, messages};
 use crate::server::Server;
 
-const ALICE: &str = "Authorization: Basic YWxpY2U6YSBnb29kIGxvbmcgc2VjcmV0\r\n";
-const BOB: &str = "Authorization: Basic Ym9iOmEgZ29vZCBsb25nIHNlY3JldA==\r\n";
+pub(super) const ALICE: &str = "Authorization: Basic YWxpY2U6YSBnb29kIGxvbmcgc2VjcmV0\r\n";
+pub(super) const BOB: &str = "Authorization: Basic Ym9iOmEgZ29vZCBsb25nIHNlY3JldA==\r\n";
 
-fn add_user(dir: &Path, name: &str) {
+pub(super) fn add_user(dir: &Path, name: &str) {
     let mut add = Command::new(env!("CARGO_BIN_EXE_sabir"))
         .args(["user", "add", name, "--data-dir"])
         .arg(dir.join("data"))

@@ -2,11 +2,12 @@
 
 mod access;
 mod activemq;
+mod management;
 mod messages;
 mod receiver;
 mod streams;
 mod waiting;
-mod web;
+pub(crate) mod web;
 mod webhooks;
 
 use std::io::{Read, Write};

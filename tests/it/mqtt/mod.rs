@@ -2,7 +2,7 @@
 //! said and heard is in the words of the codec's transcripts; what is not polite is bytes. `docs/mqtt.md` lists which
 //! test shows which statement.
 
-mod auth;
+pub(crate) mod auth;
 mod connect;
 mod crash;
 mod crossing;

@@ -125,8 +125,9 @@ impl Host for RecordingHost {
             | Command::Bind(_)
             | Command::Unbind { .. }
             | Command::Forget(_)
+            | Command::Credit { .. }
             | Command::SetLifetime(_)
-            | Command::ClearWill => panic!("STOMP has no client sessions: {command:?}"),
+            | Command::ClearWill => panic!("STOMP asks for no such thing: {command:?}"),
             Command::Open(open) => {
                 let text = |value: Option<&str>| value.unwrap_or("-").to_owned();
                 format!(

@@ -265,7 +265,7 @@ impl Webhooks {
 
 /// How a webhook is named where a socket's peer would be.
 fn peer(key: &Key) -> Peer {
-    Peer { remote: None, name: format!("webhook {}", key.name), listener: "webhooks" }
+    Peer { remote: None, name: format!("webhook {}", key.name), listener: "webhooks", principal: None }
 }
 
 /// Where a webhook takes messages from.

@@ -1,5 +1,11 @@
 //! STOMP over WebSocket, and a WebSocket client that shows every byte.
 
+mod autobahn;
+mod choice;
+mod deflate;
+mod login;
+mod raw;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -104,7 +110,8 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.binary = !self.binary;
+        // Now one, now the other; what is no text cannot be sent as such.
+        self.binary = !self.binary || std::str::from_utf8(buf).is_err();
         let first = if self.binary { 0x82 } else { 0x81 };
         self.stream.write_all(&frame(first, buf))?;
         Ok(buf.len())
