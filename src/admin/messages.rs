@@ -1,7 +1,6 @@
 //! The messages of a queue over HTTP: looking at them, moving, copying, deleting, and sending one again after an edit.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +10,7 @@ use sabir_broker::manage::{Chosen, Deed, Edited, Errand, MessageEntry, MessageLi
 use sabir_json::{BodyForm, Draft, EnvelopeError, RenderOptions, View};
 use sabir_model::access::Action;
 use sabir_model::clock::Timestamp;
-use sabir_model::command::{Promise, TargetKey};
+use sabir_model::command::TargetKey;
 use sabir_model::delivery::Delivery;
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
@@ -19,15 +18,14 @@ use sabir_model::ids::SubscriptionKey;
 use sabir_model::message::{Field, FieldsWriter, Tag};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::{Options, Selector};
-use sabir_store::Wake;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 
 use crate::answer::{Ask, JsonBody, LIMIT_DEFAULT, LIMIT_MAX, aside, json, raw_json};
 use crate::dead_letters;
 use crate::problem::Problem;
+use crate::promises::kept;
 use crate::query::{Name, Names};
 use crate::routes::Routes;
 
@@ -309,24 +307,6 @@ pub(crate) async fn drive(broker: &Broker, mut errand: Errand, word: &str) -> Re
     }
 }
 
-struct Bell(Notify);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.notify_one();
-    }
-}
-
-/// Waits until a promise is kept.
-async fn kept(broker: &Broker, promise: Option<Promise>) {
-    let Some(promise) = promise else { return };
-    while !broker.is_kept(promise) {
-        let bell = Arc::new(Bell(Notify::new()));
-        broker.wake_when_kept(promise, Arc::clone(&bell) as Arc<dyn Wake>);
-        bell.0.notified().await;
-    }
-}
-
 /// What is said of a message that is to be sent again.
 struct Changes {
     to: Option<Destination>,
@@ -444,7 +424,7 @@ async fn resend(mut ask: Ask, Names(name, number): Names, body: JsonBody) -> Res
     .await?;
     kept(&ask.broker, sent.promise).await;
     // What is not to survive is promised nothing, though the end of the old one may be.
-    let promise = sent.promise.filter(|_| sent.persistent);
+    let promise = sent.promise.filter(|_| sent.logged);
     let durability = match promise {
         Some(promise) if promise.synced => "fsync",
         Some(_) => "os",

@@ -67,18 +67,13 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// A message for one queue.
-    pub(crate) fn to_queue(message: Message, queue: &Arc<Queue>) -> Self {
-        let target =
-            Target { queue: Arc::clone(queue), if_wanted: false, skip_when_full: false, grant: None };
-        Self {
-            message,
-            queues: SmallVec::from_iter([target]),
-            live: Vec::new(),
-            sessions: Vec::new(),
-            keeps: None,
-            policy: Arc::clone(&queue.policy),
-        }
+    /// Leaves out everybody but one queue. False if that would not get it either.
+    pub(crate) fn only_to(&mut self, queue: QueueId) -> bool {
+        self.queues.retain(|target| target.queue.id == queue);
+        self.live = Vec::new();
+        self.sessions = Vec::new();
+        self.keeps = None;
+        !self.queues.is_empty()
     }
 
     /// Whether there is anybody to receive it.

@@ -1,7 +1,5 @@
 //! What management sees of messages and does with them.
 
-use std::time::Duration;
-
 use sabir_model::access::{Action, Principal, Remote};
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
@@ -13,28 +11,24 @@ use sabir_store::Level;
 use sabir_store::fault_fs::Survival;
 
 use super::harness::{Setup, World};
-use super::manage::listing;
-use crate::manage::{
-    Chosen, Deed, Edited, Errand, MessageListing, MessagePage, RedriveState, Step, Tally, Text,
-};
-use crate::policy::{DeadLetters, Expired};
+use crate::manage::{Chosen, Deed, Edited, Errand, MessageListing, MessagePage, Step, Tally, Text};
 use crate::{CompositeRule, Forward, Policy, Rules};
 
-const DLQ: &str = "ActiveMQ.DLQ";
+pub(super) const DLQ: &str = "ActiveMQ.DLQ";
 
-fn who() -> Principal {
+pub(super) fn who() -> Principal {
     Principal::user("operator", Remote::Local)
 }
 
-fn to(text: &str) -> Destination {
+pub(super) fn to(text: &str) -> Destination {
     Destination::parse_qualified(text, Kind::Queue).unwrap()
 }
 
-fn matching(selector: &str) -> Chosen {
+pub(super) fn matching(selector: &str) -> Chosen {
     Chosen::Matching(Selector::parse(selector).unwrap())
 }
 
-fn all(after: u64, limit: usize) -> MessageListing {
+pub(super) fn all(after: u64, limit: usize) -> MessageListing {
     MessageListing { after, limit, selector: None, text: None }
 }
 
@@ -43,12 +37,18 @@ fn text_of(body: &[u8]) -> String {
 }
 
 impl World {
-    fn errand(&self, queue: &str, deed: Deed, chosen: Chosen, max: Option<u64>) -> Result<Errand, Refusal> {
+    pub(super) fn errand(
+        &self,
+        queue: &str,
+        deed: Deed,
+        chosen: Chosen,
+        max: Option<u64>,
+    ) -> Result<Errand, Refusal> {
         self.broker.errand("/", queue, &who(), deed, chosen, max)
     }
 
     /// Runs an errand as far as it goes.
-    fn carry_on(&self, errand: &mut Errand) -> Step {
+    pub(super) fn carry_on(&self, errand: &mut Errand) -> Step {
         loop {
             match self.broker.step(errand, 256) {
                 Step::More => {}
@@ -57,23 +57,23 @@ impl World {
         }
     }
 
-    fn run(&self, queue: &str, deed: Deed, chosen: Chosen) -> Tally {
+    pub(super) fn run(&self, queue: &str, deed: Deed, chosen: Chosen) -> Tally {
         let mut errand = self.errand(queue, deed, chosen, None).unwrap();
         assert_eq!(self.carry_on(&mut errand), Step::Done);
         errand.tally
     }
 
-    fn page(&self, queue: &str, listing: &MessageListing) -> MessagePage {
+    pub(super) fn page(&self, queue: &str, listing: &MessageListing) -> MessagePage {
         self.broker.list_messages("/", queue, listing).unwrap()
     }
 
-    fn held(&self, queue: &str) -> Vec<String> {
+    pub(super) fn held(&self, queue: &str) -> Vec<String> {
         let Ok(page) = self.broker.list_messages("/", queue, &all(0, 100_000)) else { return Vec::new() };
         page.items.iter().map(|entry| text_of(entry.message.body())).collect()
     }
 
     /// Has messages of a queue rejected by a consumer.
-    fn kill(&self, queue: &str, count: usize) {
+    pub(super) fn kill(&self, queue: &str, count: usize) {
         let mut consumer = self.client();
         consumer.subscribe(queue).credit(u32::try_from(count).unwrap()).ok();
         for got in consumer.drain().into_iter().take(count) {
@@ -345,7 +345,7 @@ fn what_was_moved_is_where_it_was_moved_to_after_a_restart() {
     assert_eq!((world.held("q").join(""), world.held("other").join("")), ("1".into(), "2".into()));
 }
 
-fn with_body(
+pub(super) fn with_body(
     body: &str,
     destination: Option<&str>,
 ) -> impl FnOnce(&crate::manage::MessageEntry) -> Result<Edited, Refusal> {
@@ -358,7 +358,8 @@ fn with_body(
 
 #[test]
 fn an_edited_message_takes_the_place_of_the_old_one_or_neither_happens() {
-    let world = World::new();
+    let volatile = Policy { durability: Level::Memory, ..Policy::default() };
+    let world = Setup::default().policy("queue://volatile.>", volatile).open();
     let mut client = world.client();
     let mut consumer = world.client();
     for body in ["held", "wrong"] {
@@ -389,153 +390,74 @@ fn an_edited_message_takes_the_place_of_the_old_one_or_neither_happens() {
     assert_eq!(fields.find_text(Tag::UserId), Some("operator"));
     assert_eq!(new.message.destination().unwrap().to_string(), "queue://other");
     // Without a target it goes where it is.
-    world.broker.resend("/", "other", 1, &who(), with_body("again", None)).unwrap();
-    assert_eq!(world.held("other"), ["again"]);
+    let again = world.broker.resend("/", "other", 1, &who(), with_body("again", None)).unwrap();
+    assert_eq!((world.held("other"), again.logged), (vec!["again".to_owned()], true));
+    let volatile =
+        world.broker.resend("/", "other", 2, &who(), with_body("x", Some("queue://volatile.q"))).unwrap();
+    assert_eq!((world.held("volatile.q"), volatile.logged), (vec!["x".to_owned()], false));
 }
 
 #[test]
-fn an_edited_dead_letter_goes_where_it_came_from_and_is_none_any_more() {
+fn what_waits_for_a_subscription_is_managed_like_any_other() {
     let world = World::new();
-    world.client().send("q", "wrong").persistent().ok();
-    world.kill("q", 1);
-    let dead = world.broker.message("/", DLQ, 1).unwrap();
-    let death = dead.death().unwrap();
-    assert_eq!((death.cause, death.original_destination), ("rejected by the consumer", Some("queue://q")));
-    assert_eq!((death.time, death.deliveries), (world.now().wall, 1));
-    world.broker.resend("/", DLQ, 1, &who(), with_body("right", None)).unwrap();
-    assert_eq!((world.held("q"), world.held(DLQ)), (vec!["right".to_owned()], vec![]));
-    assert_eq!(world.broker.message("/", "q", 2).unwrap().death(), None);
-}
-
-#[test]
-fn dead_letters_go_back_to_where_each_came_from_as_if_nothing_had_happened() {
-    let world = World::new();
-    let mut client = world.client();
-    for (queue, body) in [("a", "1"), ("b", "2"), ("a", "3")] {
-        client.send(queue, body).persistent().property("colour", "red").ttl(60_000).ok();
+    let mut client = world.named("c1");
+    let key = client.subscribe("topic://t").durable("d").ok();
+    client.unsubscribe(key);
+    for body in ["1", "2", "3"] {
+        client.send("topic://t", body).persistent().ok();
     }
-    client.send(DLQ, "stray").ok();
-    world.kill("a", 2);
-    world.kill("b", 1);
-    let page = world.broker.list_dead_letters("/", &listing(10, ())).unwrap();
-    let [entry] = page.items.as_slice() else { panic!("{page:?}") };
-    assert_eq!((entry.queue.as_str(), entry.messages, page.total), (DLQ, 4, 1));
-    assert_eq!(world.errand("a", Deed::Redrive, Chosen::All, None).unwrap_err().code, Code::Conflict);
-    let tally = world.run(DLQ, Deed::Redrive, Chosen::All);
-    assert_eq!((tally.done, tally.refused), (3, 1));
-    assert_eq!(tally.refusal.unwrap().code, Code::UnknownDestination);
-    assert_eq!((world.held("a").join(""), world.held("b").join("")), ("13".into(), "2".into()));
-    assert_eq!(world.held(DLQ), ["stray"]);
-    client.synced();
-    drop(client);
-    let world = world.crash();
-    assert_eq!(world.held("a").join(""), "13");
-    let mut consumer = world.client();
-    consumer.subscribe("b").ok();
-    let got = consumer.one();
-    assert_eq!((got.attempt, got.original.as_str()), (1, ""));
-    assert_eq!(got.properties.keys().collect::<Vec<_>>(), ["colour"]);
-    assert!(got.expires > world.now().wall.0, "its time goes on where there is some left");
+    assert_eq!(world.held("durable://c1:d"), ["1", "2", "3"]);
+    let first = world.broker.message("/", "durable://c1:d", 1).unwrap();
+    assert_eq!((first.queue, first.message.destination().unwrap().to_string()), (None, "topic://t".into()));
+    world.broker.delete_message("/", "durable://c1:d", 1).unwrap();
+    let tally = world.run("durable://c1:d", Deed::Move(to("q")), Chosen::Sequences(vec![3]));
+    assert_eq!((tally.done, world.held("q")), (1, vec!["3".to_owned()]));
+    client.subscribe("topic://t").durable("d").ok();
+    assert_eq!(client.bodies(), ["2"]);
 }
 
 #[test]
-fn what_expired_goes_back_without_its_time() {
-    let policy = Policy { expired: Expired::DeadLetter, ..Policy::default() };
-    let world = Setup::default().policy("queue://q", policy).open();
-    world.client().send("q", "1").ttl(500).ok();
-    world.pass(Duration::from_secs(2));
-    assert_eq!(world.held(DLQ), ["1"]);
-    assert_eq!(world.run(DLQ, Deed::Redrive, Chosen::All).done, 1);
-    world.pass(Duration::from_secs(2));
-    assert_eq!(world.held("q"), ["1"]);
-}
-
-#[test]
-fn a_dead_letter_of_a_durable_subscription_goes_back_to_that_subscription_only() {
-    let world = World::new();
-    let mut first = world.named("c1");
-    let mut second = world.named("c2");
-    first.subscribe("topic://t").durable("d").ok();
-    second.subscribe("topic://t").durable("d").ok();
-    world.client().send("topic://t", "1").ok();
-    let got = first.one();
-    first.settle(&got, Settlement::Rejected);
-    let got = second.one();
-    second.ack(&got);
-    assert_eq!(world.run(DLQ, Deed::Redrive, Chosen::All).done, 1);
-    assert_eq!((first.one().destination, second.drain().len()), ("topic://t".to_owned(), 0));
-}
-
-#[test]
-fn a_slow_redrive_keeps_its_rate_waits_for_room_and_ends() {
-    let small = Policy { messages_max: 12, ..Policy::default() };
-    let world = Setup::default().policy("queue://q", small).open();
-    let mut client = world.client();
-    let bodies: Vec<String> = (0..12).map(|n| n.to_string()).collect();
-    for _ in 0..2 {
-        client.send_all("q", &bodies.iter().map(String::as_str).collect::<Vec<_>>());
-        world.kill("q", 12);
-    }
-    assert_eq!(world.held(DLQ).len(), 24);
-    assert!(world.broker.redrive("/", DLQ).is_none());
-    let start = || world.broker.start_redrive("/", DLQ, &who(), Chosen::All, None, 5);
-    assert_eq!(start().unwrap().state, RedriveState::Running);
-    assert_eq!(start().unwrap_err().code, Code::Conflict);
-    world.pass(Duration::from_secs(1));
-    let gone = world.held("q").len();
-    assert!((5..=6).contains(&gone), "{gone}");
-    world.pass(Duration::from_secs(4));
-    let seen = world.broker.redrive("/", DLQ).unwrap();
-    assert_eq!((seen.state, seen.tally.done, world.held("q").len()), (RedriveState::Running, 12, 12));
-    assert_eq!(seen.tally.refusal.unwrap().code, Code::DestinationFull);
-    world.run("q", Deed::Delete, Chosen::All);
-    world.pass(Duration::from_secs(5));
-    let seen = world.broker.redrive("/", DLQ).unwrap();
-    assert_eq!((seen.state, seen.tally.done), (RedriveState::Done, 24));
-    assert!(seen.ended.is_some());
-    assert_eq!((world.held(DLQ).len(), world.held("q").len()), (0, 12));
-}
-
-#[test]
-fn a_redrive_ends_when_somebody_stops_it_or_the_broker_ends() {
-    let world = World::new();
-    let mut client = world.client();
-    client.send_all("q", &["1", "2", "3", "4"]);
-    world.kill("q", 4);
-    for by_hand in [true, false] {
-        world.broker.start_redrive("/", DLQ, &who(), Chosen::All, None, 1).unwrap();
-        world.pass(Duration::from_millis(200));
-        match by_hand {
-            true => world.broker.stop_redrive("/", DLQ).unwrap(),
-            false => world.broker.drain(),
+fn messages_moved_to_and_fro_while_others_send_and_consume_arrive_once() {
+    const SENT: usize = 2000;
+    let world = Setup { threads: true, ..Setup::default() }.open();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mut got: Vec<String> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sender = world.client();
+            for n in 0..SENT {
+                let queue = if n % 2 == 0 { "a" } else { "b" };
+                sender.send(queue, &n.to_string()).persistent().ok();
+            }
+            sender.close();
+        });
+        for (from, other) in [("a", "b"), ("b", "a")] {
+            let (world, done) = (&world, &done);
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Acquire) {
+                    let Ok(mut errand) = world.errand(from, Deed::Move(to(other)), Chosen::All, None) else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    assert_eq!(world.carry_on(&mut errand), Step::Done);
+                }
+            });
         }
-        let before = world.held(DLQ);
-        world.pass(Duration::from_secs(5));
-        assert_eq!(world.held(DLQ), before);
-        assert_eq!(world.broker.redrive("/", DLQ).unwrap().state, RedriveState::Stopped);
-        assert_eq!(world.broker.stop_redrive("/", DLQ).unwrap_err().code, Code::UnknownDelivery);
-    }
-    assert_eq!(world.held(DLQ), ["3", "4"]);
-}
-
-#[test]
-fn only_so_many_redrives_run_at_a_time() {
-    let individual = DeadLetters::Individual { prefix: "DLQ.".into(), suffix: String::new() };
-    let world =
-        Setup::default().policy("queue://>", Policy { dead_letters: individual, ..Policy::default() }).open();
-    for n in 0..9 {
-        let queue = format!("q{n}");
-        let mut client = world.client();
-        client.send_all(&queue, &["1", "2"]);
-        client.close();
-        world.kill(&queue, 2);
-    }
-    let start = |n: u32| world.broker.start_redrive("/", &format!("DLQ.q{n}"), &who(), Chosen::All, None, 1);
-    for n in 0..8 {
-        start(n).unwrap();
-    }
-    assert_eq!(start(8).unwrap_err().code, Code::LimitReached);
-    world.pass(Duration::from_secs(3));
-    assert!((0..8).all(|n| world.held(&format!("q{n}")).len() == 2));
-    start(8).unwrap();
+        let mut consumer = world.client();
+        consumer.subscribe("a").credit(10).ok();
+        let mut got = Vec::new();
+        while got.len() < SENT {
+            for one in consumer.drain() {
+                consumer.ack(&one);
+                got.push(one.body);
+            }
+            std::thread::yield_now();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        consumer.close();
+        got
+    });
+    got.sort_unstable_by_key(|body| body.parse::<usize>().unwrap());
+    assert_eq!(got, (0..SENT).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!((world.depth("queue://a"), world.depth("queue://b"), world.memory()), (0, 0, 0));
+    world.broker.close().unwrap();
 }

@@ -17,6 +17,7 @@ mod managed_messages;
 mod names;
 mod picture;
 mod queues;
+mod redrives;
 mod retained;
 mod routing;
 mod selectors;

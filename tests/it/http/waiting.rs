@@ -88,6 +88,17 @@ fn a_queue_is_looked_at_page_by_page_and_keeps_what_it_has() {
     web.post(&format!("/v1/leases/{}/ack", taken[0]["lease"].as_str().unwrap()), b"").expect(204);
     assert_eq!(web.get("/v1/queues/eu.orders/messages/1").problem(404).0, "unknown-delivery");
 
+    // What waits for a subscription goes by the name that management lists it under.
+    web.send(
+        "PUT",
+        "/v1/subscriptions/shop/all",
+        "Content-Type: application/json\r\n",
+        b"{\"topic\":\"prices.>\"}",
+    );
+    web.post("/v1/topics/prices.eu/messages", b"x").expect(201);
+    let page = web.get("/v1/queues/durable%3A%2F%2Fshop%3Aall/messages").expect(200).json();
+    assert_eq!(page["items"][0]["destination"], "topic://prices.eu");
+
     for (query, field) in
         [("limit=0", "limit"), ("after=x", "after"), ("selector=1%3D", "selector"), ("wiat=1", "wiat")]
     {

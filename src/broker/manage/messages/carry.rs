@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sabir_model::access::{Action, Principal, Resource};
+use sabir_model::access::Principal;
 use sabir_model::clock::Timestamp;
 use sabir_model::command::Promise;
 use sabir_model::destination::{Destination, DestinationRef, Kind};
@@ -17,7 +17,7 @@ use sabir_store::Level;
 use super::MANAGEMENT;
 use crate::broker::Broker;
 use crate::publish::{Context, Failure, Incoming, Planned, execute, plan};
-use crate::queue::{Queue, Role};
+use crate::queue::Queue;
 use crate::registry::VirtualHost;
 use crate::route::{Route, resolve};
 use crate::work::{Work, settle};
@@ -27,7 +27,7 @@ use crate::work::{Work, settle};
 pub(crate) enum Goal {
     /// Where a send would go.
     Destination(Destination),
-    /// Back into the backlog of the one subscription it died in; the others have had it.
+    /// Back into the backlog of the one subscription or session it died in; the others have had it.
     Backlog(Arc<Queue>, Destination),
 }
 
@@ -163,30 +163,25 @@ impl<'a> Carrier<'a> {
         };
         let destination = Destination::parse_qualified(came_from, Kind::Queue)?;
         match fields.find_property("dlqSource") {
-            Some(ValueRef::Str(source)) if source.starts_with("durable://") => {
-                let Some(queue) = self.backlog(source, &destination) else {
-                    let sentence = format!("the subscription {source} does not exist any more");
-                    return Err(Refusal::new(Code::UnknownSubscription, sentence));
-                };
-                self.broker.check(self.who, Action::Send, Resource::Destination(destination.as_ref()))?;
-                Ok(Goal::Backlog(queue, destination))
+            Some(ValueRef::Str(source))
+                if ["durable://", "session://", "group://"].iter().any(|kind| source.starts_with(kind)) =>
+            {
+                match self.backlog(source) {
+                    Some(queue) => Ok(Goal::Backlog(queue, destination)),
+                    None => Err(no_subscription(source)),
+                }
             }
             _ => Ok(Goal::Destination(destination)),
         }
     }
 
-    fn backlog(&mut self, title: &str, topic: &Destination) -> Option<Arc<Queue>> {
-        let found = match self.backlogs.iter().find(|(known, _)| known == title) {
-            Some((_, found)) => found.clone(),
-            None => {
-                let found = self.broker.find_managed(self.host, title).ok();
-                self.backlogs.push((title.to_owned(), found.clone()));
-                found
-            }
-        };
-        found.filter(
-            |queue| matches!(&queue.role, Role::Durable { pattern, .. } if pattern.matches(topic.as_ref())),
-        )
+    fn backlog(&mut self, title: &str) -> Option<Arc<Queue>> {
+        if let Some((_, found)) = self.backlogs.iter().find(|(known, _)| known == title) {
+            return found.clone();
+        }
+        let found = self.broker.find_managed(self.host, title).ok();
+        self.backlogs.push((title.to_owned(), found.clone()));
+        found
     }
 
     fn route(&mut self, to: &Destination) -> Result<Arc<Route>, Refusal> {
@@ -247,15 +242,9 @@ impl<'a> Carrier<'a> {
     }
 
     fn plan(&mut self, load: &Load<'_>, work: &Work, planned: &mut Vec<Planned>) -> Result<(), Refusal> {
-        let to = match &load.goal {
-            Goal::Destination(to) => to,
-            Goal::Backlog(queue, topic) => {
-                let mut head = FieldsWriter::new();
-                head.destination(Tag::Destination, topic);
-                let runs = [head.as_slice(), load.fields.as_slice()];
-                planned.push(Planned::to_queue(Message::new(load.facts, &runs, load.body.clone()), queue));
-                return Ok(());
-            }
+        let (to, only) = match &load.goal {
+            Goal::Destination(to) => (to, None),
+            Goal::Backlog(queue, topic) => (topic, Some(queue)),
         };
         let route = self.route(to)?;
         // A rule that forwards tells of itself.
@@ -274,14 +263,26 @@ impl<'a> Carrier<'a> {
             once: None,
             keeps_in_log: true,
         };
-        let before = planned.len();
-        plan(&route, &incoming, work, planned);
-        if !planned.iter().skip(before).any(Planned::is_received) {
+        let mut made = Vec::new();
+        plan(&route, &incoming, work, &mut made);
+        if let Some(queue) = only {
+            made.retain_mut(|one| one.only_to(queue.id));
+            if made.is_empty() {
+                return Err(no_subscription(&queue.title()));
+            }
+        }
+        if !made.iter().any(Planned::is_received) {
             let sentence = format!("nobody receives what is sent to {to}: the message stays where it is");
             return Err(Refusal::new(Code::Conflict, sentence));
         }
+        planned.append(&mut made);
         Ok(())
     }
+}
+
+fn no_subscription(title: &str) -> Refusal {
+    let sentence = format!("{title} does not exist any more, or does not want the message any more");
+    Refusal::new(Code::UnknownSubscription, sentence)
 }
 
 /// Gives back what could not be sent: in its old place, with no attempt counted.

@@ -161,7 +161,7 @@ impl Errand {
             Chosen::Sequences(all) => {
                 all.iter().position(|one| *one == sequence).map_or(self.at, |at| at as u64)
             }
-            Chosen::Matching(_) | Chosen::All => sequence - 1,
+            Chosen::Matching(_) | Chosen::All => sequence.saturating_sub(1),
         }
     }
 }
@@ -221,6 +221,8 @@ impl Broker {
         if errand.left == 0 || errand.queue.deleted.load(std::sync::atomic::Ordering::Acquire) {
             return Step::Done;
         }
+        // What was in the way may be no more.
+        errand.tally.refusal.take_if(|refusal| is_for_now(refusal.code));
         let batch = errand.next_batch(most.clamp(1, BATCH_MAX));
         let mut work = Work::new(self.now());
         let blocked = match errand.deed.clone() {

@@ -51,9 +51,9 @@ impl Edited {
 pub struct Resent {
     /// The id of the new message.
     pub id: MessageId,
-    /// Whether it must survive a restart.
-    pub persistent: bool,
-    /// It is there, and the old one is not, once this is kept.
+    /// Whether it is in the log, as far as that can be told of a topic.
+    pub logged: bool,
+    /// The old one is not there any more once this is kept, and the new one is if it is logged.
     pub promise: Option<Promise>,
 }
 
@@ -78,7 +78,7 @@ impl Broker {
         let mut work = Work::new(self.now());
         let mut carrier = Carrier::new(self, &host, who);
         let id = self.next_id();
-        let mut persistent = false;
+        let mut sent_to = None;
         let result = edit(&reserved.entry).and_then(|edited| {
             let Edited { to, facts, mut fields, body } = edited;
             let goal = match to {
@@ -98,7 +98,7 @@ impl Broker {
                 given if given == Timestamp::default() => work.now.wall,
                 given => given,
             };
-            persistent = facts.persistent;
+            sent_to = Some((goal.clone(), facts.persistent));
             let load = Load {
                 token: Some(reserved.token),
                 goal,
@@ -114,7 +114,13 @@ impl Broker {
             give_back(self, &queue, &[reserved.token], &mut work);
         }
         while finish(&self.shared, &mut work) {}
-        Ok(Resent { id, persistent, promise: result? })
+        let promise = result?;
+        let logged = sent_to.is_some_and(|(goal, persistent)| match goal {
+            // By now it exists.
+            Goal::Destination(to) => persistent && host.find_queue(&to).is_none_or(|queue| queue.logs()),
+            Goal::Backlog(queue, _) => persistent && queue.logs(),
+        });
+        Ok(Resent { id, logged, promise })
     }
 
     /// Where a message is, or was sent.
