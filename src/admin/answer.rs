@@ -90,9 +90,10 @@ impl Ask {
         Ok(Listing { filter, after, limit: usize::try_from(limit).unwrap_or(1), sort: *sort })
     }
 
-    /// Complains about parameters that nobody took.
+    /// Complains about parameters that nobody took, and about a virtual host that does not exist.
     pub(crate) fn finish(&mut self) -> Result<(), Problem> {
-        std::mem::take(&mut self.params).finish()
+        std::mem::take(&mut self.params).finish()?;
+        Ok(self.broker.check_virtual_host(&self.vhost)?)
     }
 }
 

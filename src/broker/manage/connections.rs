@@ -108,7 +108,10 @@ impl Broker {
                 }
                 let info = &mailbox.info;
                 let client_id = owner.client_id.as_deref().unwrap_or_default();
-                let protocol = mailbox.outbox.about().0;
+                let protocol = match mailbox.outbox.about().0 {
+                    "" => "HTTP",
+                    known => known,
+                };
                 format!("{} {} {} {client_id} {protocol}", info.peer, info.listener, owner.principal)
             };
             let value = || match listing.sort {
@@ -178,10 +181,10 @@ impl Broker {
                 };
                 SubscriptionEntry { destination, selector: None, credit: None, in_flight: 0 }
             }));
-            // Its subscriptions share one window.
-            if let Some(first) = entries.last_mut() {
-                first.credit = Some(state.credit().limit());
-                first.in_flight = state.credit().used();
+            // Its subscriptions share one window, which is told once.
+            if let Some(last) = entries.last_mut().filter(|_| of_session > 0) {
+                last.credit = Some(state.credit().limit());
+                last.in_flight = state.credit().used();
             }
         }
         let entry = ConnectionEntry {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sabir_model::error::Refusal;
+
 use crate::broker::Broker;
 use crate::manage::queues::queues_of;
 use crate::policy::Policies;
@@ -81,6 +83,14 @@ impl Broker {
                 topics: topics_of(host),
             })
             .collect()
+    }
+
+    /// Whether there is a virtual host of this name.
+    ///
+    /// # Errors
+    /// [`sabir_model::error::Code::UnknownDestination`] if there is none.
+    pub fn check_virtual_host(&self, name: &str) -> Result<(), Refusal> {
+        self.shared.find_host(name).map(drop)
     }
 
     /// The routing rules.
