@@ -59,7 +59,11 @@ impl Problem {
     #[must_use]
     pub fn json(error: &serde_json::Error) -> Self {
         let place = (error.line() > 0).then(|| (error.line(), error.column()));
-        Self { place, ..Self::new(Code::InvalidBody, error.to_string()) }
+        let sentence = error.to_string();
+        // The only place where serde tells of a key is its sentence.
+        let named = sentence.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+        let field = named.map(|(name, _)| name.to_owned());
+        Self { place, field, ..Self::new(Code::InvalidBody, sentence) }
     }
 
     /// With another status.
