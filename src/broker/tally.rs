@@ -57,11 +57,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     fn new(rules: &Rules, host: &VirtualHost, targets: &Targets) -> Self {
-        // A queue counts for itself what it gets; a name that only forwards is no queue.
-        let counted = |one: &&Destination| {
-            one.kind() == Kind::Topic || rules.composites.iter().any(|rule| rule.name.matches(one.as_ref()))
-        };
-        let numbers = targets.iter().filter(counted).filter_map(|one| host.sent.number(one)).collect();
+        let numbers = numbers_of(rules, host, targets).collect();
         Self { targets: targets.clone(), sent: AtomicU64::new(0), numbers }
     }
 
@@ -83,6 +79,19 @@ impl Tally {
     }
 }
 
+/// The numbers of those of some targets that are counted by name.
+fn numbers_of<'a>(
+    rules: &'a Rules,
+    host: &'a VirtualHost,
+    targets: &'a Targets,
+) -> impl Iterator<Item = Arc<AtomicU64>> + 'a {
+    // A queue counts for itself what it gets; a name that only forwards is no queue.
+    let counted = |one: &&Destination| {
+        one.kind() == Kind::Topic || rules.composites.iter().any(|rule| rule.name.matches(one.as_ref()))
+    };
+    targets.iter().filter(counted).filter_map(|one| host.sent.number(one))
+}
+
 /// The tallies of a connection, as others see them.
 pub(crate) type Tallies = Mutex<Vec<Arc<Tally>>>;
 
@@ -97,7 +106,7 @@ impl Connection {
             return;
         }
         if slot >= TALLIES_MAX {
-            self.count_sent_to(targets);
+            self.count_unseen(targets);
             return;
         }
         // The place has been given to other targets.
@@ -125,15 +134,22 @@ impl Connection {
             known.add(1);
             return Some(Arc::clone(known));
         }
-        let tally = Arc::new(Tally::new(&self.shared.rules, &self.host, targets));
-        tally.add(1);
         if shown.len() >= TALLIES_MAX {
-            // Not shown as this connection's, but counted.
-            tally.retire();
+            drop(shown);
+            self.count_unseen(targets);
             return None;
         }
+        let tally = Arc::new(Tally::new(&self.shared.rules, &self.host, targets));
+        tally.add(1);
         shown.push(Arc::clone(&tally));
         Some(tally)
+    }
+
+    /// Counts a message to targets that are not shown as this connection's.
+    fn count_unseen(&self, targets: &Targets) {
+        for number in numbers_of(&self.shared.rules, &self.host, targets) {
+            add(&number, 1);
+        }
     }
 
     /// Leaves what the connection has counted with the destinations.
