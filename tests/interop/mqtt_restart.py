@@ -2,7 +2,7 @@
 """mqtt_restart.py: lasting sessions of aiomqtt, mosquitto_sub and MQTT.js over a `kill -9` of the broker.
 
 Each subscribes with QoS 2 and leaves; messages are acknowledged to their publisher; the broker is killed and started
-again; each comes back, finds its session, and gets every message once and in order. One line per check, then a summary.
+again; each comes back, finds its session, and gets every message once, those of each QoS in order. One line per check, then a summary.
 """
 
 import asyncio
@@ -110,6 +110,13 @@ async def publish(broker):
             await client.publish("restart/a", EXPECTED[number], 1 + number % 2)
 
 
+def in_order(got):
+    """Each once; those of one QoS in their order, for a client shows QoS 2 only when it is released (4.6)."""
+    return len(got) == COUNT and all(
+        [number for number in got if int(number) % 2 == odd] == EXPECTED[odd::2] for odd in (0, 1)
+    )
+
+
 def main():
     passed = failed = 0
     with tempfile.TemporaryDirectory(prefix="sabir-restart-") as data_dir:
@@ -125,7 +132,7 @@ def main():
             for peer in peers:
                 try:
                     got = peer.resume(broker)
-                    problem = "" if got == EXPECTED else f"{len(got)} messages: {' '.join(got)[:200]}"
+                    problem = "" if in_order(got) else f"{len(got)} messages: {' '.join(got)[:200]}"
                 except Exception as trouble:  # whatever a client throws is a failed check
                     problem = f"{type(trouble).__name__} {trouble}"
                 failed += bool(problem)
