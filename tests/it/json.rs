@@ -18,7 +18,7 @@ const TEXT: u8 = 0x81;
 const PASSWORD: &str = "a good long secret";
 
 /// A client of objects, in WebSocket messages or as they are.
-struct Json {
+pub(crate) struct Json {
     stream: TcpStream,
     websocket: bool,
     early: Vec<u8>,
@@ -39,7 +39,7 @@ impl Json {
     }
 
     /// One that is let in.
-    fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::connect_as(address, json!({}))
     }
 
@@ -81,7 +81,7 @@ impl Json {
     }
 
     /// One object that must be carried out.
-    fn done(&mut self, op: &str, words: Value) -> Value {
+    pub(crate) fn done(&mut self, op: &str, words: Value) -> Value {
         let answer = self.ask(op, words);
         assert_eq!(answer["op"], "ok", "{answer}");
         answer
@@ -100,7 +100,7 @@ impl Json {
     }
 
     /// The next message, with its delivery.
-    fn take(&mut self) -> Value {
+    pub(crate) fn take(&mut self) -> Value {
         let object = self.next().expect("another message");
         assert_eq!(object["op"], "message", "{object}");
         object

@@ -4,7 +4,7 @@ mod access;
 mod activemq;
 mod management;
 mod messages;
-mod receiver;
+pub(crate) mod receiver;
 mod streams;
 mod waiting;
 pub(crate) mod web;

@@ -17,52 +17,52 @@ use crate::server::PATIENCE;
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub(super) struct Hit {
-    pub(super) target: String,
+pub(crate) struct Hit {
+    pub(crate) target: String,
     headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Hit {
     #[track_caller]
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map_or_else(|| panic!("no {name} in {:?}", self.headers), |(_, value)| value)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The body of the message in it.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.json()["body"].as_str().unwrap().to_owned()
     }
 }
 
 /// An answer: status and further header lines. [`CLOSES`] among them ends the connection without having said so.
-pub(super) type Answer = (u16, &'static str);
-pub(super) const CLOSES: &str = "X-Closes: 1\r\n";
+pub(crate) type Answer = (u16, &'static str);
+pub(crate) const CLOSES: &str = "X-Closes: 1\r\n";
 type Answers = Arc<dyn Fn(&Hit) -> Answer + Send + Sync>;
 
-pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     hits: Queue<Hit>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Receiver {
     /// One that answers every request as `answers` says; that may block.
-    pub(super) fn start(answers: impl Fn(&Hit) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answers: impl Fn(&Hit) -> Answer + Send + Sync + 'static) -> Self {
         Self::over(None, Arc::new(answers))
     }
 
     /// One that takes everything over TLS, as `localhost`.
-    pub(super) fn secure() -> Self {
+    pub(crate) fn secure() -> Self {
         let fixture = |name: &str| format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"));
         let chain = vec![CertificateDer::from_pem_file(fixture("localhost.pem")).unwrap()];
         let key = PrivateKeyDer::from_pem_file(fixture("localhost.key")).unwrap();
@@ -96,27 +96,27 @@ impl Receiver {
     }
 
     /// One that takes everything.
-    pub(super) fn willing() -> Self {
+    pub(crate) fn willing() -> Self {
         Self::start(|_| (204, ""))
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook?x=1", self.address)
     }
 
     /// The next request.
     #[track_caller]
-    pub(super) fn hit(&self) -> Hit {
+    pub(crate) fn hit(&self) -> Hit {
         self.hits.recv_timeout(PATIENCE).expect("a request")
     }
 
     /// Whether nothing has come that was not looked at.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.hits.try_recv().is_err()
     }
 
     /// Connections so far.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
