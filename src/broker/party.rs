@@ -25,7 +25,7 @@ impl Connection {
     /// it too. A durable subscription still has one consumer at a time.
     ///
     /// # Errors
-    /// [`Code::AccessDenied`] if the principal may not connect, [`Code::UnknownDestination`] for a virtual host that does
+    /// `access-denied` if the principal may not connect, `unknown-destination` for a virtual host that does
     /// not exist.
     pub fn introduce(
         &mut self,
@@ -96,7 +96,7 @@ impl Broker {
     /// sockets.
     ///
     /// # Errors
-    /// [`Code::AuthenticationFailed`], [`Code::TooManyAttempts`].
+    /// `authentication-failed`, `too-many-attempts`.
     pub fn authenticate(&self, credentials: Credentials<'_>, remote: Remote) -> Result<Principal, Refusal> {
         self.shared.authenticator.authenticate(&Attempt { credentials, remote })
     }
@@ -122,7 +122,7 @@ impl Broker {
     /// Whether somebody may do something.
     ///
     /// # Errors
-    /// [`Code::AccessDenied`].
+    /// `access-denied`.
     pub fn check(&self, who: &Principal, action: Action, resource: Resource<'_>) -> Result<(), Refusal> {
         self.shared.check(who, action, resource)
     }
