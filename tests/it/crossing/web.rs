@@ -116,6 +116,9 @@ impl Receivers {
     }
 }
 
+/// Sends, and says under which id if it was told.
+type Sender<'a> = Box<dyn FnMut() -> Option<String> + 'a>;
+
 #[test]
 fn what_one_sends_all_receive_whole_1_6() {
     let server = Server::start(&[("webhooks.allowed_targets", "127.0.0.0/8")]);
@@ -135,7 +138,7 @@ fn what_one_sends_all_receive_whole_1_6() {
     let mut json = Json::connect(server.http);
     let mut web = Web::new(server.http);
     let id = |reply: Value| reply["id"].as_str().map(str::to_owned);
-    let mut senders: [(&str, Box<dyn FnMut() -> Option<String>>); 5] = [
+    let mut senders: [(&str, Sender<'_>); 5] = [
         (
             "curl, JSON",
             Box::new(|| {
