@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sabir_admin::{Caller, Problem};
-use sabir_http::token;
+use sabir_http::{cloudevents, token};
 use sabir_json::{RenderOptions, View};
 use sabir_model::clock::Timestamp;
 use sabir_model::destination::Kind;
@@ -27,6 +27,31 @@ const PULL_MAX: u64 = 1000;
 /// Most leases settled by one request.
 const SETTLE_MAX: usize = 10_000;
 
+/// What stands around a message that is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Envelope {
+    /// The JSON form.
+    Json,
+    /// A CloudEvent in JSON.
+    CloudEvent,
+    /// Nothing: the body alone.
+    None,
+}
+
+impl Envelope {
+    /// What a request asks for, by name or by the type it accepts.
+    pub(super) fn wanted(params: &mut Params, headers: &HeaderMap) -> Result<Self, Problem> {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match params.take("envelope").as_deref() {
+            None if accept.contains("application/cloudevents") => Ok(Self::CloudEvent),
+            None | Some("json") => Ok(Self::Json),
+            Some("cloudevents") => Ok(Self::CloudEvent),
+            Some("none") => Ok(Self::None),
+            Some(_) => Err(Problem::invalid("envelope", "envelope must be json, cloudevents or none")),
+        }
+    }
+}
+
 /// The source that a queue is.
 pub(super) fn queue_source(call: &mut Call, name: &str) -> Result<Source, Problem> {
     Ok(Source {
@@ -38,19 +63,24 @@ pub(super) fn queue_source(call: &mut Call, name: &str) -> Result<Source, Proble
 }
 
 /// `POST /v1/queues/{name}/pull`.
-pub(super) async fn pull_queue(mut call: Call, Name(name): Name) -> Result<Response, Problem> {
+pub(super) async fn pull_queue(
+    mut call: Call,
+    Name(name): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let source = queue_source(&mut call, &name)?;
-    pull(call, source).await
+    pull(call, source, &headers).await
 }
 
 /// `POST /v1/subscriptions/{client}/{name}/pull`: from a durable subscription that exists.
 pub(super) async fn pull_subscription(
     mut call: Call,
     Names(client, name): Names,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let role = call.role(Some(&client));
     let source = durable_source(&call.visit, role, &client, &name)?;
-    pull(call, source).await
+    pull(call, source, &headers).await
 }
 
 /// The source that a durable subscription is.
@@ -62,13 +92,17 @@ pub(super) fn durable_source(visit: &Visit, role: Role, client: &str, name: &str
     Ok(Source { role, pattern, durable: Some(name.into()), selector: selector.map(Into::into) })
 }
 
-async fn pull(call: Call, source: Source) -> Result<Response, Problem> {
+async fn pull(call: Call, source: Source, headers: &HeaderMap) -> Result<Response, Problem> {
     let Call { visit, caller, mut params, .. } = call;
     let most = params.number("max", 1, PULL_MAX)?.unwrap_or(1);
     let most = usize::try_from(most).unwrap_or(1);
     let wait = params.span("wait", visit.shared.options.http.wait_max_ms)?.unwrap_or_default();
     let lease = lease_span(&mut params, &visit)?;
+    let envelope = Envelope::wanted(&mut params, headers)?;
     params.finish()?;
+    if envelope == Envelope::None {
+        return Err(Problem::invalid("envelope", "a lease has no place in a body alone"));
+    }
     let leases = &visit.shared.http.leases;
     if leases.room() < most {
         return Err(leases.full().into());
@@ -76,7 +110,13 @@ async fn pull(call: Call, source: Source) -> Result<Response, Problem> {
     let deadline = deadline_after(wait);
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
     let got = puller.pull(most, deadline).await?;
-    Ok(json(StatusCode::OK, render_leased(&visit, &caller, &puller, &got, lease)))
+    let events = envelope == Envelope::CloudEvent;
+    let mut response = json(StatusCode::OK, render_leased(&visit, &caller, &puller, &got, lease, envelope));
+    if events {
+        let media = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
+    }
+    Ok(response)
 }
 
 fn lease_span(params: &mut Params, visit: &Visit) -> Result<Duration, Problem> {
@@ -92,12 +132,17 @@ fn render_leased(
     puller: &Arc<Puller>,
     got: &[Received],
     lease: Duration,
+    envelope: Envelope,
 ) -> Vec<u8> {
     let now = visit.shared.clock.refresh();
     let until = now.instant.after(lease);
     let expires = now.wall.after(lease);
     let mut out = Vec::with_capacity(64 + 256 * got.len());
-    out.extend_from_slice(b"{\"messages\":[");
+    let (begin, end): (&[u8], &[u8]) = match envelope {
+        Envelope::CloudEvent => (b"[", b"]"),
+        Envelope::Json | Envelope::None => (b"{\"messages\":[", b"]}"),
+    };
+    out.extend_from_slice(begin);
     let mut first = true;
     for received in got {
         let Some(token) = received.token else { continue };
@@ -110,14 +155,27 @@ fn render_leased(
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        write_leased(received, id, expires, &mut out);
+        write_leased(received, id, expires, envelope, &mut out);
     }
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(end);
     out
 }
 
 /// One leased message as JSON.
-pub(super) fn write_leased(received: &Received, id: LeaseId, expires: Timestamp, out: &mut Vec<u8>) {
+pub(super) fn write_leased(
+    received: &Received,
+    id: LeaseId,
+    expires: Timestamp,
+    envelope: Envelope,
+    out: &mut Vec<u8>,
+) {
+    if envelope == Envelope::CloudEvent {
+        let mut lease = Vec::new();
+        token::write(id.0, &mut lease);
+        let lease = std::str::from_utf8(&lease).unwrap_or_default();
+        cloudevents::write(&received.delivery(), Some((lease, expires)), out);
+        return;
+    }
     out.extend_from_slice(b"{\"lease\":\"");
     token::write(id.0, out);
     out.extend_from_slice(format!("\",\"leaseExpires\":{},", expires.0).as_bytes());

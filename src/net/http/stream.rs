@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sabir_admin::Problem;
-use sabir_http::sse;
+use sabir_http::{cloudevents, sse};
 use sabir_json::{RenderOptions, View};
 use sabir_model::base64;
 use sabir_model::clock::{Instant, Timestamp};
@@ -24,7 +24,7 @@ use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
 use tokio::sync::watch;
 
-use super::consume::{durable_source, queue_source, write_leased};
+use super::consume::{Envelope, durable_source, queue_source, write_leased};
 use super::leases::{LeaseId, Puller, Source, Verdict};
 use super::params::{Call, Name, Names};
 use super::party::{Inbox, Party, Received, arrival, leased};
@@ -57,8 +57,8 @@ const CREDIT_CHECK: Duration = Duration::from_millis(50);
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
-    /// Server-Sent Events with the JSON form, or with the body alone.
-    Events { envelope: bool },
+    /// Server-Sent Events.
+    Events,
     /// One JSON document a line.
     Lines,
 }
@@ -135,12 +135,13 @@ impl Streams {
 struct Writer {
     shared: Arc<Shared>,
     format: Format,
+    envelope: Envelope,
     id: u128,
 }
 
 impl Writer {
     fn begin(&self, buffer: &mut Vec<u8>) {
-        if let Format::Events { .. } = self.format {
+        if self.format == Format::Events {
             sse::retry(RETRY_MS, buffer);
         }
     }
@@ -153,20 +154,24 @@ impl Writer {
         buffer: &mut Vec<u8>,
     ) {
         let mut data = Vec::with_capacity(256);
-        let bare = self.format == Format::Events { envelope: false };
         match lease {
-            _ if bare => write_bare(received, &mut data),
-            Some((lease, expires)) => write_leased(received, lease, expires, &mut data),
+            _ if self.envelope == Envelope::None => write_bare(received, &mut data),
+            Some((lease, expires)) => write_leased(received, lease, expires, self.envelope, &mut data),
+            None if self.envelope == Envelope::CloudEvent => {
+                cloudevents::write(&received.delivery(), None, &mut data);
+            }
             None => View::of(&received.delivery()).object(&RenderOptions::default(), &mut data),
         }
         match self.format {
-            Format::Events { .. } => {
+            Format::Events => {
                 sse::event(Some("message"), Some(&sse::event_id(self.id, serial)), &data, buffer);
             }
             Format::Lines => {
                 // The event's id goes first into the document.
                 let rest = data.get(1..).unwrap_or_default();
-                buffer.extend_from_slice(b"{\"eventId\":\"");
+                // An attribute of an event has no capitals.
+                let name = if self.envelope == Envelope::CloudEvent { "eventid" } else { "eventId" };
+                buffer.extend_from_slice(format!("{{\"{name}\":\"").as_bytes());
                 buffer.extend_from_slice(sse::event_id(self.id, serial).as_bytes());
                 buffer.extend_from_slice(b"\",");
                 buffer.extend_from_slice(rest);
@@ -178,7 +183,7 @@ impl Writer {
     fn gap(&self, serial: u64, missed: Option<u64>, buffer: &mut Vec<u8>) {
         let data = serde_json::json!({ "missed": missed }).to_string();
         match self.format {
-            Format::Events { .. } => {
+            Format::Events => {
                 let id = sse::event_id(self.id, serial);
                 sse::event(Some("gap"), Some(&id), data.as_bytes(), buffer);
             }
@@ -191,14 +196,14 @@ impl Writer {
     fn end(&self, refusal: &Refusal, buffer: &mut Vec<u8>) {
         let data = serde_json::json!({ "code": refusal.code.as_str(), "detail": refusal.sentence });
         match self.format {
-            Format::Events { .. } => sse::event(Some("end"), None, data.to_string().as_bytes(), buffer),
+            Format::Events => sse::event(Some("end"), None, data.to_string().as_bytes(), buffer),
             Format::Lines => buffer.extend_from_slice(format!("{{\"end\":{data}}}\n").as_bytes()),
         }
     }
 
     fn beat(&self, buffer: &mut Vec<u8>) {
         match self.format {
-            Format::Events { .. } => sse::comment(buffer),
+            Format::Events => sse::comment(buffer),
             Format::Lines => buffer.push(b'\n'),
         }
     }
@@ -217,6 +222,7 @@ fn write_bare(received: &Received, out: &mut Vec<u8>) {
 /// What a request for a stream says.
 struct Wanted {
     format: Format,
+    envelope: Envelope,
     credit: usize,
     lease: Duration,
     /// Settled by the client, or by time.
@@ -227,12 +233,14 @@ struct Wanted {
 fn wanted(call: &mut Call, headers: &HeaderMap) -> Result<Wanted, Problem> {
     let params = &mut call.params;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let envelope = match params.take("envelope").as_deref() {
-        None | Some("json") => true,
-        Some("none") => false,
-        Some(_) => return Err(Problem::invalid("envelope", "envelope must be json or none")),
-    };
-    let format = if accept.contains("ndjson") { Format::Lines } else { Format::Events { envelope } };
+    let envelope = Envelope::wanted(params, headers)?;
+    let format = if accept.contains("ndjson") { Format::Lines } else { Format::Events };
+    if format == Format::Lines && envelope == Envelope::None {
+        return Err(Problem::invalid(
+            "envelope",
+            "a body alone may be more than a line; it needs text/event-stream",
+        ));
+    }
     let credit = params.number("credit", 1, CREDIT_MAX)?.unwrap_or(CREDIT);
     let lease = params.span("lease", call.visit.shared.options.http.lease_max_ms)?;
     let by_client = match params.take("ack").as_deref() {
@@ -248,6 +256,7 @@ fn wanted(call: &mut Call, headers: &HeaderMap) -> Result<Wanted, Problem> {
     });
     Ok(Wanted {
         format,
+        envelope,
         credit: usize::try_from(credit).unwrap_or(1),
         lease: lease.unwrap_or(Duration::from_millis(LEASE_MS)),
         by_client,
@@ -257,7 +266,7 @@ fn wanted(call: &mut Call, headers: &HeaderMap) -> Result<Wanted, Problem> {
 
 fn reply(format: Format, flowing: Flowing) -> Response {
     let media = match format {
-        Format::Events { .. } => "text/event-stream",
+        Format::Events => "text/event-stream",
         Format::Lines => "application/x-ndjson",
     };
     let headers = [
@@ -321,8 +330,8 @@ fn start_kept(visit: &Arc<Visit>, source: Source, wanted: Wanted) -> Result<Resp
         number = *connection;
     });
     let (pipe, flowing) = pipe();
-    let format = wanted.format;
-    let writer = Writer { shared: Arc::clone(&shared), format, id };
+    let (format, envelope) = (wanted.format, wanted.envelope);
+    let writer = Writer { shared: Arc::clone(&shared), format, envelope, id };
     tokio::spawn(run_kept(writer, pipe, kept, wanted, number, seen));
     Ok(reply(format, flowing))
 }
@@ -503,8 +512,8 @@ pub(super) async fn topic(mut call: Call, Name(name): Name, headers: HeaderMap) 
     request.settle = SettleMode::Auto;
     party.subscribe(request)?;
     let (pipe, flowing) = pipe();
-    let format = wanted.format;
-    let writer = Writer { shared: Arc::clone(&visit.shared), format, id: random() };
+    let (format, envelope) = (wanted.format, wanted.envelope);
+    let writer = Writer { shared: Arc::clone(&visit.shared), format, envelope, id: random() };
     tokio::spawn(run_live(writer, pipe, party, inbox, wanted.last.is_some()));
     Ok(reply(format, flowing))
 }

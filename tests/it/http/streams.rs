@@ -91,6 +91,62 @@ fn a_topics_stream_shows_what_matches_and_tells_of_a_gap() {
 }
 
 #[test]
+fn events_of_the_cloud_come_out_of_pulls_and_streams_as_they_went_in() {
+    let server = Server::start(&[]);
+    let mut web = Web::new(server.http);
+    let mut events = Web::new(server.http);
+    events.write("GET", "/v1/topics/e/stream?envelope=cloudevents", "", b"");
+    assert_eq!(events.head().status, 200);
+    let mut lines = Web::new(server.http);
+    lines.write("GET", "/v1/topics/e/stream?envelope=cloudevents", "Accept: application/x-ndjson\r\n", b"");
+    assert_eq!(lines.head().status, 200);
+    let event =
+        r#"{"specversion":"1.0","id":"7","source":"/shop","type":"order.placed","data":{"amount":3}}"#;
+    let expected = data(event);
+    let typed = "Content-Type: application/cloudevents+json\r\n";
+    for target in ["/v1/topics/e/messages", "/v1/queues/e/messages", "/v1/queues/e/messages"] {
+        web.send("POST", target, typed, event.as_bytes()).expect(201);
+    }
+    // Whatever the broker adds is taken off: the rest is what was sent.
+    let without = |mut event: Value, added: &[&str]| {
+        let members = event.as_object_mut().unwrap();
+        for name in added.iter().chain(&["datacontenttype", "time"]) {
+            members.remove(*name);
+        }
+        event
+    };
+    assert_eq!(without(data(&events.event("message", &mut String::new()).1), &[]), expected);
+    let line = data(&String::from_utf8(lines.chunk()).unwrap());
+    assert!(line["eventid"].is_string(), "{line}");
+    assert_eq!(without(line, &["eventid"]), expected);
+
+    for (query, headers) in
+        [("?envelope=cloudevents", ""), ("", "Accept: application/cloudevents-batch+json\r\n")]
+    {
+        let reply = web.send("POST", &format!("/v1/queues/e/pull{query}"), headers, b"").expect(200);
+        assert_eq!(reply.header("content-type"), Some("application/cloudevents-batch+json; charset=utf-8"));
+        let batch = reply.json();
+        let pulled = batch[0].clone();
+        let lease = pulled["lease"].as_str().unwrap().to_owned();
+        assert_eq!(
+            (batch.as_array().unwrap().len(), without(pulled, &["lease", "leaseexpires"])),
+            (1, expected.clone())
+        );
+        web.post(&format!("/v1/leases/{lease}/ack"), b"").expect(204);
+    }
+    assert_eq!(
+        web.post("/v1/queues/e/pull?envelope=cloudevents", b"").expect(200).json(),
+        Value::Array(vec![])
+    );
+    for target in ["/v1/queues/e/pull?envelope=none", "/v1/queues/e/pull?envelope=xml"] {
+        assert_eq!(web.post(target, b"").problem(400).1.as_deref(), Some("envelope"), "{target}");
+    }
+    let none = web.send("GET", "/v1/topics/e/stream?envelope=none", "Accept: application/x-ndjson\r\n", b"");
+    assert_eq!(none.problem(400).1.as_deref(), Some("envelope"));
+    server.stop();
+}
+
+#[test]
 fn lines_of_json_and_bare_bodies_are_other_forms_of_a_stream() {
     let server = Server::start(&[]);
     let mut web = Web::new(server.http);
