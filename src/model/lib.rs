@@ -20,4 +20,5 @@ pub mod selector;
 pub mod session;
 pub mod settlement;
 pub mod text;
+pub mod transactions;
 pub mod varint;

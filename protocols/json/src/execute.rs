@@ -15,6 +15,7 @@ use sabir_model::limits::Limits;
 use sabir_model::message::FieldsWriter;
 use sabir_model::session::{EgressNote, Host, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
+use sabir_model::transactions::Transactions;
 
 use crate::address;
 use crate::answers::{Answer, Waiting, say};
@@ -27,7 +28,6 @@ use crate::request::{Op, Request, invalid, missing, needed};
 use crate::session::State;
 use crate::subscriptions::Subscriptions;
 use crate::token::DeliveryName;
-use crate::transactions::Transactions;
 
 /// How long a request waits that does not say, in milliseconds.
 const TIMEOUT_MS_DEFAULT: u64 = 30_000;

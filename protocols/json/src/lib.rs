@@ -22,7 +22,6 @@ mod session;
 mod subscribe;
 mod subscriptions;
 mod token;
-mod transactions;
 mod value;
 mod view;
 mod window;

@@ -12,6 +12,7 @@ use sabir_model::message::FieldsWriter;
 use sabir_model::pattern::Pattern;
 use sabir_model::session::{EgressNote, Host, Input, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
+use sabir_model::transactions::Transactions;
 
 use crate::address::{Temporaries, own_prefix};
 use crate::egress::OPTION_BROWSER;
@@ -21,7 +22,6 @@ use crate::heartbeat::HeartBeat;
 use crate::receipts::{Kept, Receipts, put_receipt};
 use crate::session::State;
 use crate::subscriptions::{Active, Request, Subscriptions, missing, name_of_destination};
-use crate::transactions::Transactions;
 use crate::translate::{Surroundings, read_send};
 use sabir_model::addresses::AddressBook;
 

@@ -21,7 +21,6 @@ mod receipts;
 mod render;
 mod session;
 mod subscriptions;
-mod transactions;
 mod translate;
 mod window;
 

@@ -314,7 +314,7 @@ async fn front_page(Extension(visit): Extension<Arc<Visit>>, request: Request) -
     }
     let listening: String = visit.shared.endpoints.iter().map(|endpoint| format!("  {endpoint}\n")).collect();
     let body = format!(
-        "{SERVER_NAME}, a message broker\n\nListening:\n{listening}\nHere:\n\
+        "{SERVER_NAME}, a message broker; a browser gets its console here\n\nListening:\n{listening}\nHere:\n\
          \x20 /v1/...         messages by request: send, pull, stream; and what there is, to look at and change\n\
          \x20 /api/message    the same for scripts of ActiveMQ\n\
          \x20 /docs           all of it, to read\n\
