@@ -4,12 +4,14 @@
 # where. Left out is what does not answer by itself: streams and WebSockets, ActiveMQ's long polls, requests that wait for
 # somebody's reply, and webhooks whose receiver's name would have to be looked up.
 set -euo pipefail
-cd "$(dirname "$0")"
-python=${INTEROP_PYTHON:-../../../target/interop/venv/bin/python}
+here=$(cd "$(dirname "$0")" && pwd)
+python=$here/../../../target/interop/venv/bin/python
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
+# It keeps notes where it stands.
+cd "$room"
 status=0
-SCHEMATHESIS_HOOKS=hooks PYTHONPATH=. "$python" -m schemathesis.cli run "http://127.0.0.1:$HTTP_PORT/openapi.yaml" \
+SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$here "$python" -m schemathesis.cli run "http://127.0.0.1:$HTTP_PORT/openapi.yaml" \
     --exclude-path-regex '(/stream|/request)$|^/(ws|stomp|mqtt|api)|^/$' \
     --exclude-operation-id defineWebhook \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance \
