@@ -25,7 +25,9 @@ impl Connection {
             self.run_acks(false);
         }
         self.release();
-        let written = self.outbox.close();
+        // Held to the end: a peer that sees its stream end may act at once on everything being gone.
+        let closed = self.outbox.close();
+        let written = closed.written;
         self.leave_session();
         self.end_subscriptions(written);
         self.reclaim(written);

@@ -557,19 +557,22 @@ impl Outbox {
         state.chunks.is_empty() && state.waiting.is_empty() && state.marks.is_empty()
     }
 
-    /// Closes: drops socket, egress and everything that waits. Returns the bytes ever written.
-    pub(crate) fn close(&self) -> u64 {
-        let (egress, writer, written) = {
-            let mut state = self.state();
-            state.chunks = Chunks::new();
-            state.marks = VecDeque::new();
-            state.waiting = VecDeque::new();
-            (state.egress.take(), state.writer.take(), state.written)
-        };
-        drop((egress, writer));
+    /// Closes. The peer sees the end of its stream when what is returned is dropped.
+    pub(crate) fn close(&self) -> Closed {
         *self.waker.lock() = None;
-        written
+        let mut state = self.state();
+        state.chunks = Chunks::new();
+        state.marks = VecDeque::new();
+        state.waiting = VecDeque::new();
+        Closed { written: state.written, _rest: (state.egress.take(), state.writer.take()) }
     }
+}
+
+/// What was in an outbox that is closed.
+pub(crate) struct Closed {
+    /// Bytes ever written.
+    pub(crate) written: u64,
+    _rest: (Option<Box<dyn Egress>>, Option<Box<dyn Writer>>),
 }
 
 /// Whether a delivery is in the outbox.

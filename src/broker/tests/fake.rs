@@ -31,6 +31,8 @@ pub(super) struct Wire {
     /// The protocol's own window, if it has one.
     pub(super) window: Option<usize>,
     pub(super) unsettled: usize,
+    /// Called when the stream towards the peer ends.
+    pub(super) ended: Option<Box<dyn FnOnce() + Send>>,
 }
 
 pub(super) struct FakeWriter(pub(super) Arc<Mutex<Wire>>);
@@ -57,6 +59,15 @@ impl Writer for FakeWriter {
                 Poll::Pending
             }
             other => Poll::Ready(other),
+        }
+    }
+}
+
+impl Drop for FakeWriter {
+    fn drop(&mut self) {
+        let ended = self.0.lock().ended.take();
+        if let Some(ended) = ended {
+            ended();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Names: wildcard consumers of queues, temporary destinations, virtual hosts, who is who, who may do what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sabir_model::access::Action;
@@ -128,6 +129,28 @@ fn whoever_has_sent_to_a_temporary_topic_learns_that_it_is_gone() {
     other.send(&name, "1").ok();
     owner.vanish();
     assert_eq!(other.send(&name, "2").refused(), Code::UnknownDestination);
+}
+
+#[test]
+fn who_sees_its_stream_end_finds_everything_gone_that_was_the_connections() {
+    for clean in [true, false] {
+        let world = World::new();
+        let mut owner = world.named("mine");
+        let name = owner.temporary(Kind::Topic, "reply");
+        let topic = Destination::parse_qualified(&name, Kind::Topic).unwrap();
+        owner.temporary(Kind::Queue, "reply");
+        owner.subscribe("topic://news").auto().ok();
+        let (broker, host) = (world.broker.clone(), Arc::clone(&owner.host().host));
+        let (tell, told) = std::sync::mpsc::channel();
+        owner.wire.lock().ended = Some(Box::new(move || {
+            let stats = broker.stats();
+            let topic_is_there = host.temporary_topics.read().contains_key(&topic);
+            let name_is_taken = host.client_ids.lock().contains_key("mine");
+            let _ = tell.send((stats.queues.len(), stats.connections, topic_is_there, name_is_taken));
+        }));
+        owner.leave(clean);
+        assert_eq!(told.try_recv(), Ok((0, 0, false, false)), "clean: {clean}");
+    }
 }
 
 #[test]
