@@ -173,9 +173,9 @@ impl Connection {
     }
 
     /// The next answer or news. Registers the task, which is also woken when the outbox needs its owner.
-    pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    pub fn poll_event(&mut self, cx: &mut Context<'_>, now: Now) -> Poll<Event> {
         self.outbox.set_waker(cx.waker());
-        self.work.set_now(self.shared.now());
+        self.work.set_now(now);
         let login = self.mailbox.login.lock().take();
         if let Some(result) = login {
             let event = self.logged_in(result);
@@ -310,8 +310,7 @@ impl Connection {
     }
 
     /// Writes what waits. Ready when nothing does.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let now = self.shared.now();
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, now: Now) -> Poll<io::Result<()>> {
         self.work.set_now(now);
         self.outbox.set_waker(cx.waker());
         for _ in 0..4 {

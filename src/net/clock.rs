@@ -50,11 +50,18 @@ impl SystemClock {
 
     /// Reads the machine's time and follows its wall clock; called by the ticker.
     pub(crate) fn tick(&self) -> Now {
+        let before = self.elapsed_us();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let elapsed = self.elapsed_us();
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let wall = i64::try_from(wall).unwrap_or(i64::MAX);
-        let elapsed_ms = i64::try_from(elapsed / 1000).unwrap_or(i64::MAX);
-        self.epoch_ms.store(wall.saturating_sub(elapsed_ms), Ordering::Relaxed);
+        let epoch = wall.saturating_sub(i64::try_from(elapsed).unwrap_or(i64::MAX)) / 1000;
+        let known = self.epoch_ms.load(Ordering::Relaxed);
+        // The two readings are not of one moment: less than their distance is no correction, and what was over before
+        // would not be over any more.
+        let apart = i64::try_from((elapsed - before) / 1000).unwrap_or(i64::MAX) + 1;
+        if known == 0 || epoch.abs_diff(known) > apart.unsigned_abs() {
+            self.epoch_ms.store(epoch, Ordering::Relaxed);
+        }
         self.now_us.fetch_max(elapsed, Ordering::Relaxed);
         Now { instant: self.now(), wall: self.wall() }
     }
@@ -93,5 +100,16 @@ mod tests {
         assert!(clock.now() >= second.instant);
         // 2020-01-01; only a machine without a clock is earlier.
         assert!(second.wall.0 > 1_577_836_800_000);
+    }
+
+    #[test]
+    fn the_wall_does_not_tremble() {
+        let clock = SystemClock::start();
+        let mut last = clock.tick().wall;
+        for _ in 0..20_000 {
+            let wall = clock.tick().wall;
+            assert!(wall >= last, "{wall:?} after {last:?}");
+            last = wall;
+        }
     }
 }

@@ -134,7 +134,7 @@ impl Driver {
             let mut touched = false;
 
             while end.is_none()
-                && let Poll::Ready(event) = connection.poll_event(cx)
+                && let Poll::Ready(event) = connection.poll_event(cx, now)
             {
                 touched = true;
                 let end_if_closed = if matches!(event, Event::Closing(_)) { End::Ousted } else { End::Left };
@@ -177,7 +177,7 @@ impl Driver {
             if touched {
                 connection.end_batch(now, &mut out);
             }
-            match connection.poll_flush(cx) {
+            match connection.poll_flush(cx, now) {
                 Poll::Ready(Ok(())) => blocked = false,
                 Poll::Ready(Err(_)) => return Poll::Ready(end.unwrap_or(End::Lost)),
                 Poll::Pending => blocked = true,
@@ -216,7 +216,7 @@ impl Driver {
     fn poll_farewell(&mut self, cx: &mut Context<'_>, end: End, until: Instant, now: Now) -> Poll<()> {
         let Some(connection) = self.connection.as_mut() else { return Poll::Ready(()) };
         if end != End::Lost && now.instant < until {
-            let flushed = match connection.poll_flush(cx) {
+            let flushed = match connection.poll_flush(cx, now) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(_)) => Poll::Ready(()),
                 Poll::Ready(Ok(())) => {

@@ -260,13 +260,14 @@ impl Client {
 
     /// What a driver does when it is woken.
     pub(super) fn pump(&mut self) {
+        let now = self.now();
         let Some(connection) = self.connection.as_mut() else { return };
         let waker = Waker::from(Arc::clone(&self.woken));
         let mut cx = Context::from_waker(&waker);
-        while let Poll::Ready(event) = connection.poll_event(&mut cx) {
+        while let Poll::Ready(event) = connection.poll_event(&mut cx, now) {
             self.events.push(event);
         }
-        let _ = connection.poll_flush(&mut cx);
+        let _ = connection.poll_flush(&mut cx, now);
     }
 
     /// Runs the driver for as long as it is woken.
@@ -281,7 +282,8 @@ impl Client {
     }
 
     pub(super) fn try_flush(&mut self) -> Poll<io::Result<()>> {
-        self.host().poll_flush(&mut Context::from_waker(Waker::noop()))
+        let now = self.now();
+        self.host().poll_flush(&mut Context::from_waker(Waker::noop()), now)
     }
 
     /// Lets the log catch up, and takes the receipts that are due.

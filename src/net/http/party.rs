@@ -275,8 +275,9 @@ impl Party {
 
     /// The broker's next news for this party, of those that end its business.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        let now = self.shared.clock.refresh();
         loop {
-            match self.connection.poll_event(cx) {
+            match self.connection.poll_event(cx, now) {
                 Poll::Ready(Event::SubscriptionEnded { refusal, .. } | Event::Closing(refusal)) => {
                     return Poll::Ready(refusal);
                 }
