@@ -106,6 +106,12 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_messages_received_bytes_total", Counter, "Bytes of their bodies.", broker.published_bytes),
         ("sabir_messages_refused_total", Counter, "Sends refused.", broker.refused),
         (
+            "sabir_messages_unreadable_total",
+            Counter,
+            "Messages that the log could not give back.",
+            broker.unreadable,
+        ),
+        (
             "sabir_messages_unrouted_total",
             Counter,
             "Messages that nobody was interested in.",
@@ -197,12 +203,13 @@ fn queue_metrics(page: &mut Page, broker: &BrokerStats, rows_max: usize) {
         broker.queues.len() - rows.len(),
     );
     type Field = fn(&sabir_broker::QueueStats) -> u64;
-    let families: [(&str, Kind, &str, Field); 11] = [
+    let families: [(&str, Kind, &str, Field); 12] = [
         ("sabir_queue_messages_ready", Kind::Gauge, "Messages ready for a consumer.", |q| q.ready),
         ("sabir_queue_messages_unsettled", Kind::Gauge, "Messages delivered and not settled.", |q| {
             q.unsettled
         }),
-        ("sabir_queue_bytes", Kind::Gauge, "Bytes held.", |q| q.bytes),
+        ("sabir_queue_bytes", Kind::Gauge, "Bytes held, in memory or not.", |q| q.bytes),
+        ("sabir_queue_messages_paged", Kind::Gauge, "Messages ready that are in the log only.", |q| q.paged),
         ("sabir_queue_consumers", Kind::Gauge, "Consumers attached.", |q| q.consumers),
         ("sabir_queue_messages_enqueued_total", Kind::Counter, "Messages enqueued since the start.", |q| {
             q.enqueued

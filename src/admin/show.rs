@@ -31,6 +31,7 @@ pub(crate) fn queue(entry: &QueueEntry, now: Timestamp) -> Value {
         "ready": stats.ready,
         "unsettled": stats.unsettled,
         "bytes": stats.bytes,
+        "paged": stats.paged,
         "consumers": stats.consumers,
         "enqueued": stats.enqueued,
         "delivered": stats.delivered,

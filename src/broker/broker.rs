@@ -15,7 +15,7 @@ use sabir_model::clock::Clock;
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
-use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
+use sabir_model::ids::{ConnectionId, QueueId, SubscriptionKey};
 use sabir_model::message::{Body, BodyKind, Facts};
 use sabir_model::session::{Egress, Now};
 use sabir_store::{Level, RecoveryReport, Store, StoreError};
@@ -27,18 +27,17 @@ use crate::mailbox::Mailbox;
 use crate::manage::Redrives;
 use crate::notes::Note;
 use crate::options::{BrokerLimits, BrokerOptions};
+use crate::pager::{self, Pager};
 use crate::policy::{Policies, Policy};
 use crate::queue::{Queue, Role};
 use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
 use crate::rules::Rules;
 use crate::stats::{BrokerStats, Counters, TopicStats, read};
-use crate::will::{Sent, send_for_nobody, send_will};
+use crate::will::{Sent, send_for_nobody};
+use crate::window::Window;
 use crate::work::{Work, finish};
 use crate::writer::Writer;
-
-/// Ticks between two sweeps for expired messages and unused queues: one second at the usual tick of 100 ms.
-const TICKS_PER_SWEEP: u64 = 10;
 
 /// Why a broker did not open.
 #[derive(Debug)]
@@ -142,10 +141,13 @@ pub(crate) struct Shared {
     pub(crate) session_policy: Arc<Policy>,
     /// Rows that others keep, as the log had them, until they are taken.
     pub(crate) notes: Mutex<Vec<(u8, Note)>>,
+    /// How much of each queue may be in memory.
+    pub(crate) window: Arc<Window>,
+    pub(crate) pager: Pager,
     /// Dead letters on their way back.
     pub(crate) redrives: Redrives,
     pub(crate) by_id: RwLock<ById>,
-    hosts: Vec<Arc<VirtualHost>>,
+    pub(crate) hosts: Vec<Arc<VirtualHost>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Arc<Mailbox>, RandomState>>,
     next_connection: AtomicU64,
     /// Connections whose reading pauses until the next tick.
@@ -282,6 +284,7 @@ impl Broker {
             true => None,
             false => Some(Pool::start().map_err(OpenError::Thread)?),
         };
+        let (pager, jobs) = Pager::new(!options.single_threaded);
         let session_policy = Arc::new(Policy {
             messages_max: options.limits.session_messages_max,
             bytes_max: options.limits.session_bytes_max,
@@ -298,6 +301,7 @@ impl Broker {
             authorizer: options.authorizer,
             rules: options.rules,
             policies: options.policies,
+            window: Arc::new(Window::new(options.limits.queue_memory_bytes_max)),
             limits: options.limits,
             counters: Counters::default(),
             memory: AtomicU64::new(0),
@@ -306,6 +310,7 @@ impl Broker {
             next_message: AtomicU64::new(1),
             session_policy,
             notes: Mutex::new(std::mem::take(&mut recovered.notes)),
+            pager,
             redrives: Redrives::default(),
             by_id: RwLock::default(),
             hosts,
@@ -316,6 +321,9 @@ impl Broker {
             draining: AtomicBool::new(false),
             pool,
         });
+        if let Some(jobs) = jobs {
+            pager::start(&shared, jobs).map_err(OpenError::Thread)?;
+        }
         let restored = recovered.restore(&shared);
         let mut running = shared.store.begin();
         running.remove(TABLE_COUNTERS, MARK_CLEAN);
@@ -352,50 +360,6 @@ impl Broker {
         };
         self.shared.counters.connections_total.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
-    }
-
-    /// What time does: called about every 100 ms.
-    pub fn tick(&self, now: Now) {
-        let shared = &self.shared;
-        let ticks = shared.ticks.fetch_add(1, Ordering::AcqRel) + 1;
-        for waker in std::mem::take(&mut *shared.paused.lock()) {
-            waker.wake();
-        }
-        self.tick_redrives(now);
-        if !ticks.is_multiple_of(TICKS_PER_SWEEP) {
-            return;
-        }
-        let mut work = Work::new(now);
-        for host in &shared.hosts {
-            sweep_sessions(shared, host, &mut work);
-            sweep_retained(shared, host, &mut work);
-        }
-        let queues: Vec<(Arc<Queue>, Arc<VirtualHost>)> = {
-            let by_id = shared.by_id.read();
-            let due = |queue: &Queue| {
-                queue.next_expiry.load(Ordering::Acquire) <= now.wall.0 || queue.policy.gc_after.is_some()
-            };
-            by_id.values().filter(|(q, _)| due(q)).map(|(q, h)| (Arc::clone(q), Arc::clone(h))).collect()
-        };
-        for (queue, host) in queues {
-            let unused = {
-                let mut held = queue.lock();
-                held.core.expire(&queue, &mut work);
-                let idle = now.instant.since(held.core.last_used);
-                let unused = matches!(queue.role, Role::Plain)
-                    && queue.policy.gc_after.is_some_and(|after| idle >= after)
-                    && held.core.is_unused();
-                if unused {
-                    // Decided under the lock: nobody can send to it or consume from it any more.
-                    queue.deleted.store(true, Ordering::Release);
-                }
-                unused
-            };
-            if unused {
-                host.delete_queue(shared, &queue, &mut work);
-            }
-        }
-        while finish(shared, &mut work) {}
     }
 
     /// Tells every connection that the broker is closing, and takes in no more.
@@ -496,6 +460,7 @@ impl Broker {
             dead_lettered: read(&counters.dead_lettered),
             discarded: read(&counters.discarded),
             refused: read(&counters.refused),
+            unreadable: read(&counters.unreadable),
             unrouted: read(&counters.unrouted),
             transactions_committed: read(&counters.transactions_committed),
             transactions_aborted: read(&counters.transactions_aborted),
@@ -536,47 +501,6 @@ impl Broker {
         send_for_nobody(&self.shared, &self.shared.host_named("/"), None, &sent, &mut work)?;
         while finish(&self.shared, &mut work) {}
         Ok(())
-    }
-}
-
-/// Ends client sessions whose time is over, and sends wills that are due.
-fn sweep_sessions(shared: &Shared, host: &VirtualHost, work: &mut Work) {
-    loop {
-        let due = host.schedule.lock().next_due(work.now.wall);
-        let Some(client_id) = due else { return };
-        let session = host.sessions.lock().get(&client_id).map(Arc::clone);
-        let Some(session) = session else { continue };
-        // It may be neither: of what was to be looked at before the client came back, nobody has told the schedule.
-        let (ends, will) = {
-            let mut state = session.state();
-            let (ends, will) = state.come_due(work.now.wall);
-            if will.is_some() && !ends {
-                state.log(shared, host, &session, Level::Os);
-            }
-            (ends, will)
-        };
-        if ends {
-            crate::stats::add(&shared.counters.sessions_expired, 1);
-            session.end(shared, host, work);
-        }
-        if let Some(will) = will {
-            send_will(shared, host, &will, work);
-        }
-    }
-}
-
-/// Forgets last values whose time is over.
-fn sweep_retained(shared: &Shared, host: &VirtualHost, work: &mut Work) {
-    let mut over: Vec<Sequence> = Vec::new();
-    let mut memory = 0;
-    host.retained.lock().expire(work.now.wall, |changed| {
-        memory += changed.memory;
-        over.extend(changed.old);
-    });
-    work.memory += memory;
-    if !over.is_empty() {
-        let queue = host.retained_queue(shared);
-        work.expired_logged.extend(over.into_iter().map(|sequence| (queue, sequence)));
     }
 }
 

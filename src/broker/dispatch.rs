@@ -12,9 +12,10 @@ use smallvec::SmallVec;
 use crate::credit::{Consumer, Waits};
 use crate::inflight::InFlight;
 use crate::outbox::Handed;
+use crate::pager::{Job, Sweep};
 use crate::policy::Expired;
 use crate::queue::{Queue, QueueCore, Role};
-use crate::ready::Key;
+use crate::ready::{Key, Next};
 use crate::selection::MessageView;
 use crate::work::Work;
 
@@ -30,16 +31,18 @@ impl QueueCore {
         self.pump_browsers(queue, work);
         if self.paused {
             self.pass_credit_on(work);
-            return;
-        }
-        if self.selecting > 0 {
-            self.dispatch_selecting(queue, work);
         } else {
-            self.dispatch_in_turn(queue, work);
+            if self.selecting > 0 {
+                self.dispatch_selecting(queue, work);
+            } else {
+                self.dispatch_in_turn(queue, work);
+            }
+            if self.sharing > 0 {
+                self.share_credit(queue, work);
+            }
+            self.read_ahead(queue, work);
         }
-        if self.sharing > 0 {
-            self.share_credit(queue, work);
-        }
+        self.page_out_overflow(queue, work);
     }
 
     /// A paused queue takes none of the credit that other queues share: the next in line has its turn.
@@ -75,7 +78,8 @@ impl QueueCore {
                 None => Key::FIRST,
                 Some(_) => consumer.scanned.next(),
             };
-            if self.ready.peek_from(from).is_some() {
+            // A page that comes in is dispatched by whoever brings it.
+            if matches!(self.ready.next_from(from), Some(Next::Here(..))) {
                 consumer.credit.wait(queue);
             }
             // Looked at after standing in line: credit given back before that has not seen this queue.
@@ -89,7 +93,11 @@ impl QueueCore {
 
     pub(crate) fn dispatch_in_turn(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         for _ in 0..DISPATCH_MAX {
-            let Some((key, _)) = self.ready.peek_from(Key::FIRST) else { return };
+            let key = match self.ready.next_from(Key::FIRST) {
+                None => return,
+                Some(Next::Here(key, _)) => key,
+                Some(Next::Paged(key)) => return self.want_page_for_consumers(queue, key, work),
+            };
             if self.drop_expired(queue, key, work) {
                 continue;
             }
@@ -135,7 +143,11 @@ impl QueueCore {
         };
         let mut scanned = 0;
         let mut wanted: SmallVec<[bool; 32]> = SmallVec::new();
-        while let Some((key, entry)) = self.ready.peek_from(from) {
+        while let Some(next) = self.ready.next_from(from) {
+            let (key, entry) = match next {
+                Next::Here(key, entry) => (key, entry),
+                Next::Paged(key) => return self.want_page_for_consumers(queue, key, work),
+            };
             from = key.next();
             let message = entry.message.clone();
             let redelivered = entry.redelivered;
@@ -239,8 +251,12 @@ impl QueueCore {
                 self.expiring.remove(&(expires, sequence, rank));
             }
         }
+        if self.paged_expiry().has_passed(work.now.wall) && !std::mem::replace(&mut self.sweeping, true) {
+            work.jobs.push(Job::Sweep(Sweep::new(queue)));
+        }
         let next = self.expiring.first().map_or(u64::MAX, |(expires, ..)| expires.0);
-        queue.next_expiry.store(next, Ordering::Release);
+        let paged = if self.sweeping { u64::MAX } else { self.ready.paged.expires };
+        queue.next_expiry.store(next.min(paged), Ordering::Release);
     }
 
     /// Takes the message at `key` out and encodes it for the consumer in `slot`. False if it is back in its place.

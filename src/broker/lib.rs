@@ -26,6 +26,8 @@ mod marks;
 mod notes;
 mod options;
 mod outbox;
+mod paged;
+mod pager;
 mod party;
 pub mod pattern_trie;
 mod policy;
@@ -34,6 +36,7 @@ mod queue;
 mod ready;
 mod recovery;
 mod registry;
+mod remains;
 mod replay;
 mod retained;
 mod route;
@@ -49,8 +52,10 @@ mod subscribe;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tick;
 mod transaction;
 mod will;
+mod window;
 mod work;
 mod writer;
 

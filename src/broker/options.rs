@@ -20,6 +20,9 @@ pub struct BrokerLimits {
     pub destinations_max: usize,
     /// Most bytes of messages in memory; beyond, sends are refused.
     pub memory_bytes_max: u64,
+    /// Most bytes of one queue's messages in memory, as far as the log holds them: what is beyond is read when its turn
+    /// comes. Less when memory runs low.
+    pub queue_memory_bytes_max: u64,
     /// Unsynced bytes above which publishers' reading pauses.
     pub pending_bytes_soft: usize,
     /// Most bytes one open transaction may hold.
@@ -52,6 +55,7 @@ impl Default for BrokerLimits {
             connections_max: 100_000,
             destinations_max: 1_000_000,
             memory_bytes_max: 4 << 30,
+            queue_memory_bytes_max: 16 << 20,
             pending_bytes_soft: 4 << 20,
             transaction_bytes_max: 256 << 20,
             transaction_items_max: 1_000_000,

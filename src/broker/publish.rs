@@ -76,6 +76,15 @@ impl Planned {
         !self.queues.is_empty()
     }
 
+    /// Whether it need not stay in memory.
+    fn needs_no_memory(&self) -> bool {
+        self.message.facts().persistent
+            && self.live.is_empty()
+            && self.sessions.is_empty()
+            && self.keeps.is_none()
+            && self.queues.iter().all(|target| target.queue.pages())
+    }
+
     /// Whether there is anybody to receive it.
     pub(crate) fn is_received(&self) -> bool {
         !self.queues.is_empty() || !self.live.is_empty() || !self.sessions.is_empty()
@@ -175,13 +184,15 @@ pub(crate) fn enqueue_single(
     if queue.deleted.load(Ordering::Acquire) {
         return Err(Failure::Stale);
     }
-    shared.check_memory().map_err(Failure::Refused)?;
+    let logged = incoming.facts.persistent && queue.logs();
+    if !(logged && queue.pages()) {
+        shared.check_memory().map_err(Failure::Refused)?;
+    }
     let size = (incoming.fields.len() + incoming.body.as_slice().len()) as u64;
     core.check_room(queue, 1, size).map_err(Failure::Refused)?;
     if !core.make_room(queue, work) {
         return Ok(incoming.once.map(|key| log_received(shared, key)));
     }
-    let logged = incoming.facts.persistent && queue.logs();
     let kept;
     let message;
     let sequence;
@@ -337,8 +348,8 @@ pub(crate) fn execute(
     work: &mut Work,
 ) -> Result<Option<Promise>, Failure> {
     let Context { connection, once, keeps_in_log } = *context;
-    // What only settles makes room.
-    if !planned.is_empty() {
+    // What only settles makes room, and what the log holds needs none.
+    if !planned.iter().all(Planned::needs_no_memory) {
         shared.check_memory().map_err(Failure::Refused)?;
     }
     let mut queues: Vec<Arc<Queue>> =

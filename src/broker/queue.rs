@@ -25,6 +25,7 @@ use crate::outbox::Outbox;
 use crate::policy::{Policy, SlowConsumer};
 use crate::ready::{Entry, Key, Ready};
 use crate::stats::{Counters, QueueStats, add};
+use crate::window::{FromLog, Window};
 use crate::work::Work;
 
 /// Deliveries in which the oldest message is looked for.
@@ -66,6 +67,8 @@ pub(crate) struct Queue {
     /// For a group: some member may outlive its connection, so what waits is logged.
     pub(crate) lasting: AtomicBool,
     pub(crate) boot: u32,
+    /// How much of it may be in memory.
+    pub(crate) window: Arc<Window>,
 }
 
 /// A queue whose lock is held.
@@ -113,7 +116,15 @@ pub(crate) struct QueueCore {
     pub(crate) next: u64,
     pub(crate) ready: Ready,
     pub(crate) in_flight: Slab,
-    pub(crate) bytes: u64,
+    /// Bytes of the messages in memory, delivered ones included.
+    pub(crate) resident: u64,
+    /// Messages that have found the window full, since the last dispatch.
+    pub(crate) over: Vec<Key>,
+    /// A page is on its way.
+    pub(crate) fetching: bool,
+    /// Somebody looks through what is paged out for what has expired.
+    pub(crate) sweeping: bool,
+    pub(crate) from_log: Option<Box<FromLog>>,
     pub(crate) consumers: Vec<Option<Consumer>>,
     /// Consumers in the order they are served: higher priority first, round-robin within.
     pub(crate) ring: Vec<u32>,
@@ -167,7 +178,11 @@ impl QueueCore {
             next: next.0,
             ready: Ready::new(prioritized),
             in_flight: Slab::default(),
-            bytes: 0,
+            resident: 0,
+            over: Vec::new(),
+            fetching: false,
+            sweeping: false,
+            from_log: None,
             consumers: Vec::new(),
             ring: Vec::new(),
             turn: 0,
@@ -190,7 +205,7 @@ impl QueueCore {
 
     /// Messages held.
     pub(crate) fn depth(&self) -> u64 {
-        (self.ready.len() + self.in_flight.len()) as u64
+        self.ready.len() + self.in_flight.len() as u64
     }
 
     pub(crate) fn consumers(&self) -> impl Iterator<Item = &Consumer> {
@@ -212,7 +227,7 @@ impl QueueCore {
             let sentence = format!("{} holds its most, {} messages", queue.title(), policy.messages_max);
             return Err(Refusal::new(Code::DestinationFull, sentence));
         }
-        if self.bytes.saturating_add(bytes) > policy.bytes_max {
+        if self.bytes().saturating_add(bytes) > policy.bytes_max {
             let sentence = format!("{} holds its most, {} bytes", queue.title(), policy.bytes_max);
             return Err(Refusal::new(Code::DestinationFull, sentence));
         }
@@ -230,6 +245,13 @@ impl QueueCore {
                 SlowConsumer::DropNewest => return false,
                 SlowConsumer::DropOldest => {
                     let oldest = self.oldest_not_begun();
+                    if let Some(paged) = self.ready.paged.first()
+                        && oldest.is_none_or(|oldest| paged < oldest)
+                    {
+                        self.ready.paged.take(paged);
+                        work.gone.push((queue.id, paged.sequence, 1));
+                        continue;
+                    }
                     let Some((key, oldest)) =
                         oldest.and_then(|key| self.take(key).map(|oldest| (key, oldest)))
                     else {
@@ -255,9 +277,9 @@ impl QueueCore {
     fn is_full(&self, queue: &Queue) -> bool {
         match queue.role {
             Role::Plain | Role::Temporary(_) | Role::Durable { .. } => false,
-            Role::Window => self.ready.len() >= queue.policy.pending_max.max(1),
+            Role::Window => self.ready.resident() >= queue.policy.pending_max.max(1),
             Role::Backlog { .. } | Role::Group { .. } => {
-                self.depth() >= queue.policy.messages_max.max(1) || self.bytes >= queue.policy.bytes_max
+                self.depth() >= queue.policy.messages_max.max(1) || self.bytes() >= queue.policy.bytes_max
             }
         }
     }
@@ -278,25 +300,43 @@ impl QueueCore {
     /// Puts a message into its place: a new one, or one that comes back.
     pub(crate) fn enqueue(&mut self, queue: &Queue, sequence: Sequence, entry: Entry, work: &mut Work) {
         let memory = entry.message.memory() as u64;
-        self.bytes += memory;
-        work.memory += memory.cast_signed();
         self.enqueued += 1;
-        self.insert(queue, sequence, entry);
+        if self.pages_at_once(queue, &entry) {
+            let expires = entry.message.facts().expires;
+            self.ready.paged.add(Key { rank: 0, sequence }, memory, expires);
+            if expires != Timestamp::NEVER {
+                queue.next_expiry.fetch_min(expires.0, Ordering::AcqRel);
+            }
+            return;
+        }
+        self.resident += memory;
+        work.memory += memory.cast_signed();
+        let in_log = entry.is_in_log();
+        let key = self.insert(queue, sequence, entry);
+        self.note_overflow(queue, key, in_log);
     }
 
-    pub(crate) fn insert(&mut self, queue: &Queue, sequence: Sequence, entry: Entry) {
+    /// Puts a message into its place, without telling anybody.
+    pub(crate) fn insert_quietly(&mut self, queue: &Queue, sequence: Sequence, entry: Entry) -> Key {
         let expires = entry.message.facts().expires;
         let key = self.ready.insert(sequence, entry);
         if expires != Timestamp::NEVER {
             self.expiring.insert((expires, sequence, key.rank));
             queue.next_expiry.fetch_min(expires.0, Ordering::AcqRel);
         }
+        key
+    }
+
+    /// Puts a message into its place: whoever has looked there looks again.
+    pub(crate) fn insert(&mut self, queue: &Queue, sequence: Sequence, entry: Entry) -> Key {
+        let key = self.insert_quietly(queue, sequence, entry);
         if self.selecting > 0 {
             let before = Key { rank: key.rank, sequence: Sequence(key.sequence.0.saturating_sub(1)) };
             for consumer in self.consumers.iter_mut().flatten() {
                 consumer.scanned = consumer.scanned.min(before);
             }
         }
+        key
     }
 
     pub(crate) fn take(&mut self, key: Key) -> Option<Entry> {
@@ -321,7 +361,7 @@ impl QueueCore {
 
     pub(crate) fn forget(&mut self, entry: &Entry, work: &mut Work) {
         let memory = entry.message.memory() as u64;
-        self.bytes = self.bytes.saturating_sub(memory);
+        self.resident = self.resident.saturating_sub(memory);
         work.memory -= memory.cast_signed();
     }
 
@@ -396,8 +436,8 @@ impl QueueCore {
 
     /// Drops everything: the queue is being deleted. Returns the subscriptions that end with it.
     pub(crate) fn clear(&mut self, queue: QueueId, work: &mut Work) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
-        work.memory -= self.bytes.cast_signed();
-        self.bytes = 0;
+        work.memory -= self.resident.cast_signed();
+        self.resident = 0;
         let mut over = |sequence: Sequence, entry: &Entry| {
             if entry.progress_logged {
                 work.progress_over.push((queue, sequence));
@@ -436,9 +476,10 @@ impl QueueCore {
             name: queue.title(),
             host: host.to_owned(),
             durability: if queue.logs() { queue.policy.durability } else { Level::Memory },
-            ready: self.ready.len() as u64,
+            ready: self.ready.len(),
             unsettled: self.in_flight.len() as u64,
-            bytes: self.bytes,
+            bytes: self.bytes(),
+            paged: self.ready.paged.len(),
             consumers: self.ring.len() as u64,
             enqueued: self.enqueued,
             acknowledged: self.acknowledged,
@@ -454,7 +495,7 @@ impl QueueCore {
     /// Puts back what the log remembered. Called once per message, in ascending order, before anybody connects.
     pub(crate) fn recover(&mut self, queue: &Queue, sequence: Sequence, entry: Entry, counters: &AtomicU64) {
         let memory = entry.message.memory() as u64;
-        self.bytes += memory;
+        self.resident += memory;
         add(counters, memory);
         self.next = self.next.max(sequence.0 + 1);
         self.insert(queue, sequence, entry);

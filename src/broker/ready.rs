@@ -3,6 +3,8 @@
 //! Arrivals form a dense run indexed by sequence number; what comes back to the head, and everything of a prioritized
 //! queue, lives in an ordered map. Taking from the middle (selectors) leaves holes; too many holes move the rest to the
 //! map, so memory follows the messages held and not the span of their numbers.
+//!
+//! Of a deep queue only a window is here; of the rest ([`Paged`]) the numbers are known, and the log has the bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Grant;
 use sabir_model::ids::{ConnectionId, Sequence};
 use sabir_model::message::{Message, PRIORITY_MAX};
+
+use crate::paged::Paged;
 
 /// Missing numbers (settled before a restart, say) that the run bridges with holes.
 const GAP_MAX: u64 = 64;
@@ -66,6 +70,13 @@ impl Entry {
         }
     }
 
+    /// Whether the log has all there is to know of it. (That a crash may have cut a delivery short is known of all
+    /// messages that are older.)
+    pub(crate) fn is_in_log(&self) -> bool {
+        let is_last_value = self.grant.as_ref().is_some_and(|grant| grant.retained);
+        self.logged && self.attempts == 0 && self.progress == 0 && !is_last_value
+    }
+
     /// Counts an attempt that failed.
     pub(crate) fn failed(&mut self, failed: Failed) {
         self.attempts += 1;
@@ -94,9 +105,20 @@ impl Key {
     }
 }
 
+/// What comes next in a queue.
+#[derive(Debug)]
+pub(crate) enum Next<'a> {
+    /// This message.
+    Here(Key, &'a Entry),
+    /// A message that is to be read from the log first.
+    Paged(Key),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
     prioritized: bool,
+    /// Those of which only the log has the bytes.
+    pub(crate) paged: Paged,
     /// Entries of consecutive sequence numbers from `base` on; never starts or ends with a hole.
     run: VecDeque<Option<Entry>>,
     base: u64,
@@ -110,23 +132,33 @@ impl Ready {
         Self { prioritized, ..Self::default() }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) fn is_prioritized(&self) -> bool {
+        self.prioritized
+    }
+
+    /// Messages in memory.
+    pub(crate) fn resident(&self) -> usize {
         self.run.len() - self.holes + self.map.len()
+    }
+
+    /// All messages.
+    pub(crate) fn len(&self) -> u64 {
+        self.resident() as u64 + self.paged.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    pub(crate) fn key(&self, sequence: Sequence, message: &Message) -> Key {
-        let rank =
-            if self.prioritized { PRIORITY_MAX - message.facts().priority.min(PRIORITY_MAX) } else { 0 };
+    /// The place of a message of this priority.
+    pub(crate) fn key(&self, sequence: Sequence, priority: u8) -> Key {
+        let rank = if self.prioritized { PRIORITY_MAX - priority.min(PRIORITY_MAX) } else { 0 };
         Key { rank, sequence }
     }
 
     /// Adds a message and tells its place.
     pub(crate) fn insert(&mut self, sequence: Sequence, entry: Entry) -> Key {
-        let key = self.key(sequence, &entry.message);
+        let key = self.key(sequence, entry.message.facts().priority);
         if self.prioritized {
             self.map.insert(key, entry);
             return key;
@@ -149,7 +181,45 @@ impl Ready {
         key
     }
 
-    /// The first message at or after `from`.
+    /// What is first at or after `from`.
+    pub(crate) fn next_from(&self, from: Key) -> Option<Next<'_>> {
+        let here = self.peek_from(from);
+        if self.paged.is_empty() {
+            return here.map(|(key, entry)| Next::Here(key, entry));
+        }
+        match (here, self.paged.first_from(from)) {
+            (Some((key, _)), Some(paged)) if paged < key => Some(Next::Paged(paged)),
+            (Some((key, entry)), _) => Some(Next::Here(key, entry)),
+            (None, paged) => paged.map(Next::Paged),
+        }
+    }
+
+    /// Messages in memory that the log has all of, from the last one on, of `bytes` in all; none of those in `spared`.
+    pub(crate) fn last_in_log(&self, bytes: u64, spared: Option<(Key, Key)>) -> Vec<Key> {
+        let in_run = self.run.iter().enumerate().rev().filter_map(|(index, slot)| {
+            let key = Key { rank: 0, sequence: Sequence(self.base + index as u64) };
+            slot.as_ref().map(|entry| (key, entry))
+        });
+        let mut in_run = in_run.peekable();
+        let mut in_map = self.map.iter().rev().map(|(key, entry)| (*key, entry)).peekable();
+        let mut found = Vec::new();
+        let mut left = bytes;
+        while left > 0 {
+            let next = match (in_run.peek(), in_map.peek()) {
+                (Some((run, _)), Some((map, _))) if run > map => in_run.next(),
+                (Some(_), None) => in_run.next(),
+                _ => in_map.next(),
+            };
+            let Some((key, entry)) = next else { break };
+            if entry.is_in_log() && spared.is_none_or(|(first, last)| key < first || key > last) {
+                left = left.saturating_sub(entry.message.memory() as u64);
+                found.push(key);
+            }
+        }
+        found
+    }
+
+    /// The first message in memory at or after `from`.
     pub(crate) fn peek_from(&self, from: Key) -> Option<(Key, &Entry)> {
         let in_map = self.map.range(from..).next().map(|(key, entry)| (*key, entry));
         let in_run = self.run_from(from);
@@ -184,18 +254,18 @@ impl Ready {
         self.peek_from(from).filter(|(key, _)| key.rank == rank)
     }
 
-    /// The message of this number.
+    /// The message of this number, if it is in memory.
     pub(crate) fn find(&self, sequence: Sequence) -> Option<(Key, &Entry)> {
         let before = Sequence(sequence.0.checked_sub(1)?);
         let mut firsts = self.ranks().filter_map(|rank| self.next_of_rank(rank, before));
         firsts.find(|(key, _)| key.sequence == sequence)
     }
 
-    /// What arrived after a message, in the order of arrival and whatever its priority; at most so many.
+    /// What of those in memory arrived after a message, in the order of arrival and whatever its priority; at most so many.
     pub(crate) fn arrived_after(&self, after: Sequence, most: usize) -> Vec<(Key, &Entry)> {
         let mut heads: Vec<(Key, &Entry)> =
             self.ranks().filter_map(|rank| self.next_of_rank(rank, after)).collect();
-        let mut found = Vec::with_capacity(most.min(self.len()));
+        let mut found = Vec::with_capacity(most.min(self.resident()));
         while found.len() < most
             && let Some((at, first)) =
                 heads.iter().copied().enumerate().min_by_key(|(_, (key, _))| key.sequence)
@@ -245,12 +315,12 @@ impl Ready {
         Some(entry)
     }
 
-    /// Changes every message.
+    /// Changes every message in memory.
     pub(crate) fn for_each_mut(&mut self, change: impl FnMut(&mut Entry)) {
         self.run.iter_mut().flatten().chain(self.map.values_mut()).for_each(change);
     }
 
-    /// The first message of each priority.
+    /// The first message in memory of each priority.
     pub(crate) fn first_of_each_rank(&self) -> impl Iterator<Item = &Entry> {
         self.ranks().filter_map(|rank| {
             let (key, entry) = self.peek_from(Key { rank, sequence: Sequence(0) })?;
@@ -258,7 +328,7 @@ impl Ready {
         })
     }
 
-    /// All messages in order.
+    /// All messages in memory, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Entry)> {
         let mut next = Some(Key::FIRST);
         std::iter::from_fn(move || {
@@ -371,7 +441,7 @@ mod tests {
                     model.insert(sequence);
                 }
             }
-            assert_eq!(ready.len(), model.len());
+            assert_eq!(ready.len(), model.len() as u64);
         }
         let order: Vec<u64> = ready.iter().map(|(key, _)| key.sequence.0).collect();
         assert_eq!(order, model.into_iter().collect::<Vec<_>>());

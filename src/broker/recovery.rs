@@ -6,32 +6,32 @@
 //! management has marked queues with (`marks.rs`), tables 50 to 54 what others keep
 //! (`notes.rs`). Everything else is derived.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use sabir_model::clock::Timestamp;
 use sabir_model::command::LASTS_FOREVER;
 use sabir_model::destination::{Destination, Kind};
 use sabir_model::ids::{QueueId, Sequence};
-use sabir_model::message::{Body, Facts, Message};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::{Options, Selector};
 use sabir_model::varint::{read_block, read_text, write_block};
-use sabir_store::{Level, PutMeta, Recover};
+use sabir_store::{Level, Recover};
 
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::marks::{Marks, TABLE_MARKS};
 use crate::notes::{self, Note};
 use crate::queue::{Queue, Role};
-use crate::ready::Entry;
 use crate::registry::{Binding, Durable, Interest, trie_levels};
+use crate::remains::Run;
 use crate::session_log::{
     self, StoredBinding, StoredSession, TABLE_BINDINGS, TABLE_PROGRESS, TABLE_RECEIVED, TABLE_SESSIONS,
 };
 use crate::session_subscribe::Wanted;
+use crate::window::FromLog;
 use crate::work::{Work, finish};
 
 /// Queues by id.
@@ -53,18 +53,18 @@ pub(crate) struct Recovered {
     queues: Vec<(QueueId, Definition)>,
     groups: Vec<(String, String)>,
     next: HashMap<QueueId, Sequence, RandomState>,
-    messages: HashMap<QueueId, Vec<(Sequence, Message)>, RandomState>,
-    attempts: HashMap<(QueueId, Sequence), u32, RandomState>,
+    pub(crate) live: HashMap<QueueId, Vec<Run>, RandomState>,
+    attempts: HashMap<QueueId, BTreeMap<Sequence, u32>, RandomState>,
     sessions: Vec<StoredSession>,
     bindings: Vec<StoredBinding>,
     received: Vec<(String, String, u16)>,
-    progress: HashMap<(QueueId, Sequence), u32, RandomState>,
+    pub(crate) progress: HashMap<(QueueId, Sequence), u32, RandomState>,
     marks: HashMap<QueueId, Marks, RandomState>,
     /// Rows that others keep, by table.
     pub(crate) notes: Vec<(u8, Note)>,
     next_queue: u64,
     clean: bool,
-    unreadable: u64,
+    pub(crate) unreadable: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -220,24 +220,12 @@ impl Recover for Recovered {
         self.next.insert(queue, next);
     }
 
-    fn message(&mut self, targets: &[(QueueId, Sequence)], _meta: PutMeta, head: &[u8], body: &[u8]) {
-        let Some((facts, fields)) = Facts::decode(head) else {
-            self.unreadable += 1;
-            return;
-        };
-        let body = if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN {
-            Body::Shared(Bytes::copy_from_slice(body))
-        } else {
-            Body::Borrowed(body)
-        };
-        let message = Message::new(facts, &[fields], body);
-        for (queue, sequence) in targets {
-            self.messages.entry(*queue).or_default().push((*sequence, message.clone()));
-        }
+    fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64) {
+        self.live.entry(queue).or_default().push(Run { numbers: (first, last), bytes });
     }
 
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32) {
-        self.attempts.insert((queue, sequence), count);
+        self.attempts.entry(queue).or_default().insert(sequence, count);
     }
 }
 
@@ -382,16 +370,15 @@ impl Recovered {
         }
         let mut retained = host.retained.lock();
         retained.continue_from(self.next.get(&id).copied().unwrap_or(Sequence(1)));
-        let mut messages = self.messages.remove(&id).unwrap_or_default();
-        messages.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let numbers = self.take_live(id).iter().map(|run| run.numbers).collect::<Vec<_>>();
         let mut lost: Vec<Sequence> = Vec::new();
-        for (sequence, message) in messages {
+        self.each_message(shared, id, &numbers, |sequence, message| {
             let topic = message.destination().map(|topic| topic.canonical.to_owned());
-            let Some(topic) = topic else { continue };
+            let Some(topic) = topic else { return };
             let changed = retained.recover(&topic, message, sequence);
             shared.memory.fetch_add(changed.memory.cast_unsigned(), std::sync::atomic::Ordering::Relaxed);
             lost.extend(changed.old);
-        }
+        });
         drop(retained);
         if !lost.is_empty() {
             let mut group = shared.store.begin();
@@ -405,7 +392,7 @@ impl Recovered {
 
     /// Puts messages whose queue's name was lost where they can be seen: in queues of their own, named by number.
     fn restore_nameless(&mut self, shared: &Shared, report: &mut Restored) {
-        let mut nameless: Vec<QueueId> = self.messages.keys().copied().collect();
+        let mut nameless: Vec<QueueId> = self.live.keys().copied().collect();
         nameless.sort_unstable();
         for id in nameless {
             let mut name = format!("recovered.{}", id.0);
@@ -465,26 +452,22 @@ impl Recovered {
         let queue = shared.build_queue(id, definition.destination.clone(), role, policy, next);
         queue.lasting.store(true, std::sync::atomic::Ordering::Release);
         shared.by_id.write().insert(id, (Arc::clone(&queue), Arc::clone(&host)));
-        let mut messages = self.messages.remove(&id).unwrap_or_default();
-        messages.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let live = self.take_live(id);
+        report.messages += live.iter().map(Run::len).sum::<u64>();
         {
             let mut held = queue.lock();
             self.marks.remove(&id).unwrap_or_default().give(&mut held.core);
-            for (sequence, message) in messages {
-                let attempts = self.attempts.get(&(id, sequence)).copied().unwrap_or(0);
-                // After a crash nobody knows what was delivered and not settled: every message may be a redelivery.
-                let redelivered = attempts > 0 || !self.clean;
-                let progress = self.progress.remove(&(id, sequence));
-                let entry = Entry {
-                    attempts,
-                    redelivered,
-                    progress: progress.unwrap_or(0),
-                    progress_logged: progress.is_some(),
-                    ..Entry::new(message, true)
-                };
-                held.core.recover(&queue, sequence, entry, &shared.memory);
-                report.messages += 1;
-            }
+        }
+        // After a crash nobody knows what was delivered and not settled: every message may be a redelivery.
+        let from_log = FromLog {
+            below: next,
+            redelivered: !self.clean,
+            attempts: self.attempts.remove(&id).unwrap_or_default(),
+        };
+        if queue.pages() {
+            self.leave_in_log(shared, &queue, live, from_log);
+        } else {
+            self.bring_in(shared, &queue, &live, &from_log);
         }
         match &queue.role {
             Role::Durable { client_id, name, pattern, selector } => {

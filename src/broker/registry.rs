@@ -511,6 +511,7 @@ impl Shared {
             deleted: AtomicBool::new(false),
             lasting: AtomicBool::new(false),
             boot: self.boot,
+            window: Arc::clone(&self.window),
         })
     }
 }

@@ -32,7 +32,7 @@ const LOOKED_UP_MAX: usize = 64;
 /// Last values sent before others have their turn.
 const SENT_MAX: usize = 256;
 /// Messages in a backlog above which last values wait.
-const BACKLOG_MAX: usize = 1024;
+const BACKLOG_MAX: u64 = 1024;
 
 /// Last values that a new subscription is owed.
 #[derive(Debug)]
@@ -351,7 +351,7 @@ impl Connection {
         }
         let (messages_max, bytes_max) = (queue.policy.messages_max / 2, queue.policy.bytes_max / 2);
         let waiting = held.core.ready.len();
-        if waiting >= BACKLOG_MAX || waiting as u64 > messages_max || held.core.bytes > bytes_max {
+        if waiting >= BACKLOG_MAX || waiting > messages_max || held.core.bytes() > bytes_max {
             // Acknowledgements make room, and their batch comes by here. Before there is anything to acknowledge, what is
             // in the way must be written.
             if held.core.in_flight.len() == 0 && !self.outbox.is_idle() {

@@ -110,7 +110,12 @@ impl QueueCore {
             entry.progress = 0;
         }
         let Some(how) = failed else {
-            self.insert(queue, sequence, entry);
+            if entry.grant.is_none() && entry.is_in_log() && matches!(queue.role, Role::Backlog { .. }) {
+                // Management had it from the log: what is granted for it is found when its turn comes.
+                self.leave_to_log(sequence, &entry, work);
+            } else {
+                self.insert(queue, sequence, entry);
+            }
             return None;
         };
         entry.failed(Failed { at: work.now.wall, connection, how });

@@ -24,6 +24,7 @@ pub(crate) struct Counters {
     pub(crate) transactions_committed: AtomicU64,
     pub(crate) transactions_aborted: AtomicU64,
     pub(crate) sessions_expired: AtomicU64,
+    pub(crate) unreadable: AtomicU64,
 }
 
 /// A snapshot of the broker.
@@ -51,6 +52,8 @@ pub struct BrokerStats {
     pub dead_lettered: u64,
     /// Messages dropped by policy.
     pub discarded: u64,
+    /// Messages that the log could not give back.
+    pub unreadable: u64,
     /// Sends refused.
     pub refused: u64,
     /// Messages published to topics where nobody was interested.
@@ -113,8 +116,10 @@ pub struct QueueStats {
     pub ready: u64,
     /// Messages delivered and not settled.
     pub unsettled: u64,
-    /// Bytes held.
+    /// Bytes held, in memory or not.
     pub bytes: u64,
+    /// Of those that are ready: messages that are in the log only and not in memory.
+    pub paged: u64,
     /// Consumers attached.
     pub consumers: u64,
     /// Messages ever enqueued in this boot.

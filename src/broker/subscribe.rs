@@ -269,7 +269,7 @@ impl Connection {
         };
         let queue = Arc::clone(&held.queue);
         if terms.request.browse {
-            held.core.browse(&self.outbox, terms.request.key, terms.selector.as_deref(), &queue);
+            held.core.browse(&self.outbox, terms.request.key, terms.selector.clone());
             subscription.parts.push(Part::Browser(queue));
             return Ok(());
         }

@@ -18,6 +18,7 @@ use sabir_store::{Durable, Level};
 
 use crate::broker::Shared;
 use crate::outbox::{Mark, Outbox};
+use crate::pager::Job;
 use crate::policy::DeadLetters;
 use crate::queue::{Held, Queue, Role, SettleResult, count};
 use crate::ready::{Entry, Failed, History};
@@ -47,6 +48,10 @@ pub(crate) struct Work {
     /// Shared credit that was given back is on its way to another queue.
     pub(crate) yielded: bool,
     pub(crate) expired_logged: Vec<(QueueId, Sequence)>,
+    /// Runs of messages that are gone and were in the log only.
+    pub(crate) gone: Vec<(QueueId, Sequence, u64)>,
+    /// What is to be read from the log.
+    pub(crate) jobs: Vec<Job>,
     /// Notes of handovers to be logged, and those that are of no more use.
     pub(crate) progress_made: Vec<(QueueId, Sequence, u32)>,
     pub(crate) progress_over: Vec<(QueueId, Sequence)>,
@@ -76,6 +81,8 @@ impl Work {
             windows: Vec::new(),
             yielded: false,
             expired_logged: Vec::new(),
+            gone: Vec::new(),
+            jobs: Vec::new(),
             progress_made: Vec::new(),
             progress_over: Vec::new(),
             undurable: Vec::new(),
@@ -105,6 +112,8 @@ impl Work {
             && self.resume.is_empty()
             && self.windows.is_empty()
             && self.expired_logged.is_empty()
+            && self.gone.is_empty()
+            && self.jobs.is_empty()
             && self.progress_made.is_empty()
             && self.progress_over.is_empty()
     }
@@ -142,6 +151,7 @@ pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
             queue.lock().core.window_again(connection);
             work.resume.push(queue);
         }
+        shared.pager.take(shared, work);
         let mut resume = std::mem::take(&mut work.resume);
         once_each(&mut resume);
         for queue in resume {
@@ -314,7 +324,8 @@ pub(crate) fn promise(position: Position, level: Level) -> Promise {
 }
 
 fn log_expired(shared: &Shared, work: &mut Work) {
-    if work.expired_logged.is_empty() && work.progress_made.is_empty() && work.progress_over.is_empty() {
+    let runs = [work.expired_logged.is_empty(), work.gone.is_empty()];
+    if runs == [true; 2] && work.progress_made.is_empty() && work.progress_over.is_empty() {
         return;
     }
     let mut expired = std::mem::take(&mut work.expired_logged);
@@ -322,6 +333,9 @@ fn log_expired(shared: &Shared, work: &mut Work) {
     let mut group = shared.store.begin();
     for (queue, sequence) in &expired {
         group.acknowledge(*queue, *sequence, 1);
+    }
+    for (queue, first, count) in work.gone.drain(..) {
+        group.acknowledge(queue, first, count);
     }
     for (queue, sequence, progress) in work.progress_made.drain(..) {
         group.set(TABLE_PROGRESS, &progress_key(queue, sequence), &progress.to_le_bytes());

@@ -91,6 +91,9 @@ table! {
         destinations_max: usize [count(1, 100_000_000)] = "1000000";
         /// Most memory for messages; beyond it sends are refused. 0 is 40 % of the machine's.
         memory_bytes_max: usize [bytes(0, 64 * TIB)] = "0";
+        /// Most memory for the messages of one queue, as far as the log holds them, too; what is beyond is read from the disk
+        /// when its turn comes. Less of it when memory runs low.
+        queue_memory_bytes_max: usize [bytes(65536, 64 * TIB)] = "16 MiB";
     }
 }
 

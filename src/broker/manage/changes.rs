@@ -21,6 +21,8 @@ use crate::work::{Work, finish, promise};
 
 /// Messages that a purge removes under one hold of the queue's lock.
 const PURGED_AT_A_TIME: usize = 1000;
+/// Of those that are in the log only.
+const PAGED_PURGED_AT_A_TIME: u64 = 1 << 20;
 
 /// When a queue is to be deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,12 +158,19 @@ impl Broker {
         let end = Sequence(queue.lock().core.next);
         let mut work = Work::new(self.shared.now());
         let mut removed = 0;
-        let mut from = Some(Key::FIRST);
-        while let Some(place) = from {
-            let (count, next) = purge_some(&queue, place, end, &mut work);
-            removed += count;
-            from = next;
-            while finish(&self.shared, &mut work) {}
+        loop {
+            let before = removed;
+            let mut from = Some(Key::FIRST);
+            while let Some(place) = from {
+                let (count, next) = purge_some(&queue, place, end, &mut work);
+                removed += count;
+                from = next;
+                while finish(&self.shared, &mut work) {}
+            }
+            // What came in from the log meanwhile may have come behind our back.
+            if removed == before {
+                break;
+            }
         }
         Ok((removed, all_so_far(&self.shared)))
     }
@@ -223,6 +232,17 @@ fn purge_some(queue: &Arc<Queue>, place: Key, end: Sequence, work: &mut Work) ->
     let backlog = matches!(queue.role, Role::Backlog { .. });
     let mut removed = 0;
     let mut from = place;
+    for rank in core.ready.paged.ranks() {
+        for (first, last) in core.ready.paged.take_below(rank, end, PAGED_PURGED_AT_A_TIME) {
+            let count = last.0 - first.0 + 1;
+            work.gone.push((queue.id, first, count));
+            work.discarded += count;
+            removed += count;
+        }
+        if removed > 0 {
+            return (removed, Some(place));
+        }
+    }
     for _ in 0..PURGED_AT_A_TIME {
         let Some((key, entry)) = core.ready.peek_from(from) else { return (removed, None) };
         if key.sequence >= end {

@@ -19,10 +19,10 @@ pub use connections::{ConnectionDetail, ConnectionEntry, ConnectionSort, Subscri
 pub(crate) use dead_letters::Redrives;
 pub use dead_letters::{DeadLetterQueue, RATE_MAX, Redrive, RedriveState};
 pub use listing::{Filter, Listing, Page, Place};
-pub(crate) use messages::MANAGEMENT;
 pub use messages::{
     Chosen, Death, Deed, Edited, Errand, MessageEntry, MessageListing, MessagePage, Resent, Step, Tally, Text,
 };
+pub(crate) use messages::{Looked, MANAGEMENT, look};
 pub use overview::{Overview, VirtualHostEntry};
 pub use queues::{ConsumerEntry, QueueDetail, QueueEntry, QueueKind, QueueSort};
 pub use routing::{Edge, EdgeKind, Node, NodeKind, Picture};

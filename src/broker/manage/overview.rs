@@ -48,7 +48,7 @@ impl Broker {
             for queue in queues_of(&self.shared, host) {
                 let core = queue.lock().core;
                 overview.queues += 1;
-                overview.ready += core.ready.len() as u64;
+                overview.ready += core.ready.len();
                 overview.unsettled += core.in_flight.len() as u64;
             }
         }

@@ -173,7 +173,7 @@ impl Broker {
                 let core = queue.lock().core;
                 match listing.sort {
                     QueueSort::Name => 0,
-                    QueueSort::Ready => core.ready.len() as u64,
+                    QueueSort::Ready => core.ready.len(),
                     QueueSort::Consumers => core.ring.len() as u64,
                     QueueSort::Unsettled => core.in_flight.len() as u64,
                 }

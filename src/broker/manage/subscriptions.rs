@@ -88,6 +88,6 @@ fn entry(queue: &Arc<Queue>, connected: bool) -> Option<DurableEntry> {
         selector: selector.as_ref().map(|selector| selector.source().to_owned()),
         queue: queue.title(),
         connected,
-        ready: queue.lock().core.ready.len() as u64,
+        ready: queue.lock().core.ready.len(),
     })
 }

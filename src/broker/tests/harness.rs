@@ -49,7 +49,12 @@ impl Setup {
         self
     }
 
-    pub(super) fn open(self) -> World {
+    pub(super) fn open(mut self) -> World {
+        // All of these tests hold whatever is in memory: `SABIR_TEST_QUEUE_MEMORY=1` has nothing stay there.
+        let bytes = std::env::var("SABIR_TEST_QUEUE_MEMORY").ok().and_then(|text| text.parse().ok());
+        let own = self.limits.queue_memory_bytes_max;
+        let usual = BrokerLimits::default().queue_memory_bytes_max;
+        self.limits.queue_memory_bytes_max = bytes.filter(|_| own == usual).unwrap_or(own);
         World::on(FaultFs::new(), self, Arc::new(ManualClock::starting_at(Timestamp(1_700_000_000_000))))
     }
 }
@@ -523,10 +528,12 @@ impl Send<'_> {
     }
 
     pub(super) fn ok(self) {
-        match self.outcome() {
-            Outcome::Accepted(_) => {}
-            other => panic!("{other:?}"),
-        }
+        let outcome = self.outcome();
+        assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+    }
+
+    pub(super) fn outcome_is_accepted(self) -> bool {
+        matches!(self.outcome(), Outcome::Accepted(_))
     }
 
     pub(super) fn promise(self) -> Option<Promise> {

@@ -15,6 +15,7 @@ mod limits;
 mod manage;
 mod managed_messages;
 mod names;
+mod paging;
 mod picture;
 mod queues;
 mod redrives;

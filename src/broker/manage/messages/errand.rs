@@ -12,8 +12,8 @@ use sabir_model::ids::DeliveryToken;
 use sabir_model::selector::Selector;
 
 use super::carry::{Carrier, Load, give_back, is_for_now};
-use super::{MessageEntry, Reserved, later};
-use crate::broker::Broker;
+use super::{MessageEntry, Reserved, later, look, look_up};
+use crate::broker::{Broker, Shared};
 use crate::queue::Queue;
 use crate::registry::VirtualHost;
 use crate::work::{Work, finish};
@@ -109,21 +109,23 @@ struct Batch {
 
 impl Errand {
     /// Finds the next messages, `most` of them, and moves on behind them.
-    fn next_batch(&mut self, most: usize) -> Batch {
+    fn next_batch(&mut self, shared: &Shared, most: usize) -> Batch {
         let most = most.min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let (found, last) = match &self.chosen {
             Chosen::Sequences(all) => {
                 let from = usize::try_from(self.at).unwrap_or(usize::MAX);
                 let rest = all.get(from..).unwrap_or_default();
                 let wanted = rest.get(..BATCH_MAX).unwrap_or(rest);
-                self.at += wanted.len() as u64;
-                (self.queue.lock().core.look_up(&self.queue, wanted), rest.len() == wanted.len())
+                let found = look_up(shared, &self.queue, wanted);
+                let place = |next: u64| wanted.iter().position(|one| *one == next);
+                let looked_up = found.next.and_then(place).unwrap_or(wanted.len());
+                self.at += looked_up as u64;
+                (found.entries, rest.len() == looked_up)
             }
             Chosen::Matching(_) | Chosen::All => {
-                let found = self.queue.lock().core.look(&self.queue, self.at, self.until, BATCH_MAX);
-                let last = found.len() < BATCH_MAX;
-                self.at = found.last().map_or(self.at, |entry| entry.sequence);
-                (found, last)
+                let found = look(shared, &self.queue, self.at, self.until, BATCH_MAX);
+                self.at = found.next.unwrap_or(self.until);
+                (found.entries, found.next.is_none())
             }
         };
         let mut batch = Batch { entries: Vec::with_capacity(most.min(found.len())), last };
@@ -223,7 +225,7 @@ impl Broker {
         }
         // What was in the way may be no more.
         errand.tally.refusal.take_if(|refusal| is_for_now(refusal.code));
-        let batch = errand.next_batch(most.clamp(1, BATCH_MAX));
+        let batch = errand.next_batch(&self.shared, most.clamp(1, BATCH_MAX));
         let mut work = Work::new(self.now());
         let blocked = match errand.deed.clone() {
             Deed::Delete => {
@@ -282,7 +284,7 @@ impl Broker {
     ) -> Option<(u64, Refusal)> {
         let reserved: Vec<Reserved> = {
             let mut held = errand.queue.lock();
-            entries.iter().filter_map(|entry| held.core.reserve(&errand.queue, entry.sequence)).collect()
+            entries.iter().filter_map(|entry| held.core.reserve(&errand.queue, entry, work)).collect()
         };
         if reserved.is_empty() {
             return None;

@@ -21,8 +21,10 @@ pub use errand::{Chosen, Deed, Errand, Step, Tally};
 pub use resend::{Edited, Resent};
 pub use search::Text;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Shared};
 use crate::inflight::{InFlight, NOBODY};
+use crate::paged::ranges;
+use crate::pager::read;
 use crate::queue::{Queue, QueueCore};
 use crate::ready::{Entry, Key};
 use crate::selection::MessageView;
@@ -33,6 +35,8 @@ pub(crate) const MANAGEMENT: ConnectionId = ConnectionId(u64::MAX);
 
 /// Messages looked at under one hold of a queue's lock.
 const LOOKED_AT_A_TIME: usize = 256;
+/// Bytes read from the log at a time.
+const LOOKED_AT_BYTES: usize = 4 << 20;
 /// Messages looked at for one page.
 const LOOKED_AT_MAX: usize = 100_000;
 /// Bytes looked through for one page.
@@ -135,6 +139,83 @@ pub struct MessagePage {
     pub total: Option<u64>,
 }
 
+/// Part of what a queue holds, wherever it is.
+pub(crate) struct Looked {
+    pub(crate) entries: Vec<MessageEntry>,
+    /// The number to go on after; nothing if that was all.
+    pub(crate) next: Option<u64>,
+}
+
+/// Looks at messages with numbers above `after` and below `until`, in the order of arrival: at most so many, and fewer if
+/// they are large. Reads those that are in the log only.
+pub(crate) fn look(shared: &Shared, queue: &Arc<Queue>, after: u64, until: u64, most: usize) -> Looked {
+    let (mut entries, mut paged) = {
+        let core = queue.lock().core;
+        let paged = core.ready.paged.arrived_after(Sequence(after), most);
+        let paged = paged.into_iter().filter(|sequence| sequence.0 < until);
+        let paged: Vec<_> = paged.map(|sequence| (sequence, core.attempts_of_paged(sequence))).collect();
+        (core.look(queue, after, until, most), paged)
+    };
+    let mut numbers: Vec<u64> = entries.iter().map(|entry| entry.sequence).collect();
+    numbers.extend(paged.iter().map(|(sequence, _)| sequence.0));
+    let mut next = match numbers.len() >= most.max(1) {
+        true => Some(*numbers.select_nth_unstable(most.max(1) - 1).1),
+        false => None,
+    };
+    if let Some(last) = next {
+        entries.retain(|entry| entry.sequence <= last);
+        paged.retain(|(sequence, _)| sequence.0 <= last);
+    }
+    if let Some((last, _)) = paged.last().copied() {
+        let read =
+            read(shared, queue, &ranges(paged.iter().map(|(sequence, _)| sequence.0)), LOOKED_AT_BYTES);
+        if read.upto < last {
+            next = Some(read.upto.0);
+            entries.retain(|entry| entry.sequence <= read.upto.0);
+        }
+        entries.extend(from_log(queue, read.found, &paged));
+        entries.sort_unstable_by_key(|entry| entry.sequence);
+    }
+    Looked { entries, next }
+}
+
+/// Looks up the messages of these numbers, ascending, that there are. `next` is the first that was not looked up, because
+/// those before it are large.
+pub(crate) fn look_up(shared: &Shared, queue: &Arc<Queue>, sequences: &[u64]) -> Looked {
+    let (mut entries, paged) = {
+        let core = queue.lock().core;
+        let paged = sequences.iter().map(|sequence| Sequence(*sequence));
+        let paged = paged.filter(|sequence| core.ready.paged.find(*sequence).is_some());
+        let paged: Vec<_> = paged.map(|sequence| (sequence, core.attempts_of_paged(sequence))).collect();
+        (core.look_up(queue, sequences), paged)
+    };
+    let mut next = None;
+    if let Some((last, _)) = paged.last().copied() {
+        let read =
+            read(shared, queue, &ranges(paged.iter().map(|(sequence, _)| sequence.0)), LOOKED_AT_BYTES);
+        if read.upto < last {
+            next = sequences.iter().copied().find(|sequence| *sequence > read.upto.0);
+            entries.retain(|entry| entry.sequence <= read.upto.0);
+        }
+        entries.extend(from_log(queue, read.found, &paged));
+        entries.sort_unstable_by_key(|entry| entry.sequence);
+    }
+    Looked { entries, next }
+}
+
+fn from_log<'a>(
+    queue: &'a Queue,
+    found: Vec<(Sequence, Message)>,
+    known: &'a [(Sequence, (u32, bool))],
+) -> impl Iterator<Item = MessageEntry> + 'a {
+    found.into_iter().map(|(sequence, message)| {
+        let at = known.binary_search_by_key(&sequence, |(known, _)| *known).ok();
+        let (attempts, redelivered) = at.and_then(|at| known.get(at)).map_or((0, false), |(_, known)| *known);
+        let entry = Entry { attempts, redelivered, ..Entry::new(message, true) };
+        MessageEntry::of(queue, sequence, &entry, false)
+    })
+}
+
 /// A message taken out of the line, so that no consumer gets it while it is moved.
 pub(crate) struct Reserved {
     pub(crate) token: DeliveryToken,
@@ -142,7 +223,7 @@ pub(crate) struct Reserved {
 }
 
 impl QueueCore {
-    /// Messages with numbers above `after` and below `until`, in the order of arrival; at most so many.
+    /// Messages in memory with numbers above `after` and below `until`, in the order of arrival; at most so many.
     pub(crate) fn look(&self, queue: &Queue, after: u64, until: u64, most: usize) -> Vec<MessageEntry> {
         let mut delivered: Vec<&InFlight> =
             self.in_flight.iter().filter(|held| held.sequence.0 > after && held.sequence.0 < until).collect();
@@ -161,7 +242,7 @@ impl QueueCore {
         found
     }
 
-    /// The messages of these numbers that there are.
+    /// The messages of these numbers that are in memory.
     pub(crate) fn look_up(&self, queue: &Queue, sequences: &[u64]) -> Vec<MessageEntry> {
         let mut found: Vec<MessageEntry> = Vec::with_capacity(sequences.len());
         for sequence in sequences {
@@ -178,16 +259,29 @@ impl QueueCore {
         found
     }
 
-    /// A message that waits and whose handover has not begun.
+    /// A message in memory that waits and whose handover has not begun.
     fn waiting(&self, sequence: u64) -> Option<Key> {
         let (key, entry) = self.ready.find(Sequence(sequence))?;
         (entry.progress == 0).then_some(key)
     }
 
     /// Takes a message that waits out of the line. Until it is settled it counts as delivered.
-    pub(crate) fn reserve(&mut self, queue: &Queue, sequence: u64) -> Option<Reserved> {
-        let key = self.waiting(sequence)?;
-        let entry = self.take(key)?;
+    pub(crate) fn reserve(
+        &mut self,
+        queue: &Queue,
+        seen: &MessageEntry,
+        work: &mut Work,
+    ) -> Option<Reserved> {
+        let (key, entry) = match self.ready.paged.find(Sequence(seen.sequence)) {
+            Some(key) => {
+                self.ready.paged.take(key);
+                (key, self.entry_from_log(key.sequence, seen.message.clone(), work))
+            }
+            None => {
+                let key = self.waiting(seen.sequence)?;
+                (key, self.take(key)?)
+            }
+        };
         let seen = MessageEntry::of(queue, key.sequence, &entry, false);
         let held = InFlight {
             sequence: key.sequence,
@@ -209,6 +303,12 @@ impl QueueCore {
         let mut logged = Vec::new();
         let mut count = 0;
         for sequence in sequences {
+            if let Some(key) = self.ready.paged.find(Sequence(*sequence)) {
+                self.ready.paged.take(key);
+                logged.push(key.sequence);
+                count += 1;
+                continue;
+            }
             let Some(key) = self.waiting(*sequence) else { continue };
             let Some(entry) = self.take(key) else { continue };
             self.forget(&entry, work);
@@ -238,13 +338,9 @@ impl Broker {
         let (mut looked_at, mut bytes) = (0, 0);
         let mut page = MessagePage { items: Vec::new(), next: None, total: None };
         loop {
-            let chunk = {
-                let core = queue.lock().core;
-                page.total = (selector.is_none() && text.is_none()).then(|| core.depth());
-                core.look(&queue, after, u64::MAX, LOOKED_AT_A_TIME)
-            };
-            let last = chunk.len() < LOOKED_AT_A_TIME;
-            for entry in chunk {
+            page.total = (selector.is_none() && text.is_none()).then(|| queue.lock().core.depth());
+            let Looked { entries, next } = look(&self.shared, &queue, after, u64::MAX, LOOKED_AT_A_TIME);
+            for entry in entries {
                 if page.items.len() >= limit || looked_at >= LOOKED_AT_MAX || bytes >= SEARCHED_BYTES_MAX {
                     page.next = Some(after);
                     return Ok(page);
@@ -261,8 +357,9 @@ impl Broker {
                     page.items.push(entry);
                 }
             }
-            if last {
-                return Ok(page);
+            match next {
+                Some(next) => after = next,
+                None => return Ok(page),
             }
         }
     }
@@ -273,8 +370,8 @@ impl Broker {
     /// [`Code::UnknownDestination`]; [`Code::UnknownDelivery`] if it is not there any more.
     pub fn message(&self, virtual_host: &str, name: &str, sequence: u64) -> Result<MessageEntry, Refusal> {
         let queue = self.find_managed(&self.shared.find_host(virtual_host)?, name)?;
-        let found = queue.lock().core.look_up(&queue, &[sequence]);
-        found.into_iter().next().ok_or_else(|| no_message(&queue, sequence))
+        let found = look_up(&self.shared, &queue, &[sequence]);
+        found.entries.into_iter().next().ok_or_else(|| no_message(&queue, sequence))
     }
 
     /// Deletes one message of a queue; durable once the promise is kept, if there is one.
@@ -313,7 +410,11 @@ impl Broker {
 
     /// Why a message cannot be taken: it has gone, or somebody has it.
     pub(crate) fn why_not(&self, queue: &Arc<Queue>, sequence: u64) -> Refusal {
-        let there = !queue.lock().core.look_up(queue, &[sequence]).is_empty();
+        let there = {
+            let core = queue.lock().core;
+            core.ready.paged.find(Sequence(sequence)).is_some()
+                || !core.look_up(queue, &[sequence]).is_empty()
+        };
         match there {
             true => Refusal::new(
                 Code::Conflict,

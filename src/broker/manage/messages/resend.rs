@@ -9,8 +9,8 @@ use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::MessageId;
 use sabir_model::message::{Body, Facts, Field, FieldsWriter, Tag};
 
-use super::MessageEntry;
 use super::carry::{Carrier, Goal, Load, fields_of, give_back, is_mark};
+use super::{MessageEntry, look_up};
 use crate::broker::Broker;
 use crate::work::{Work, finish};
 
@@ -73,9 +73,11 @@ impl Broker {
     ) -> Result<Resent, Refusal> {
         let host = self.shared.find_host(virtual_host)?;
         let queue = self.find_managed(&host, name)?;
-        let reserved = queue.lock().core.reserve(&queue, sequence);
-        let Some(reserved) = reserved else { return Err(self.why_not(&queue, sequence)) };
         let mut work = Work::new(self.now());
+        let seen = look_up(&self.shared, &queue, &[sequence]).entries.pop();
+        let reserved = seen.and_then(|seen| queue.lock().core.reserve(&queue, &seen, &mut work));
+        self.shared.account(&mut work);
+        let Some(reserved) = reserved else { return Err(self.why_not(&queue, sequence)) };
         let mut carrier = Carrier::new(self, &host, who);
         let id = self.next_id();
         let mut sent_to = None;

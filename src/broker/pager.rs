@@ -1,0 +1,303 @@
+//! The pager: reads from the log what queues have paged out. It has a thread of its own, for a disk takes its time; in a
+//! simulation whoever asks reads at once.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sabir_model::clock::Timestamp;
+use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
+use sabir_model::message::{Body, Facts, Message};
+use sabir_store::{PutMeta, ReadError};
+
+use crate::broker::Shared;
+use crate::client_session::ClientSession;
+use crate::paged::{Range, ranges};
+use crate::queue::{Queue, Role};
+use crate::ready::Key;
+use crate::stats::add;
+use crate::window::{PAGE_BYTES, PAGE_MESSAGES};
+use crate::work::{Work, finish};
+
+/// Queues whose heads are brought in per tick, while nobody asks for them.
+const WARMED_PER_TICK: usize = 32;
+
+/// Something to be read.
+pub(crate) enum Job {
+    /// The messages of a page come in.
+    Page { queue: Arc<Queue>, from: Key },
+    /// A browser sees its next messages.
+    Browse { queue: Arc<Queue>, connection: ConnectionId, subscription: SubscriptionKey },
+    /// What has expired is dropped.
+    Sweep(Sweep),
+}
+
+/// A walk through all that a queue has paged out, a part at a time.
+pub(crate) struct Sweep {
+    queue: Arc<Queue>,
+    at: Key,
+    /// When the first of those that were seen and stay expires.
+    next: u64,
+}
+
+impl Sweep {
+    pub(crate) fn new(queue: &Arc<Queue>) -> Self {
+        Self { queue: Arc::clone(queue), at: Key::FIRST, next: u64::MAX }
+    }
+}
+
+/// Where jobs go.
+pub(crate) struct Pager {
+    /// Absent in a simulation.
+    jobs: Option<Sender<Job>>,
+    /// Queues to be looked at again with the next tick.
+    later: Mutex<Vec<Arc<Queue>>>,
+    /// Queues of whose messages none has been read since the start.
+    cold: Mutex<Vec<Weak<Queue>>>,
+}
+
+impl Pager {
+    pub(crate) fn new(threaded: bool) -> (Self, Option<Receiver<Job>>) {
+        let (jobs, taken) = match threaded {
+            true => {
+                let (jobs, taken) = channel();
+                (Some(jobs), Some(taken))
+            }
+            false => (None, None),
+        };
+        (Self { jobs, later: Mutex::default(), cold: Mutex::default() }, taken)
+    }
+
+    /// Notes a queue whose messages are all in the log.
+    pub(crate) fn is_cold(&self, queue: &Arc<Queue>) {
+        self.cold.lock().push(Arc::downgrade(queue));
+    }
+
+    /// Sees to the jobs of a batch.
+    pub(crate) fn take(&self, shared: &Shared, work: &mut Work) {
+        for job in std::mem::take(&mut work.jobs) {
+            match &self.jobs {
+                // The thread ends with the broker only.
+                Some(jobs) => drop(jobs.send(job)),
+                None => run(shared, job, work),
+            }
+        }
+    }
+
+    /// Looks again where something was in the way, and brings in the heads of some queues that nobody has looked at, so
+    /// that their first consumers need not wait.
+    pub(crate) fn tick(&self, shared: &Shared, work: &mut Work) {
+        for queue in std::mem::take(&mut *self.later.lock()) {
+            queue.lock().core.dispatch(&queue, work);
+        }
+        if shared.memory() > shared.limits.memory_bytes_max / 4 {
+            return;
+        }
+        let some = {
+            let mut cold = self.cold.lock();
+            let from = cold.len().saturating_sub(WARMED_PER_TICK);
+            cold.split_off(from)
+        };
+        for queue in some.iter().filter_map(Weak::upgrade) {
+            let mut held = queue.lock();
+            if held.core.ready.resident() == 0
+                && let Some(first) = held.core.ready.paged.first()
+            {
+                held.core.want_page(&queue, first, work);
+            }
+        }
+    }
+}
+
+/// Starts the thread. It ends when the broker does.
+pub(crate) fn start(shared: &Arc<Shared>, jobs: Receiver<Job>) -> std::io::Result<()> {
+    let shared = Arc::downgrade(shared);
+    let body = move || {
+        while let Ok(job) = jobs.recv() {
+            let Some(shared) = shared.upgrade() else { return };
+            let mut work = Work::new(shared.now());
+            run(&shared, job, &mut work);
+            while finish(&shared, &mut work) {}
+        }
+    };
+    std::thread::Builder::new().name("sabir-pager".to_owned()).spawn(body).map(drop)
+}
+
+fn run(shared: &Shared, job: Job, work: &mut Work) {
+    match job {
+        Job::Page { queue, from } => page(shared, &queue, from, work),
+        Job::Browse { queue, connection, subscription } => {
+            crate::browse::fill(shared, &queue, connection, subscription, work);
+        }
+        Job::Sweep(sweep) => self::sweep(shared, sweep, work),
+    }
+}
+
+/// Brings in the page that begins at `from`, and hands out what consumers may have of it.
+fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
+    let mut wanted = queue.lock().core.ready.paged.ranges_from(from, PAGE_MESSAGES);
+    let read = read(shared, queue, &wanted, PAGE_BYTES);
+    clip(&mut wanted, read.upto);
+    let session = session_of(shared, queue);
+    let state = session.as_ref().map(|session| session.state());
+    let mut held = queue.lock();
+    held.core.fetching = false;
+    if queue.deleted.load(Ordering::Acquire) || read.failed == Some(Failed::Over) {
+        return;
+    }
+    if read.failed == Some(Failed::NotNow) {
+        shared.pager.later.lock().push(Arc::clone(queue));
+        return;
+    }
+    let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(message);
+    let lost = held.core.page_in(queue, from.rank, &wanted, read.found, &grant_of, work);
+    drop(state);
+    if lost > 0 {
+        add(&shared.counters.unreadable, lost);
+        tracing::error!(queue = %queue.title(), lost, "messages cannot be read from the log and are passed over");
+    }
+    held.core.dispatch(queue, work);
+}
+
+/// The client session whose backlog a queue is.
+fn session_of(shared: &Shared, queue: &Queue) -> Option<Arc<ClientSession>> {
+    let Role::Backlog { client_id, .. } = &queue.role else { return None };
+    let host = shared.host_of(queue);
+    let sessions = host.sessions.lock();
+    sessions.get(client_id).map(Arc::clone)
+}
+
+/// Why a part could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// Some of it is damaged; the rest is there.
+    Damaged,
+    /// The disk is too full for what was to be written first.
+    NotNow,
+    /// The log is closed or has failed.
+    Over,
+}
+
+/// What was read.
+pub(crate) struct Read {
+    /// In ascending order.
+    pub(crate) found: Vec<(Sequence, Message)>,
+    /// Up to which number all was looked at.
+    pub(crate) upto: Sequence,
+    pub(crate) failed: Option<Failed>,
+}
+
+/// Reads messages of a queue, of about `bytes` in all.
+pub(crate) fn read(shared: &Shared, queue: &Queue, wanted: &[Range], bytes: usize) -> Read {
+    let mut found = Vec::new();
+    let mut left = bytes;
+    let mut upto = wanted.last().map_or(Sequence(0), |(_, last)| *last);
+    let failed = scan(shared, queue, wanted, |sequence, _, head, body| {
+        if let Some(message) = decode(head, body) {
+            left = left.saturating_sub(message.memory());
+            found.push((sequence, message));
+        }
+        if left > 0 {
+            return ControlFlow::Continue(());
+        }
+        upto = sequence;
+        ControlFlow::Break(())
+    });
+    Read { found, upto, failed }
+}
+
+/// Shows `each` what the log has of messages.
+pub(crate) fn scan(
+    shared: &Shared,
+    queue: &Queue,
+    wanted: &[Range],
+    mut each: impl FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>,
+) -> Option<Failed> {
+    match shared.store.read(queue.id, &mut wanted.iter().copied(), &mut each) {
+        Ok(()) => None,
+        Err(ReadError::NotWritten) => Some(Failed::NotNow),
+        Err(error @ ReadError::Damaged { .. }) => {
+            tracing::error!(queue = %queue.title(), %error, "the log is damaged");
+            Some(Failed::Damaged)
+        }
+        Err(error) => {
+            tracing::warn!(queue = %queue.title(), %error, "the log cannot be read");
+            Some(Failed::Over)
+        }
+    }
+}
+
+/// A message as the log has it.
+pub(crate) fn decode(head: &[u8], body: &[u8]) -> Option<Message> {
+    let (facts, fields) = Facts::decode(head)?;
+    let body = if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN {
+        Body::Shared(Bytes::copy_from_slice(body))
+    } else {
+        Body::Borrowed(body)
+    };
+    Some(Message::new(facts, &[fields], body))
+}
+
+/// Leaves out what is behind a number.
+fn clip(wanted: &mut Vec<Range>, upto: Sequence) {
+    wanted.retain(|(first, _)| *first <= upto);
+    if let Some((_, last)) = wanted.last_mut() {
+        *last = (*last).min(upto);
+    }
+}
+
+/// Drops what has expired among the next of those that are paged out, and leaves the rest of the walk for later.
+fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
+    let queue = Arc::clone(&sweep.queue);
+    let wanted = {
+        let mut held = queue.lock();
+        if sweep.at == Key::FIRST {
+            // What is paged out from now on notes itself.
+            held.core.ready.paged.expires = u64::MAX;
+        }
+        held.core.ready.paged.ranges_from(sweep.at, PAGE_MESSAGES)
+    };
+    let now = work.now.wall;
+    let mut over: Vec<(Sequence, Message)> = Vec::new();
+    let failed = scan(shared, &queue, &wanted, |sequence, meta, head, body| {
+        let expires = Timestamp(meta.expires_ms);
+        if expires.has_passed(now) {
+            over.extend(decode(head, body).map(|message| (sequence, message)));
+        } else if expires != Timestamp::NEVER {
+            sweep.next = sweep.next.min(expires.0);
+        }
+        ControlFlow::Continue(())
+    });
+    let mut held = queue.lock();
+    let core = &mut held.core;
+    if queue.deleted.load(Ordering::Acquire) || failed == Some(Failed::Over) {
+        return;
+    }
+    if !over.is_empty() {
+        let numbers = ranges(over.iter().map(|(sequence, _)| sequence.0));
+        // They go as they come, and nothing is granted for them.
+        core.page_in(&queue, sweep.at.rank, &numbers, over, &|_| None, work);
+        core.expire(&queue, work);
+    }
+    let next = match wanted.last() {
+        Some((_, last)) => Some(Key { rank: sweep.at.rank, sequence: *last }.next()),
+        None => sweep
+            .at
+            .rank
+            .checked_add(1)
+            .filter(|rank| core.ready.paged.ranks().contains(rank))
+            .map(|rank| Key { rank, ..Key::FIRST }),
+    };
+    match next {
+        Some(at) => work.jobs.push(Job::Sweep(Sweep { at, ..sweep })),
+        None => {
+            core.sweeping = false;
+            let paged = &mut core.ready.paged;
+            paged.expires = paged.expires.min(sweep.next);
+            queue.next_expiry.fetch_min(paged.expires, Ordering::AcqRel);
+        }
+    }
+}

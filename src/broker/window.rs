@@ -1,0 +1,232 @@
+//! What of a queue is in memory: the window at its head, and what comes back or cannot be read from the log again. The rest
+//! is paged out: its numbers stay in [`crate::paged`], its bytes are in the log alone.
+//!
+//! A message is paged out once nobody has taken it at once and the window is full, the newest first. Pages come back in the
+//! order of the queue, ahead of the consumers: [`crate::pager`] reads them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sabir_model::clock::Timestamp;
+use sabir_model::delivery::Grant;
+use sabir_model::ids::Sequence;
+use sabir_model::message::Message;
+
+use crate::credit::Consumer;
+use crate::paged::Range;
+use crate::pager::Job;
+use crate::queue::{Queue, QueueCore};
+use crate::ready::{Entry, Key};
+use crate::work::Work;
+
+/// Messages of one page.
+pub(crate) const PAGE_MESSAGES: u64 = 8192;
+/// Bytes of one page, but for a message that is larger by itself.
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
+/// However little memory there is, so much of each queue may stay.
+const WINDOW_BYTES_MIN: u64 = 64 << 10;
+
+/// How much of each queue may be in memory; less when memory runs low.
+#[derive(Debug)]
+pub(crate) struct Window {
+    bytes: AtomicU64,
+    most: u64,
+}
+
+impl Window {
+    pub(crate) fn new(most: u64) -> Self {
+        Self { bytes: AtomicU64::new(most), most }
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Follows the memory in use. True if queues should look whether they hold too much.
+    pub(crate) fn follow(&self, memory: u64, memory_max: u64) -> bool {
+        let share = |part: u64| (self.most / part).max(WINDOW_BYTES_MIN.min(self.most));
+        let window = match memory {
+            low if low <= memory_max / 2 => self.most,
+            more if more <= memory_max / 4 * 3 => share(16),
+            _ => share(1024),
+        };
+        self.bytes.store(window, Ordering::Relaxed);
+        window < self.most
+    }
+}
+
+/// What the log told of messages that were there at the start.
+#[derive(Debug, Default)]
+pub(crate) struct FromLog {
+    /// Those with lower numbers.
+    pub(crate) below: Sequence,
+    /// A crash may have cut deliveries of them short.
+    pub(crate) redelivered: bool,
+    /// Attempts of those that have failed ones.
+    pub(crate) attempts: BTreeMap<Sequence, u32>,
+}
+
+impl Queue {
+    /// Whether its messages may be in the log alone.
+    pub(crate) fn pages(&self) -> bool {
+        self.logs()
+    }
+}
+
+impl QueueCore {
+    /// Bytes of all messages held.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.resident.saturating_add(self.ready.paged.bytes())
+    }
+
+    fn is_over(&self, queue: &Queue) -> bool {
+        self.resident > queue.window.bytes()
+    }
+
+    /// Whether a new message goes where it would be put in the end anyway: behind others that are paged out.
+    pub(crate) fn pages_at_once(&self, queue: &Queue, entry: &Entry) -> bool {
+        entry.logged
+            && !self.ready.paged.is_empty()
+            && self.selecting == 0
+            && !self.ready.is_prioritized()
+            && queue.pages()
+    }
+
+    /// Notes a message that has found the window full: it is paged out unless somebody takes it at once.
+    pub(crate) fn note_overflow(&mut self, queue: &Queue, key: Key, in_log: bool) {
+        if in_log && self.is_over(queue) && queue.pages() {
+            self.over.push(key);
+        }
+    }
+
+    /// Pages out what nobody has taken, if the window is still too full for it.
+    pub(crate) fn page_out_overflow(&mut self, queue: &Queue, work: &mut Work) {
+        while let Some(key) = self.over.pop() {
+            if !self.is_over(queue) {
+                self.over.clear();
+                break;
+            }
+            self.page_out(key, work);
+        }
+        if self.over.capacity() > 1024 {
+            self.over = Vec::new();
+        }
+    }
+
+    /// Pages one message out, if it is in memory and the log has all of it.
+    fn page_out(&mut self, key: Key, work: &mut Work) {
+        let Some((found, entry)) = self.ready.peek_from(key) else { return };
+        if found != key || !entry.is_in_log() {
+            return;
+        }
+        if let Some(entry) = self.take(key) {
+            self.leave_to_log(key.sequence, &entry, work);
+        }
+    }
+
+    /// Leaves a message to the log that is in no list now.
+    pub(crate) fn leave_to_log(&mut self, sequence: Sequence, entry: &Entry, work: &mut Work) {
+        let facts = entry.message.facts();
+        let key = self.ready.key(sequence, facts.priority);
+        self.forget(entry, work);
+        self.ready.paged.add(key, entry.message.memory() as u64, facts.expires);
+    }
+
+    /// Pages messages out from the end until `room` more bytes fit, but not those of `page`.
+    pub(crate) fn make_window(
+        &mut self,
+        queue: &Queue,
+        room: u64,
+        page: Option<(Key, Key)>,
+        work: &mut Work,
+    ) {
+        let excess = self.resident.saturating_add(room).saturating_sub(queue.window.bytes());
+        if excess > 0 && queue.pages() {
+            for key in self.ready.last_in_log(excess, page) {
+                self.page_out(key, work);
+            }
+        }
+    }
+
+    /// Asks for the page that begins at `from`, unless one is on its way.
+    pub(crate) fn want_page(&mut self, queue: &Arc<Queue>, from: Key, work: &mut Work) {
+        if !std::mem::replace(&mut self.fetching, true) {
+            work.jobs.push(Job::Page { queue: Arc::clone(queue), from });
+        }
+    }
+
+    /// Asks for the page that begins at `from`, if there is somebody to have it.
+    pub(crate) fn want_page_for_consumers(&mut self, queue: &Arc<Queue>, from: Key, work: &mut Work) {
+        if self.consumers().any(Consumer::is_available) {
+            self.want_page(queue, from, work);
+        }
+    }
+
+    /// Asks for the next page before the consumers have come to it.
+    pub(crate) fn read_ahead(&mut self, queue: &Arc<Queue>, work: &mut Work) {
+        let Some(next) = self.ready.paged.first() else { return };
+        if self.fetching || self.resident > queue.window.bytes() / 2 {
+            return;
+        }
+        if self.consumers().any(Consumer::is_available) {
+            self.want_page(queue, next, work);
+        }
+    }
+
+    /// Puts the messages of a page into their places; `grant_of` knows what a client session is granted. `wanted` is what was asked for up to the last that was read: what is
+    /// missing of it, the log has lost. Tells how many those are.
+    pub(crate) fn page_in(
+        &mut self,
+        queue: &Arc<Queue>,
+        rank: u8,
+        wanted: &[Range],
+        found: Vec<(Sequence, Message)>,
+        grant_of: &dyn Fn(&Message) -> Option<Arc<Grant>>,
+        work: &mut Work,
+    ) -> u64 {
+        let bytes: u64 = found.iter().map(|(_, message)| message.memory() as u64).sum();
+        let bounds = wanted.first().zip(wanted.last());
+        let page = bounds
+            .map(|((first, _), (_, last))| (Key { rank, sequence: *first }, Key { rank, sequence: *last }));
+        self.make_window(queue, bytes, page, work);
+        for (sequence, message) in found {
+            let key = Key { rank, sequence };
+            // Purged or taken away meanwhile.
+            if !self.ready.paged.take(key) {
+                continue;
+            }
+            let grant = grant_of(&message);
+            let entry = Entry { grant, ..self.entry_from_log(sequence, message, work) };
+            self.insert_quietly(queue, sequence, entry);
+        }
+        wanted.iter().map(|range| self.ready.paged.take_range(rank, *range)).sum()
+    }
+
+    /// A message that was read from the log and is in memory from now on.
+    pub(crate) fn entry_from_log(&mut self, sequence: Sequence, message: Message, work: &mut Work) -> Entry {
+        let (attempts, redelivered) = self.attempts_of_paged(sequence);
+        let entry = Entry { attempts, redelivered, ..Entry::new(message, true) };
+        let memory = entry.message.memory() as u64;
+        self.resident += memory;
+        work.memory += memory.cast_signed();
+        entry
+    }
+
+    /// Attempts that failed, and whether some attempt may have reached a consumer, of a message that is paged out.
+    pub(crate) fn attempts_of_paged(&self, sequence: Sequence) -> (u32, bool) {
+        match &self.from_log {
+            Some(notes) if sequence < notes.below => {
+                let attempts = notes.attempts.get(&sequence).copied().unwrap_or(0);
+                (attempts, notes.redelivered || attempts > 0)
+            }
+            _ => (0, false),
+        }
+    }
+
+    /// When the first of those that are paged out expires, or before.
+    pub(crate) fn paged_expiry(&self) -> Timestamp {
+        Timestamp(self.ready.paged.expires)
+    }
+}
