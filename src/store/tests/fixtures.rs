@@ -42,6 +42,35 @@ fn put(queue: u64, sequence: u64) -> Op {
     Op::Put { targets: vec![(queue, sequence)], body: vec![b'a' + sequence as u8; 120] }
 }
 
+/// What the fixture `checkpointed` holds: first what its checkpoint folds in, then what lies behind it.
+fn checkpointed() -> [Vec<Vec<Op>>; 2] {
+    let mut before: Vec<Vec<Op>> = (1..=60).map(|sequence| vec![put(1, sequence)]).collect();
+    before.push(vec![Op::Put { targets: vec![(1, 61), (2, 1)], body: b"for two".to_vec() }]);
+    before.push(vec![Op::Reference { to: (3, 9), from: (1, 20) }, Op::Attempts { key: (1, 30), count: 2 }]);
+    before.push(vec![Op::Set { key: 1, value: b"kept".to_vec() }]);
+    let settled = (1..=18).chain((19..=61).filter(|n| n % 3 == 0));
+    before.extend(settled.map(|first| vec![Op::Acknowledge { queue: 1, first, count: 1 }]));
+    let mut behind: Vec<Vec<Op>> = (62..=70).map(|sequence| vec![put(1, sequence)]).collect();
+    behind.push(vec![Op::Reference { to: (3, 10), from: (1, 40) }]);
+    behind.push(vec![Op::Acknowledge { queue: 1, first: 50, count: 15 }]);
+    [before, behind]
+}
+
+fn write_checkpointed() {
+    let fs = FaultFs::new();
+    let options = StoreOptions { journal_bytes_max: 12 << 10, ..options() };
+    for groups in checkpointed() {
+        let (store, ..) = open(&fs, options.clone()).unwrap();
+        for group in &groups {
+            append(&store, group, Level::Fsync);
+            store.sync();
+        }
+        store.turn();
+        store.close().unwrap();
+    }
+    save(&fs, "checkpointed");
+}
+
 fn write() {
     let fs = FaultFs::new();
     // Enough of a budget that nothing moves: the fixture holds every kind of op but `moved`.
