@@ -18,7 +18,7 @@ use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, QueueId, Sequence, SubscriptionKey};
 use sabir_model::message::{Body, BodyKind, Facts};
 use sabir_model::session::{Egress, Now};
-use sabir_store::{Level, RecoveryReport, Store, StoreError};
+use sabir_store::{Level, ReadError, RecoveryReport, Store, StoreError};
 
 use crate::blocking::Pool;
 use crate::connection::Connection;
@@ -45,6 +45,8 @@ const TICKS_PER_SWEEP: u64 = 10;
 pub enum OpenError {
     /// The message log.
     Store(StoreError),
+    /// A message that must be there cannot be read.
+    Read(ReadError),
     /// A thread could not be started.
     Thread(std::io::Error),
 }
@@ -53,6 +55,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
+            Self::Read(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "a thread could not be started: {error}"),
         }
     }
@@ -268,6 +271,7 @@ impl Broker {
         let mut recovered = Recovered::default();
         let (store, log) =
             Store::open(options.store, options.fs, &mut recovered).map_err(OpenError::Store)?;
+        recovered.load(&store).map_err(OpenError::Read)?;
         // A host that holds queues stays, configured or not: its names must not run into those of another.
         let mut names = vec!["/"];
         for name in options.virtual_hosts.iter().map(String::as_str).chain(recovered.hosts()) {

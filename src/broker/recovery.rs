@@ -6,6 +6,7 @@
 //! management has marked queues with (`marks.rs`), tables 50 to 54 what others keep
 //! (`notes.rs`). Everything else is derived.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use sabir_model::message::{Body, Facts, Message};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::{Options, Selector};
 use sabir_model::varint::{read_block, read_text, write_block};
-use sabir_store::{Level, PutMeta, Recover};
+use sabir_store::{Level, ReadError, Recover, Store};
 
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
@@ -53,6 +54,8 @@ pub(crate) struct Recovered {
     queues: Vec<(QueueId, Definition)>,
     groups: Vec<(String, String)>,
     next: HashMap<QueueId, Sequence, RandomState>,
+    /// What is alive, until it is read.
+    live: HashMap<QueueId, Vec<(Sequence, Sequence)>, RandomState>,
     messages: HashMap<QueueId, Vec<(Sequence, Message)>, RandomState>,
     attempts: HashMap<(QueueId, Sequence), u32, RandomState>,
     sessions: Vec<StoredSession>,
@@ -220,20 +223,8 @@ impl Recover for Recovered {
         self.next.insert(queue, next);
     }
 
-    fn message(&mut self, targets: &[(QueueId, Sequence)], _meta: PutMeta, head: &[u8], body: &[u8]) {
-        let Some((facts, fields)) = Facts::decode(head) else {
-            self.unreadable += 1;
-            return;
-        };
-        let body = if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN {
-            Body::Shared(Bytes::copy_from_slice(body))
-        } else {
-            Body::Borrowed(body)
-        };
-        let message = Message::new(facts, &[fields], body);
-        for (queue, sequence) in targets {
-            self.messages.entry(*queue).or_default().push((*sequence, message.clone()));
-        }
+    fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, _bytes: u64) {
+        self.live.entry(queue).or_default().push((first, last));
     }
 
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32) {
@@ -259,6 +250,28 @@ pub struct Restored {
 }
 
 impl Recovered {
+    /// Reads the messages that recovery told to be alive.
+    pub(crate) fn load(&mut self, store: &Store) -> Result<(), ReadError> {
+        for (queue, runs) in std::mem::take(&mut self.live) {
+            let messages = self.messages.entry(queue).or_default();
+            store.read(queue, &mut runs.into_iter(), &mut |sequence, _meta, head, body| {
+                match Facts::decode(head) {
+                    Some((facts, fields)) => {
+                        let body = if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN {
+                            Body::Shared(Bytes::copy_from_slice(body))
+                        } else {
+                            Body::Borrowed(body)
+                        };
+                        messages.push((sequence, Message::new(facts, &[fields], body)));
+                    }
+                    None => self.unreadable += 1,
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// The virtual hosts that something is in, some of them several times.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &str> {
         let of_queues = self.queues.iter().map(|(_, definition)| definition.host.as_str());
