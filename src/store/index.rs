@@ -36,7 +36,7 @@ impl Segment {
 }
 
 /// What surrounds a message in its record, about.
-const RECORD_BYTES: u64 = 16;
+const RECORD_BYTES: u64 = 12;
 
 /// Metadata entries by table and key.
 pub(crate) type Meta = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;

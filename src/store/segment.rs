@@ -210,7 +210,8 @@ impl Reader {
         let inside = offset >= self.start && offset + len as u64 <= self.start + self.window.len() as u64;
         if !inside {
             let near = offset >= self.start && offset <= self.start + self.window.len() as u64;
-            self.step = if near && self.read > 0 { (self.step * 2).min(WINDOW) } else { self.least };
+            self.step =
+                if near && !self.window.is_empty() { (self.step * 2).min(WINDOW) } else { self.least };
             self.sound = None;
             let want = (self.len - offset).min(len.max(self.step) as u64);
             let want = usize::try_from(want).map_err(|_| io::ErrorKind::OutOfMemory)?;
