@@ -2,17 +2,30 @@
 //! metadata never pin a segment.
 //!
 //! `C/000000000042.ckpt`: `magic u64 | format u32 | crc32c u32 | len u64 | store u64 | number u64 | lsn u64 |
-//! next segment u64`, then `len` bytes of varints: segments, metadata, queues with their runs and counts. The
-//! CRC covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of
+//! next segment u64`, then `len` bytes, of varints but for keys, values and bits:
+//!
+//! - the active segment; n, n × segment: number, targets ever, end of the last frame, bytes of those targets
+//! - n, n × metadata entry: table u8, key length, value length, key, value
+//! - n, n × queue: id, next number, n, n × run, n, n × failed delivery (sequence, count)
+//! - a run: first − last of the run before it, last − first, segment × 4 + 2 if it has holes + 1 if it is held
+//!   by reference, where it begins in the segment, its live bytes; then, if by reference, queue and first
+//!   number of the record; then, if it has holes, a bit for each number from the first, in whole bytes, set
+//!   for a hole
+//!
+//! Format 1 had no bytes of segments, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
+//! reference): such a run is looked for from the start of its segment.
+//!
+//! The CRC covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of
 //! the one before the last (`C/spare`), so that a full disk does not keep the log from shrinking; it counts
 //! once it has its name. Trailing bytes mean nothing. The log is synced up to `lsn` before the checkpoint is
 //! written.
 
 use crate::error::StoreError;
 use crate::fs::Fs;
-use crate::index::{Index, Queue, Run, Segment};
+use crate::index::{Index, Segment};
 use crate::manifest::{FORMAT, Paths};
 use crate::record::{put_varint, take, take_u8, take_varint};
+use crate::runs::{Place, Queue, Run};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +51,7 @@ pub(crate) fn encode(index: &Index) -> Vec<u8> {
     put_varint(&mut out, index.active);
     put_varint(&mut out, segments.len() as u64);
     for (number, info) in segments {
-        for value in [*number, info.total, info.end] {
+        for value in [*number, info.total, info.end, info.bytes] {
             put_varint(&mut out, value);
         }
     }
@@ -64,13 +77,17 @@ fn encode_queue(out: &mut Vec<u8>, id: u64, queue: &Queue) {
     let mut before = 0;
     for (last, run) in queue.runs() {
         let own = run.origin == (id, run.first);
+        let holes = run.hole_bits(last);
         put_varint(out, run.first.wrapping_sub(before));
         put_varint(out, last - run.first);
-        put_varint(out, run.segment << 1 | u64::from(!own));
+        put_varint(out, run.segment << 2 | u64::from(holes.is_some()) << 1 | u64::from(!own));
+        put_varint(out, run.place);
+        put_varint(out, run.bytes_of(run.count(last)));
         if !own {
             put_varint(out, run.origin.0);
             put_varint(out, run.origin.1);
         }
+        out.extend_from_slice(&holes.unwrap_or_default());
         before = last;
     }
     put_varint(out, queue.attempts.len() as u64);
@@ -80,12 +97,13 @@ fn encode_queue(out: &mut Vec<u8>, id: u64, queue: &Queue) {
     }
 }
 
-fn decode_body(mut rest: &[u8], lsn: u64) -> Option<Index> {
+fn decode_body(mut rest: &[u8], lsn: u64, format: u32) -> Option<Index> {
     let rest = &mut rest;
     let mut index = Index { lsn, active: take_varint(rest)?, ..Index::default() };
     for _ in 0..take_varint(rest)? {
         let number = take_varint(rest)?;
-        let info = Segment { total: take_varint(rest)?, end: take_varint(rest)?, ..Segment::default() };
+        let mut info = Segment { total: take_varint(rest)?, end: take_varint(rest)?, ..Segment::default() };
+        info.bytes = if format == 1 { info.end } else { take_varint(rest)? };
         index.segments.insert(number, info);
     }
     for _ in 0..take_varint(rest)? {
@@ -102,13 +120,9 @@ fn decode_body(mut rest: &[u8], lsn: u64) -> Option<Index> {
         for _ in 0..take_varint(rest)? {
             let first = before.checked_add(take_varint(rest)?)?;
             let last = first.checked_add(take_varint(rest)?)?;
-            let tagged = take_varint(rest)?;
-            let own = tagged & 1 == 0;
-            let origin = if own { (id, first) } else { (take_varint(rest)?, take_varint(rest)?) };
-            origin.1.checked_add(last - first)?;
-            let run = Run { first, segment: tagged >> 1, origin };
+            let (run, own) = decode_run(rest, id, (first, last), &index, format)?;
             let info = index.segments.get_mut(&run.segment)?;
-            info.live = info.live.checked_add((last - first).checked_add(1)?)?;
+            info.live = info.live.checked_add(run.count(last))?;
             if last >= queue.next || !queue.restore(last, run, own) {
                 return None;
             }
@@ -121,6 +135,35 @@ fn decode_body(mut rest: &[u8], lsn: u64) -> Option<Index> {
         index.queues.insert(id, queue);
     }
     Some(index)
+}
+
+/// The rest of a run of which the numbers are known; and whether the queue holds it under its own name.
+fn decode_run(
+    rest: &mut &[u8],
+    id: u64,
+    (first, last): (u64, u64),
+    index: &Index,
+    format: u32,
+) -> Option<(Run, bool)> {
+    let span = (last - first).checked_add(1)?;
+    let mut tagged = take_varint(rest)?;
+    let own = tagged & 1 == 0;
+    tagged >>= 1;
+    let has_holes = format > 1 && tagged & 1 == 1;
+    if format > 1 {
+        tagged >>= 1;
+    }
+    let info = index.segments.get(&tagged)?;
+    let (offset, bytes) = if format > 1 {
+        (take_varint(rest)?, take_varint(rest)?)
+    } else {
+        let share = u128::from(info.end) * u128::from(span) / u128::from(info.total.max(1));
+        (0, u64::try_from(share).ok()?.min(info.end))
+    };
+    let origin = if own { (id, first) } else { (take_varint(rest)?, take_varint(rest)?) };
+    let bits = if has_holes { Some(take(rest, span.div_ceil(8))?) } else { None };
+    let place = Place { segment: tagged, offset, origin, bytes };
+    Some((Run::restored(first, last, &place, bits)?, own))
 }
 
 /// Fills in the header of what [`encode`] made.
@@ -161,10 +204,11 @@ pub(crate) fn decode(bytes: &[u8], store_id: u64) -> Option<Checkpoint> {
     let (store, number, lsn, next_segment) = (word(8)?, word(8)?, word(8)?, word(8)?);
     let end = usize::try_from(len).ok()?.checked_add(HEADER)?;
     let whole = bytes.get(..end)?;
-    if format != u64::from(FORMAT) || store != store_id || u64::from(crc(whole, store_id)) != sum {
+    let format = u32::try_from(format).ok().filter(|format| (1..=FORMAT).contains(format))?;
+    if store != store_id || u64::from(crc(whole, store_id)) != sum {
         return None;
     }
-    let index = decode_body(whole.get(HEADER..)?, lsn)?;
+    let index = decode_body(whole.get(HEADER..)?, lsn, format)?;
     Some(Checkpoint { number, next_segment, index, bytes: end as u64 })
 }
 

@@ -1,6 +1,6 @@
 //! Why a store does not open, and what its recovery found. Every text is a sentence an operator can act on.
 
-use sabir_model::ids::{Position, QueueId};
+use sabir_model::ids::{Position, QueueId, Sequence};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -127,6 +127,65 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
+/// Why messages could not be read, or not all of them.
+#[derive(Debug)]
+pub enum ReadError {
+    /// What was appended before the call cannot be written now, so it cannot be read either: the disk is full.
+    NotWritten,
+    /// Messages that must be there cannot be read. All others were told.
+    Damaged {
+        /// The file; the first one, if there are several.
+        file: PathBuf,
+        /// Where the damage starts.
+        offset: u64,
+        /// The numbers that were wanted and are lost, as inclusive ranges in ascending order.
+        lost: Vec<(Sequence, Sequence)>,
+    },
+    /// Any other I/O error.
+    Io {
+        /// The file that was read.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The log failed before; see [`crate::Store::failed`].
+    Failed(String),
+    /// The log is closed.
+    Closed,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotWritten => f.write_str(
+                "what was sent last cannot be read back before it is written, and the disk is full",
+            ),
+            Self::Damaged { file, offset, lost } => {
+                let count = lost.iter().fold(0u64, |sum, (first, last)| {
+                    sum.saturating_add((last.0 - first.0).saturating_add(1))
+                });
+                write!(
+                    f,
+                    "the message log is damaged at byte {offset} of {}: {count} messages cannot be read",
+                    file.display()
+                )
+            }
+            Self::Io { file, source } => write!(f, "cannot read {}: {source}", file.display()),
+            Self::Failed(sentence) => f.write_str(sentence),
+            Self::Closed => f.write_str("the message log is closed"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
 /// The torn end of the log: what an interrupted write left behind. Nothing receipted at level `fsync` is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tear {
@@ -181,7 +240,7 @@ pub struct RecoveryReport {
     pub frames: u64,
     /// Bytes of segments and checkpoints read.
     pub bytes_read: u64,
-    /// Live messages, each counted once for all of its queues.
+    /// Live messages, counted once for each queue that holds them.
     pub messages: u64,
     /// Queues known to the log.
     pub queues: u64,

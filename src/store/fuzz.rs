@@ -3,15 +3,18 @@
 use crate::fault_fs::FaultFs;
 use crate::manifest::{self, Paths};
 use crate::segment::{FRAME_HEADER, align, seal, stamp};
-use crate::{Fs, PutMeta, Recover, Store, StoreOptions, checkpoint};
+use crate::{Fs, PutMeta, ReadError, Recover, Store, StoreOptions, checkpoint};
 use sabir_model::ids::{QueueId, Sequence};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 const STORE_ID: u64 = 0x5ab1_5ab1_5ab1_5ab1;
 
+#[derive(Default)]
 struct Nobody {
     stage: u8,
+    live: Vec<(QueueId, Sequence, Sequence)>,
 }
 
 impl Nobody {
@@ -28,8 +31,10 @@ impl Recover for Nobody {
     fn queue(&mut self, _: QueueId, _: Sequence) {
         self.stage(1);
     }
-    fn message(&mut self, targets: &[(QueueId, Sequence)], _: PutMeta, _: &[u8], _: &[u8]) {
-        assert!(!targets.is_empty(), "a message without a queue is not alive");
+    fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, _: u64) {
+        assert!(first <= last, "a run has messages");
+        assert!(self.live.last().is_none_or(|before| before.0 != queue || before.2 < first), "runs ascend");
+        self.live.push((queue, first, last));
         self.stage(2);
     }
     fn attempts(&mut self, _: QueueId, _: Sequence, _: u32) {
@@ -65,19 +70,38 @@ pub fn fuzz_recovery(data: &[u8]) {
         ..StoreOptions::new(paths.root)
     };
     let disk: Arc<dyn Fs> = Arc::<FaultFs>::clone(&fs);
-    let Ok((store, report)) = Store::open(options.clone(), Arc::clone(&disk), &mut Nobody { stage: 0 })
-    else {
-        return;
-    };
+    let mut told = Nobody::default();
+    let Ok((store, report)) = Store::open(options.clone(), Arc::clone(&disk), &mut told) else { return };
     assert!(!report.to_string().is_empty());
+    read_all(&store, &told);
     let mut appender = store.begin();
     appender.put(&[(QueueId(1), Sequence(1 << 40))], PutMeta::default(), &[b"head"], b"body");
     let position = appender.finish(crate::Level::Fsync);
     assert!(store.sync().covers(position, crate::Level::Fsync), "a fresh disk takes a message");
     let closed = store.close();
     assert!(closed.is_ok(), "{closed:?}");
-    let again = Store::open(options, disk, &mut Nobody { stage: 0 });
+    let again = Store::open(options, disk, &mut Nobody::default());
     assert!(again.is_ok(), "what the store wrote, it reads: {:?}", again.err());
+}
+
+/// Whatever can be read is told once and in order, and the rest is lost: nothing is passed over.
+fn read_all(store: &Store, told: &Nobody) {
+    for &(queue, first, last) in &told.live {
+        let mut before = None;
+        let (mut read, mut last_read) = (0u64, None);
+        let outcome = store.read(queue, &mut std::iter::once((first, last)), &mut |sequence, _, _, _| {
+            assert!((first..=last).contains(&sequence) && before < Some(sequence), "told in order");
+            before = Some(sequence);
+            (read, last_read) = (read + 1, Some(sequence));
+            ControlFlow::Continue(())
+        });
+        let lost = match outcome {
+            Ok(()) => 0,
+            Err(ReadError::Damaged { lost, .. }) => lost.iter().map(|(from, to)| to.0 - from.0 + 1).sum(),
+            Err(other) => unreachable!("{other}"),
+        };
+        assert_eq!(read + lost, last.0 - first.0 + 1, "what is not read is lost");
+    }
 }
 
 /// Sound frames around the data: every length byte starts a frame with that many bytes of ops, cut into one

@@ -41,9 +41,17 @@ pub(crate) struct Committer {
     deadline: Option<Duration>,
     /// Frames that found no segment; they go first.
     waiting: Batch,
-    /// Frames written in this turn, where they end.
-    placed: Vec<(FrameBuf, u64, u64)>,
+    /// Frames written in this turn.
+    placed: Vec<Placed>,
     wrote_mark: u64,
+}
+
+/// A frame that was written, and where.
+struct Placed {
+    frame: FrameBuf,
+    segment: u64,
+    start: u64,
+    end: u64,
 }
 
 /// Why a turn ended.
@@ -191,9 +199,9 @@ impl Committer {
         for mut frame in frames.by_ref() {
             let len = frame.bytes.len();
             match self.write(&mut frame) {
-                Ok(()) => {
+                Ok(start) => {
                     bytes += len.saturating_sub(FRAME_HEADER);
-                    self.placed.push((frame, self.active.number, self.offset));
+                    self.placed.push(Placed { frame, segment: self.active.number, start, end: self.offset });
                 }
                 Err(failure) => {
                     self.waiting.frames.push(frame);
@@ -225,10 +233,13 @@ impl Committer {
         }
         self.shared.journal.publish(self.written, Some(self.synced), bytes);
         self.apply();
-        match outcome {
-            Ok(()) => Turn::Done,
-            Err(_) => Turn::NoSpace,
+        let stalled = outcome.is_err();
+        self.shared.journal.stalled.store(stalled, Ordering::Release);
+        if stalled {
+            self.shared.wake_readers();
+            return Turn::NoSpace;
         }
+        Turn::Done
     }
 
     fn apply(&mut self) {
@@ -238,15 +249,17 @@ impl Committer {
         let mut bytes = 0;
         {
             let mut index = self.shared.index.lock();
-            for (frame, segment, end) in &self.placed {
+            for Placed { frame, segment, start, end } in &self.placed {
                 let body = frame.bytes.get(FRAME_HEADER..).unwrap_or_default();
                 let header =
                     Header { len: body.len() as u64, lsn: frame.first, durable: 0, groups: frame.groups };
-                index.apply(*segment, *end, &header, body);
+                index.apply(*segment, *start, *end, &header, body);
                 bytes += frame.bytes.len() as u64;
             }
         }
-        let frames = self.placed.drain(..).map(|(frame, ..)| frame).collect();
+        // Whoever reads what was not written yet waits for this.
+        self.shared.applied.notify_all();
+        let frames = self.placed.drain(..).map(|placed| placed.frame).collect();
         self.shared.journal.give_back(frames);
         let before = self.shared.uncheckpointed.fetch_add(bytes, Ordering::Relaxed);
         let due = self.shared.checkpoint_bytes();
@@ -255,21 +268,23 @@ impl Committer {
         }
     }
 
-    fn write(&mut self, frame: &mut FrameBuf) -> Result<(), Failure> {
+    /// Writes a frame; returns where it starts.
+    fn write(&mut self, frame: &mut FrameBuf) -> Result<u64, Failure> {
         let len = frame.bytes.len() as u64;
         if self.offset.saturating_add(len) > self.active.capacity {
             self.roll(len)?;
         }
         seal(&mut frame.bytes, self.active.stamp, self.offset, frame.first, self.synced, frame.groups);
-        self.active.file.write_at(&frame.bytes, self.offset).map_err(|e| Failure::Io("write to", e))?;
-        self.offset = align(self.offset + len);
+        let start = self.offset;
+        self.active.file.write_at(&frame.bytes, start).map_err(|e| Failure::Io("write to", e))?;
+        self.offset = align(start + len);
         self.dirty = true;
         self.wrote_mark = self.synced;
         self.written = (frame.first + u64::from(frame.groups)).saturating_sub(1).max(self.written);
         Counters::add(&self.shared.counters.bytes_written, len);
         Counters::add(&self.shared.counters.frames, 1);
         Counters::add(&self.shared.counters.groups, u64::from(frame.groups));
-        Ok(())
+        Ok(start)
     }
 
     /// Goes on in the next segment. The old one is synced first, so damage in it is never a torn end.
@@ -308,12 +323,12 @@ impl Committer {
         let mut frame = FrameBuf::default();
         frame.reset(Vec::new(), self.written + 1);
         self.offset = mark_offset(self.offset, self.active.capacity);
-        let written = self.write(&mut frame).and_then(|()| self.sync());
+        let written = self.write(&mut frame).and_then(|start| self.sync().map(|()| start));
         match written {
-            Ok(()) => {
+            Ok(start) => {
                 let end = self.offset;
                 let header = Header { len: 0, lsn: self.written + 1, durable: 0, groups: 0 };
-                self.shared.index.lock().apply(self.active.number, end, &header, &[]);
+                self.shared.index.lock().apply(self.active.number, start, end, &header, &[]);
             }
             // A mark is not worth the reserve.
             Err(Failure::NoSpace) => self.marked = self.synced,

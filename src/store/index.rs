@@ -2,164 +2,15 @@
 //! every frame it reads, through the same [`Index::apply`]; nothing else changes it, and nothing trusts it
 //! over the log.
 //!
-//! Per queue it keeps *runs*: ranges of consecutive live numbers in one segment. Whatever is in no run is
-//! settled (acknowledged, or a number that was never logged). Memory is therefore proportional to the number
-//! of live *ranges*, about 48 bytes each, not to the number of messages: a backlog of consecutive numbers
-//! costs one run per segment.
+//! Per queue it keeps *runs* (`runs.rs`), so its memory is proportional to the number of live *ranges*, not to
+//! the number of messages: a backlog of consecutive numbers costs one run for every mebibyte of it.
 
 use crate::record::{Op, Ops, Targets};
+use crate::runs::{Place, Queue};
 use crate::segment::Header;
 use foldhash::fast::FixedState;
 use sabir_model::ids::{QueueId, Sequence};
 use std::collections::{BTreeMap, HashMap};
-
-/// Live numbers `first..=last` (the last is the key it is kept under) in one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) first: u64,
-    pub(crate) segment: u64,
-    /// The queue and first number by which the put records in the segment name these messages. Differs from the
-    /// run's own where the queue holds them by reference.
-    pub(crate) origin: (u64, u64),
-}
-
-impl Run {
-    fn advance(&mut self, to: u64) {
-        self.origin.1 += to - self.first;
-        self.first = to;
-    }
-
-    /// Whether the record of `sequence`, at `origin` in `segment`, continues this run that ends at `last`.
-    fn continues(&self, last: u64, sequence: u64, segment: u64, origin: (u64, u64)) -> bool {
-        last.checked_add(1) == Some(sequence)
-            && self.segment == segment
-            && self.origin.0 == origin.0
-            && self.origin.1.checked_add(sequence - self.first) == Some(origin.1)
-    }
-}
-
-/// One queue.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Queue {
-    /// Next unused number.
-    pub(crate) next: u64,
-    /// The newest run: kept out of the map because appending moves its end.
-    tail: Option<(u64, Run)>,
-    runs: BTreeMap<u64, Run>,
-    pub(crate) attempts: BTreeMap<u64, u32>,
-    /// Whether any run may be held by reference.
-    foreign: bool,
-}
-
-impl Queue {
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, &Run)> {
-        self.runs
-            .iter()
-            .map(|(last, run)| (*last, run))
-            .chain(self.tail.iter().map(|(last, run)| (*last, run)))
-    }
-
-    pub(crate) fn find(&self, sequence: u64) -> Option<&Run> {
-        let (_, run) = match &self.tail {
-            Some((last, run)) if sequence >= run.first => (sequence <= *last).then_some((last, run))?,
-            _ => self.runs.range(sequence..).next()?,
-        };
-        (run.first <= sequence).then_some(run)
-    }
-
-    fn live_ranges(&self) -> usize {
-        self.runs.len() + usize::from(self.tail.is_some())
-    }
-
-    fn insert(&mut self, sequence: u64, segment: u64, origin: (u64, u64)) {
-        let run = Run { first: sequence, segment, origin };
-        match &mut self.tail {
-            None if self.runs.last_key_value().is_none_or(|(&last, _)| last < sequence) => {
-                self.tail = Some((sequence, run));
-            }
-            Some((last, tail)) if tail.continues(*last, sequence, segment, origin) => *last = sequence,
-            Some((last, tail)) if sequence > *last => {
-                self.runs.insert(*last, *tail);
-                self.tail = Some((sequence, run));
-            }
-            _ => {
-                let before = sequence.wrapping_sub(1);
-                match self.runs.get(&before) {
-                    Some(left) if left.continues(before, sequence, segment, origin) => {
-                        let left = *left;
-                        self.runs.remove(&before);
-                        self.runs.insert(sequence, left);
-                    }
-                    _ => {
-                        self.runs.insert(sequence, run);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes `first..=last` out; tells `gone` the segment and length of every piece that was live.
-    fn remove(&mut self, mut first: u64, last: u64, mut gone: impl FnMut(u64, u64)) {
-        if let Some((end, run)) = &mut self.tail
-            && first <= *end
-            && last >= run.first
-        {
-            let (low, high) = (first.max(run.first), last.min(*end));
-            gone(run.segment, high - low + 1);
-            match (low == run.first, high == *end) {
-                (true, true) => self.tail = None,
-                (true, false) => run.advance(high + 1),
-                (false, true) => *end = low - 1,
-                (false, false) => {
-                    self.runs.insert(low - 1, *run);
-                    run.advance(high + 1);
-                    return;
-                }
-            }
-        }
-        while first <= last {
-            let Some((&end, run)) = self.runs.range_mut(first..).next() else { return };
-            if run.first > last {
-                return;
-            }
-            let (low, high) = (first.max(run.first), last.min(end));
-            gone(run.segment, high - low + 1);
-            let left = *run;
-            match (low == run.first, high == end) {
-                (true, true) => {
-                    self.runs.remove(&end);
-                }
-                (true, false) => {
-                    run.advance(high + 1);
-                    return;
-                }
-                (false, true) => {
-                    self.runs.remove(&end);
-                    self.runs.insert(low - 1, left);
-                }
-                (false, false) => {
-                    run.advance(high + 1);
-                    self.runs.insert(low - 1, left);
-                    return;
-                }
-            }
-            let Some(next) = high.checked_add(1) else { return };
-            first = next;
-        }
-    }
-
-    /// Adds a run read from a checkpoint. Runs come in ascending order; false if this one does not.
-    pub(crate) fn restore(&mut self, last: u64, run: Run, own: bool) -> bool {
-        if last < run.first || self.tail.as_ref().is_some_and(|(before, _)| *before >= run.first) {
-            return false;
-        }
-        if let Some((before, tail)) = self.tail.replace((last, run)) {
-            self.runs.insert(before, tail);
-        }
-        self.foreign |= !own;
-        true
-    }
-}
 
 /// One segment file that holds something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,11 +19,24 @@ pub(crate) struct Segment {
     pub(crate) live: u64,
     /// Targets of its puts, ever.
     pub(crate) total: u64,
+    /// Bytes of the records of all those targets, about.
+    pub(crate) bytes: u64,
     /// End of its last frame.
     pub(crate) end: u64,
     /// Evacuation is not worth while before `live` falls below this.
     pub(crate) patience: Option<u64>,
 }
+
+impl Segment {
+    /// Bytes of the messages that are alive, about.
+    pub(crate) fn bytes_live(&self) -> u64 {
+        let whole = u128::from(self.bytes) * u128::from(self.live) / u128::from(self.total.max(1));
+        u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+}
+
+/// What surrounds a message in its record, about.
+const RECORD_BYTES: u64 = 12;
 
 /// Metadata entries by table and key.
 pub(crate) type Meta = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
@@ -197,8 +61,8 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Applies a frame that lies in `segment` and ends at `end`. The frame has been checked to be well formed.
-    pub(crate) fn apply(&mut self, segment: u64, end: u64, header: &Header, body: &[u8]) {
+    /// Applies a frame that lies in `segment` from `start` to `end`. It has been checked to be well formed.
+    pub(crate) fn apply(&mut self, segment: u64, start: u64, end: u64, header: &Header, body: &[u8]) {
         self.active = segment;
         let info = self.segments.entry(segment).or_default();
         info.end = info.end.max(end);
@@ -206,8 +70,11 @@ impl Index {
         for op in Ops::new(body) {
             match op {
                 Ok(Op::End) => {}
-                Ok(Op::Put { moved: false, targets, .. }) => self.put(segment, targets),
-                Ok(Op::Put { moved: true, targets, .. }) => self.relocate(segment, targets),
+                Ok(Op::Put { moved, targets, head, body, .. }) => {
+                    let bytes = (head.len() + body.len()) as u64 + RECORD_BYTES;
+                    let at = Place { segment, offset: start, origin: (0, 0), bytes };
+                    if moved { self.relocate(at, targets) } else { self.put(at, targets) }
+                }
                 Ok(Op::Acknowledge { queue, first, count }) => self.acknowledge(queue, first, count),
                 Ok(Op::Reference { to, from }) => self.reference(to, from),
                 Ok(Op::Attempts { queue, sequence, count }) => {
@@ -229,19 +96,25 @@ impl Index {
         }
     }
 
-    fn put(&mut self, segment: u64, targets: Targets<'_>) {
+    fn put(&mut self, at: Place, targets: Targets<'_>) {
         let mut count = 0;
         for (queue, Sequence(sequence)) in targets {
-            self.hold(queue, sequence, segment, (queue.0, sequence));
+            self.hold(queue, sequence, Place { origin: (queue.0, sequence), ..at });
             count += 1;
         }
-        let info = self.segments.entry(segment).or_default();
+        self.count(&at, count);
+    }
+
+    /// Counts targets that are held now in their segment.
+    fn count(&mut self, at: &Place, count: u64) {
+        let info = self.segments.entry(at.segment).or_default();
         info.live += count;
         info.total += count;
+        info.bytes = info.bytes.saturating_add(at.bytes.saturating_mul(count));
     }
 
     /// Makes a number live without counting it in its segment.
-    fn hold(&mut self, queue_id: QueueId, sequence: u64, segment: u64, origin: (u64, u64)) {
+    fn hold(&mut self, queue_id: QueueId, sequence: u64, at: Place) {
         let queue = self.queues.entry(queue_id.0).or_default();
         if sequence < queue.next {
             // Not a new number: out of order, or (never by a sound broker) twice.
@@ -250,35 +123,28 @@ impl Index {
         } else {
             queue.next = sequence.saturating_add(1);
         }
-        queue.insert(sequence, segment, origin);
-        queue.foreign |= origin != (queue_id.0, sequence);
+        queue.insert(sequence, &at);
+        queue.foreign |= at.origin != (queue_id.0, sequence);
     }
 
-    fn relocate(&mut self, segment: u64, targets: Targets<'_>) {
+    fn relocate(&mut self, at: Place, targets: Targets<'_>) {
         let mut count = 0;
         for (queue, Sequence(sequence)) in targets {
             // What was acknowledged between the copy's reading and its writing stays acknowledged.
             if self.salvage || self.queues.get(&queue.0).is_some_and(|q| q.find(sequence).is_some()) {
-                self.hold(queue, sequence, segment, (queue.0, sequence));
+                self.hold(queue, sequence, Place { origin: (queue.0, sequence), ..at });
                 count += 1;
             }
         }
-        let info = self.segments.entry(segment).or_default();
-        info.live += count;
-        info.total += count;
+        self.count(&at, count);
     }
 
     fn reference(&mut self, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
-        let found = self.queues.get(&from.0.0).and_then(|queue| {
-            let run = queue.find(from.1.0)?;
-            Some((run.segment, (run.origin.0, run.origin.1 + (from.1.0 - run.first))))
-        });
-        match found {
-            Some((segment, origin)) => {
-                self.hold(to.0, to.1.0, segment, origin);
-                let info = self.segments.entry(segment).or_default();
-                info.live += 1;
-                info.total += 1;
+        let found = self.queues.get(&from.0.0).and_then(|queue| queue.find(from.1.0));
+        match found.map(|(_, run)| run.place_of(from.1.0)) {
+            Some(at) => {
+                self.hold(to.0, to.1.0, at);
+                self.count(&at, 1);
             }
             None => {
                 self.references_lost += 1;
@@ -303,7 +169,7 @@ impl Index {
                 queue.attempts.remove(&sequence);
             }
         }
-        if queue.tail.is_none() && queue.runs.is_empty() {
+        if queue.is_empty() {
             queue.foreign = false;
         }
     }
@@ -311,7 +177,7 @@ impl Index {
     fn delete_queue(&mut self, queue: QueueId) {
         let Some(queue) = self.queues.remove(&queue.0) else { return };
         for (last, run) in queue.runs() {
-            release(&mut self.segments, run.segment, last - run.first + 1);
+            release(&mut self.segments, run.segment, run.count(last));
         }
     }
 
@@ -327,6 +193,11 @@ impl Index {
         self.segments.values().map(|info| info.end).sum()
     }
 
+    /// Bytes of the live messages, about; of each once for every queue that holds it.
+    pub(crate) fn bytes_live(&self) -> u64 {
+        self.segments.values().map(Segment::bytes_live).sum()
+    }
+
     pub(crate) fn live_ranges(&self) -> u64 {
         self.queues.values().map(|queue| queue.live_ranges() as u64).sum()
     }
@@ -339,8 +210,8 @@ impl Index {
                 if run.segment != segment || run.origin == (id, run.first) {
                     continue;
                 }
-                for sequence in run.first..=last {
-                    let origin = (run.origin.0, run.origin.1 + (sequence - run.first));
+                for sequence in run.live(run.first, last).flat_map(|(first, last)| first..=last) {
+                    let origin = (run.origin.0, run.origin_of(sequence));
                     references.0.entry(origin).or_default().push((QueueId(id), Sequence(sequence)));
                 }
             }
@@ -358,27 +229,32 @@ impl Index {
     ) {
         out.clear();
         for (queue, sequence) in targets {
-            let own = self.queues.get(&queue.0).and_then(|q| q.find(sequence.0)).is_some_and(|run| {
-                run.segment == segment
-                    && run.origin.0 == queue.0
-                    && run.origin.1 + (sequence.0 - run.first) == sequence.0
-            });
-            if own {
+            if self.is_at(segment, (queue, sequence), (queue.0, sequence.0)) {
                 out.push((queue, sequence));
             }
             let Some(holders) = references.0.get(&(queue.0, sequence.0)) else { continue };
             for holder in holders {
-                let still =
-                    self.queues.get(&holder.0.0).and_then(|q| q.find(holder.1.0)).is_some_and(|run| {
-                        run.segment == segment
-                            && (run.origin.0, run.origin.1 + (holder.1.0 - run.first))
-                                == (queue.0, sequence.0)
-                    });
+                let still = self.is_at(segment, *holder, (queue.0, sequence.0));
                 if still {
                     out.push(*holder);
                 }
             }
         }
+    }
+}
+
+impl Index {
+    /// Whether a message is alive and its record is the one in `segment` that names `origin`.
+    pub(crate) fn is_at(
+        &self,
+        segment: u64,
+        (queue, sequence): (QueueId, Sequence),
+        origin: (u64, u64),
+    ) -> bool {
+        let found = self.queues.get(&queue.0).and_then(|queue| queue.find(sequence.0));
+        found.is_some_and(|(_, run)| {
+            run.segment == segment && (run.origin.0, run.origin_of(sequence.0)) == origin
+        })
     }
 }
 
@@ -389,61 +265,5 @@ pub(crate) struct References(Map<(u64, u64), Vec<(QueueId, Sequence)>>);
 fn release(segments: &mut BTreeMap<u64, Segment>, segment: u64, count: u64) {
     if let Some(info) = segments.get_mut(&segment) {
         info.live = info.live.saturating_sub(count);
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_long_backlog_in_order_takes_one_run() {
-        let mut queue = Queue::default();
-        for sequence in 1..=1_000_000 {
-            queue.insert(sequence, 1, (5, sequence));
-        }
-        assert_eq!(queue.live_ranges(), 1);
-        queue.remove(1, 999_999, |_, _| {});
-        assert_eq!(
-            queue.runs().map(|(last, run)| (run.first, last)).collect::<Vec<_>>(),
-            [(1_000_000, 1_000_000)]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn runs_agree_with_a_plain_map(
-            ops in proptest::collection::vec((any::<bool>(), 1u64..60, 1u64..10, 1u64..4, 0u64..3), 1..120)
-        ) {
-            let mut queue = Queue::default();
-            let mut model: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-            for (insert, first, count, segment, shift) in ops {
-                if insert {
-                    if model.contains_key(&first) { continue; }
-                    queue.insert(first, segment, (9, first + shift));
-                    model.insert(first, (segment, first + shift));
-                } else {
-                    let last = first + count - 1;
-                    let mut told: BTreeMap<u64, u64> = BTreeMap::new();
-                    queue.remove(first, last, |segment, n| *told.entry(segment).or_default() += n);
-                    let mut expected: BTreeMap<u64, u64> = BTreeMap::new();
-                    for sequence in first..=last {
-                        if let Some((segment, _)) = model.remove(&sequence) { *expected.entry(segment).or_default() += 1; }
-                    }
-                    prop_assert_eq!(told, expected);
-                }
-                for sequence in 0..75 {
-                    let found = queue.find(sequence).map(|run| (run.segment, run.origin.1 + (sequence - run.first)));
-                    prop_assert_eq!(found, model.get(&sequence).copied());
-                }
-                let mut before = 0;
-                for (last, run) in queue.runs() {
-                    prop_assert!(run.first > before && last >= run.first);
-                    before = last;
-                }
-            }
-        }
     }
 }

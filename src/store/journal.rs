@@ -88,6 +88,8 @@ pub(crate) struct Buffer {
     messages: u64,
 }
 
+/// A frame is closed above this: whoever reads one message reads its whole frame.
+const FRAME_BYTES_SOFT: usize = 1 << 20;
 /// Buffers kept for reuse, and the capacity above which one is given back to the allocator.
 const SPARES_MAX: usize = 3;
 
@@ -105,6 +107,8 @@ pub(crate) struct Journal {
     /// Failed or closed: nothing more will be written.
     over: AtomicBool,
     pub(crate) disk_full: AtomicBool,
+    /// The committer holds frames for which there is no segment.
+    pub(crate) stalled: AtomicBool,
 }
 
 impl Journal {
@@ -127,7 +131,7 @@ impl Journal {
                 messages: 0,
             }),
             work: Condvar::new(),
-            frame_bytes_soft: usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX).min(4 << 20),
+            frame_bytes_soft: usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX).min(FRAME_BYTES_SOFT),
             pending_bytes_max,
             pending: AtomicUsize::new(0),
             written: AtomicU64::new(last),
@@ -136,6 +140,7 @@ impl Journal {
             failed: OnceLock::new(),
             over: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
         }
     }
 
@@ -250,6 +255,18 @@ impl Journal {
     pub(crate) fn stop(&self) {
         self.buffer.lock().stop = true;
         self.work.notify_all();
+    }
+
+    /// Lets the committer write what was appended now; it does so anyway, unless it sleeps.
+    pub(crate) fn request_write(&self) -> Position {
+        let mut buffer = self.buffer.lock();
+        let position = Position(buffer.next - 1);
+        let wake = std::mem::take(&mut buffer.asleep);
+        drop(buffer);
+        if wake {
+            self.work.notify_one();
+        }
+        position
     }
 
     /// The committer wrote (and perhaps synced) a batch.

@@ -16,10 +16,12 @@
 //! room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one
 //! that is larger than a segment gets a segment that was enlarged for it.
 //!
-//! Format 1. Who reads a higher number in the manifest refuses.
+//! Format 2. Who reads a higher number in the manifest refuses; a store of format 1, which differs in what its
+//! checkpoints say, is read and becomes one of format 2 when it is opened.
 //!
 //! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs`
-//! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`. Segments come from `pool.rs`, the
+//! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`, and message by message through
+//! `read.rs`. Segments come from `pool.rs`, the
 //! disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -34,14 +36,17 @@ mod journal;
 mod manifest;
 mod options;
 mod pool;
+mod read;
 mod reclaim;
 mod record;
 mod recovery;
+mod runs;
 mod segment;
 mod shared;
 mod stats;
+mod verify;
 
-pub use error::{Damage, Full, LostRange, RecoveryReport, StoreError, Tear};
+pub use error::{Damage, Full, LostRange, ReadError, RecoveryReport, StoreError, Tear};
 pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
 pub use journal::{Appender, Durable};
@@ -54,6 +59,7 @@ use parking_lot::Mutex;
 use reclaim::{Keeper, ManualPump, Pump};
 use sabir_model::ids::{Position, QueueId, Sequence};
 use shared::{KeeperState, Shared};
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,15 +82,16 @@ pub trait Wake: Send + Sync {
     fn wake(self: Arc<Self>);
 }
 
-/// Where recovery puts what it found: first every live metadata entry, then every queue, then the messages,
-/// then the delivery counts. If opening fails after all, what was told is to be forgotten.
+/// Where recovery puts what it found: first every live metadata entry, then every queue, then the numbers of the
+/// live messages, then the delivery counts. The messages themselves are read with [`Store::read`]. If opening fails after all, what was told is to be forgotten.
 pub trait Recover {
     /// A live metadata entry.
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]);
     /// A queue and its next unused sequence number according to the log.
     fn queue(&mut self, queue: QueueId, next: Sequence);
-    /// A live message, once, with the targets that have not acknowledged it; in any order.
-    fn message(&mut self, targets: &[(QueueId, Sequence)], meta: PutMeta, head: &[u8], body: &[u8]);
+    /// Live messages of a queue: a run of numbers, ascending within a queue and disjoint. `bytes` is what they take in the
+    /// log, about.
+    fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64);
     /// How often the delivery of a live message has failed.
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32);
 }
@@ -146,6 +153,8 @@ impl Store {
             paths,
             store_id,
             index: Mutex::new(recovered.index),
+            applied: parking_lot::Condvar::new(),
+            readers: read::Readers::default(),
             pool: pool::Pool::default(),
             counters: stats::Counters::default(),
             uncheckpointed: AtomicU64::new(0),
@@ -153,6 +162,9 @@ impl Store {
             keeper_wake: parking_lot::Condvar::new(),
             options,
         });
+        // Before anything of the present format is written.
+        manifest::write(&*shared.fs, &shared.paths, store_id)
+            .map_err(|source| opening_failed(&shared, source, 4096))?;
         let number = recovered.checkpoint + 1;
         write_first_checkpoint(&shared, number, recovered.next_segment)?;
         {
@@ -254,6 +266,31 @@ impl Store {
         self.watermark()
     }
 
+    /// Reads live messages of `queue`: those of `wanted` (ascending, disjoint, inclusive ranges), in ascending
+    /// order, each told once to `each` until it breaks. What the caller wants and the log does not hold alive is
+    /// passed over in silence. What was appended before the call is found, and written for that if need be.
+    /// Blocks on the disk; `each` is called without any lock of the store held. Without threads it must not be
+    /// called by a waker.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. What was told stays told.
+    pub fn read(
+        &self,
+        queue: QueueId,
+        wanted: &mut dyn Iterator<Item = (Sequence, Sequence)>,
+        each: &mut dyn FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let shared = &self.inner.shared;
+        let mut write = |position| match &self.inner.machine {
+            Some(machine) => {
+                let mut machine = machine.lock();
+                ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.applied(position)
+            }
+            None => shared.wait_applied(position),
+        };
+        read::Reading::new(shared, queue, &mut write).run(wanted, each)
+    }
+
     /// Without threads (see [`StoreOptions::manual`]): writes what was appended, makes segments, and does the
     /// keeper's duties, once. Wakers run inside and must not call back into this method.
     pub fn turn(&self) {
@@ -293,7 +330,9 @@ impl Store {
             stats.segments_free = (state.ready.len() + state.dead.len()) as u64;
             stats.disk_bytes = state.disk_bytes;
         }
+        stats.damaged = shared.readers.damaged();
         let index = shared.index.lock();
+        stats.bytes_live = index.bytes_live();
         stats.acknowledged = index.acknowledged;
         stats.references_lost = index.references_lost;
         stats.segments_live = index.segments.len() as u64;
@@ -365,6 +404,8 @@ fn dismiss(shared: &Arc<Shared>, mut crew: Crew, machine: Option<&Mutex<Machine>
     join(crew.pool.take());
     let outcome = outcome(shared);
     shared.journal.end();
+    shared.wake_readers();
+    shared.readers.clear();
     drop(crew.lock.take());
     outcome
 }
@@ -403,14 +444,16 @@ fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
         }
     }
     let store_id = known.unwrap_or_else(manifest::new_store_id);
-    let prepared = if known.is_none() { manifest::sync_directories(fs, paths) } else { Ok(()) };
-    prepared.and_then(|()| manifest::write(fs, paths, store_id)).map_err(|source| {
-        if manifest::is_full(&source) {
-            StoreError::DiskFull { dir: paths.root.clone(), needed: 4096 }
-        } else {
-            StoreError::Io { what: "write the manifest in", file: paths.root.clone(), source }
-        }
-    })?;
+    if known.is_none() {
+        let made = manifest::sync_directories(fs, paths).and_then(|()| manifest::write(fs, paths, store_id));
+        made.map_err(|source| {
+            if manifest::is_full(&source) {
+                StoreError::DiskFull { dir: paths.root.clone(), needed: 4096 }
+            } else {
+                StoreError::Io { what: "write the manifest in", file: paths.root.clone(), source }
+            }
+        })?;
+    }
     Ok((store_id, known.is_none()))
 }
 

@@ -146,6 +146,9 @@ impl Shared {
         state.failing = full;
         drop(state);
         self.journal.disk_full.store(full, Ordering::Relaxed);
+        if changed && full {
+            self.wake_readers();
+        }
         match outcome {
             Err(error) if changed && full => {
                 tracing::error!(dir = %self.paths.root.display(), %error, "no space for another log segment: persistent sends are refused until there is");

@@ -39,17 +39,8 @@ pub(crate) struct ThreadPump(pub(crate) Arc<Shared>);
 impl Pump for ThreadPump {
     fn synced(&mut self, position: Position) -> bool {
         self.0.journal.request_sync();
-        if !self.0.wait_synced(position) {
-            return false;
-        }
         // Positions are published just before the frames are applied.
-        while self.0.index.lock().lsn < position.0 {
-            if self.0.journal.failed().is_some() {
-                return false;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        true
+        self.0.wait_synced(position) && self.0.wait_applied(position)
     }
 }
 
@@ -57,6 +48,21 @@ impl Pump for ThreadPump {
 pub(crate) struct ManualPump<'a> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) committer: &'a mut Committer,
+}
+
+impl ManualPump<'_> {
+    /// Everything up to `position` is written and applied, if not synced; false if that cannot be had now.
+    pub(crate) fn applied(&mut self, position: Position) -> bool {
+        let mut attempts = 0;
+        while self.shared.index.lock().lsn < position.0 {
+            match self.committer.turn() {
+                Turn::Done => {}
+                Turn::NoSpace if attempts < 2 && self.shared.fill_pool().is_ok() => attempts += 1,
+                Turn::NoSpace | Turn::Failed => return false,
+            }
+        }
+        true
+    }
 }
 
 impl Pump for ManualPump<'_> {
@@ -189,6 +195,7 @@ impl Keeper {
             }
         }
         if !dead.is_empty() {
+            shared.readers.forget(&dead);
             shared.pool.bury(dead);
         }
         true

@@ -77,6 +77,11 @@ impl<'a> Ops<'a> {
         Self { rest: bytes, previous: None, broken: false }
     }
 
+    /// Bytes not read yet.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     fn decode(&mut self, code: u8) -> Option<Op<'a>> {
         let rest = &mut self.rest;
         Some(match code {

@@ -1,10 +1,13 @@
-//! Opening: the newest checkpoint, then the frames behind it, then every live message.
+//! Opening: the newest checkpoint, then the frames behind it. No other segment is read, however long the backlog:
+//! that each is there and long enough is all that is looked at. Damage in them is found by who reads them
+//! (`read.rs`, `verify.rs`); only with quarantine is every segment examined here.
 //!
 //! What a bad frame means follows from the highest `durable_lsn` found anywhere. Above it the frame was never
 //! promised to anybody: a torn end, cut off and reported, together with whatever later frames the disk kept.
 //! At or below it, acknowledged data is damaged: the store does not open, unless it may put the damage into
 //! quarantine.
 
+use crate::Recover;
 use crate::checkpoint;
 use crate::error::{Damage, LostRange, RecoveryReport, StoreError, Tear};
 use crate::fs::Fs;
@@ -12,9 +15,9 @@ use crate::index::Index;
 use crate::manifest::Paths;
 use crate::record::{Op, Ops};
 use crate::segment::{Reader, parse_name, stamp};
-use crate::{PutMeta, Recover};
+use crate::verify::Found;
 use sabir_model::ids::{Position, QueueId, Sequence};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -227,7 +230,7 @@ impl Recovery<'_> {
             if let Some(gap) = &mut self.gap {
                 gap.look(body, &mut self.report.lost);
             }
-            self.index.apply(number, end, &header, body);
+            self.index.apply(number, start, end, &header, body);
             at.durable = at.durable.max(header.durable);
             at.expected = header.last() + 1;
             at.offset = end;
@@ -340,7 +343,16 @@ impl Recovery<'_> {
             self.index.segments.iter().filter(|(_, info)| info.live > 0).map(|(number, _)| *number).collect();
         self.report.segments = segments.len() as u64;
         for number in segments {
-            self.deliver_segment(number, to)?;
+            if self.quarantine { self.examine(number)? } else { self.look_at(number)? }
+        }
+        for (&id, queue) in &self.index.queues {
+            for (last, run) in queue.runs() {
+                self.report.messages += run.count(last);
+                for (low, high) in run.live(run.first, last) {
+                    let bytes = run.bytes_of(high - low + 1);
+                    to.live(QueueId(id), Sequence(low), Sequence(high), bytes);
+                }
+            }
         }
         for (&id, queue) in &self.index.queues {
             for (&sequence, &count) in &queue.attempts {
@@ -350,81 +362,45 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn deliver_segment(&mut self, number: u64, to: &mut dyn Recover) -> Result<(), StoreError> {
+    /// Looks whether a segment with live messages is there as a whole.
+    fn look_at(&self, number: u64) -> Result<(), StoreError> {
+        let end = self.index.segments.get(&number).map_or(0, |info| info.end);
+        let present = self.files.get(&number).copied();
+        let reason = match present {
+            Some(len) if len >= end => return Ok(()),
+            Some(len) => format!("the file should have {end} bytes at least and has {len}"),
+            None => "the file is missing".to_owned(),
+        };
+        Err(StoreError::Corrupt { file: self.paths.segment(number), offset: present.unwrap_or(0), reason })
+    }
+
+    /// Reads a whole segment; copies aside what is damaged, and gives up what is lost with it.
+    fn examine(&mut self, number: u64) -> Result<(), StoreError> {
         let path = self.paths.segment(number);
         let end = self.index.segments.get(&number).map_or(0, |info| info.end);
-        let mut delivered = Delivered::default();
-        let mut damaged: Vec<(u64, u64)> = Vec::new();
-        let missing_file = !self.files.contains_key(&number);
-        if !missing_file {
-            let mut reader = self.reader(number, Some(end))?;
-            let references = self.index.references_into(number);
-            let mut holders: Vec<(QueueId, Sequence)> = Vec::new();
-            let (mut offset, mut expected) = (0, 0);
-            while offset < end {
-                offset = reader.place(offset, expected).map_err(io_error("read", &path))?;
-                let Some((header, body)) = reader.frame(offset).map_err(io_error("read", &path))? else {
-                    let next = reader.resync(offset).map_err(io_error("read", &path))?.unwrap_or(end);
-                    damaged.push((offset, next));
-                    offset = next;
-                    continue;
-                };
-                offset = header.end(offset);
-                expected = header.last() + 1;
-                for op in Ops::new(body) {
-                    let Ok(Op::Put { targets, meta, head, body, .. }) = op else { continue };
-                    self.index.holders(number, targets, &references, &mut holders);
-                    holders.retain(|holder| delivered.add(*holder));
-                    if !holders.is_empty() {
-                        self.report.messages += 1;
-                        tell(to, &holders, meta, head, body);
-                    }
-                }
-            }
-            self.report.bytes_read += reader.read;
-            let missing = delivered.missing(&self.index, number);
-            if missing.is_empty() {
-                for (from, until) in damaged {
-                    let damage = Damage { file: path.clone(), offset: from, bytes: until - from, copy: None };
-                    if !self.report.damage.iter().any(|d| d.file == damage.file && d.offset == damage.offset)
-                    {
-                        self.report.damage.push(damage);
-                    }
-                }
-                return Ok(());
-            }
-            if !self.quarantine {
-                return Err(self.lost(&path, damaged.first().map_or(end, |d| d.0), &missing));
-            }
-            for (from, until) in damaged {
-                let copy = self.copy_aside(&mut reader, number, from, until)?;
-                self.report.damage.push(Damage {
-                    file: path.clone(),
-                    offset: from,
-                    bytes: until - from,
-                    copy: Some(copy),
-                });
-            }
+        if !self.files.contains_key(&number) {
+            let missing = Found::default().missing(&self.index, number);
             self.give_up(missing);
             return Ok(());
         }
-        let missing = delivered.missing(&self.index, number);
-        if !self.quarantine {
-            return Err(StoreError::Corrupt {
-                file: path,
-                offset: 0,
-                reason: "the file is missing".to_owned(),
-            });
+        let mut reader = self.reader(number, Some(end))?;
+        let found = Found::examine(&self.index, number, &mut reader, end).map_err(io_error("read", &path))?;
+        self.report.bytes_read += std::mem::take(&mut reader.read);
+        let missing = found.missing(&self.index, number);
+        for &(from, until) in &found.damaged {
+            let copy = if missing.is_empty() {
+                None
+            } else {
+                Some(self.copy_aside(&mut reader, number, from, until)?)
+            };
+            let damage = Damage { file: path.clone(), offset: from, bytes: until - from, copy };
+            let known = |d: &Damage| d.file == damage.file && d.offset == damage.offset;
+            if damage.copy.is_some() || !self.report.damage.iter().any(known) {
+                self.report.damage.push(damage);
+            }
         }
         self.give_up(missing);
         Ok(())
-    }
-
-    fn lost(&self, path: &Path, offset: u64, missing: &[LostRange]) -> StoreError {
-        let count: u64 = missing.iter().map(|lost| (lost.last - lost.first).saturating_add(1)).sum();
-        let queues: BTreeSet<u64> = missing.iter().map(|lost| lost.queue.0).collect();
-        let reason = format!("{count} unacknowledged messages of {} queues cannot be read", queues.len());
-        StoreError::Corrupt { file: path.to_owned(), offset, reason }
     }
 
     /// Lost messages count as settled, so that the next start does not miss them again.
@@ -458,10 +434,6 @@ impl Recovery<'_> {
     }
 }
 
-fn tell(to: &mut dyn Recover, holders: &[(QueueId, Sequence)], meta: PutMeta, head: &[u8], body: &[u8]) {
-    to.message(holders, meta, head, body);
-}
-
 impl Gap {
     /// The first number of a queue that is seen behind the damage shows what is missing before it.
     fn look(&mut self, body: &[u8], lost: &mut Vec<LostRange>) {
@@ -477,57 +449,5 @@ impl Gap {
                 }
             }
         }
-    }
-}
-
-/// The numbers delivered from one segment, as ranges.
-#[derive(Default)]
-struct Delivered {
-    queues: HashMap<u64, BTreeMap<u64, u64>>,
-}
-
-impl Delivered {
-    /// False if it was there already.
-    fn add(&mut self, (queue, Sequence(sequence)): (QueueId, Sequence)) -> bool {
-        let ranges = self.queues.entry(queue.0).or_default();
-        if let Some((_, last)) = ranges.range_mut(..=sequence).next_back() {
-            if *last >= sequence {
-                return false;
-            }
-            if last.checked_add(1) == Some(sequence) {
-                *last = sequence;
-                return true;
-            }
-        }
-        ranges.insert(sequence, sequence);
-        true
-    }
-
-    /// What the index has alive in `segment` and was not delivered.
-    fn missing(&self, index: &Index, segment: u64) -> Vec<LostRange> {
-        let mut missing = Vec::new();
-        for (&id, queue) in &index.queues {
-            let ranges = self.queues.get(&id);
-            for (last, run) in queue.runs().filter(|(_, run)| run.segment == segment) {
-                let mut next = run.first;
-                let before = ranges.and_then(|r| r.range(..=run.first).next_back()).map(|(first, _)| *first);
-                let covered = ranges.into_iter().flat_map(|r| r.range(before.unwrap_or(run.first)..=last));
-                for (&first, &until) in covered {
-                    if first > next {
-                        missing.push(LostRange {
-                            queue: QueueId(id),
-                            first: next,
-                            last: first - 1,
-                            certain: true,
-                        });
-                    }
-                    next = next.max(until.saturating_add(1));
-                }
-                if next <= last {
-                    missing.push(LostRange { queue: QueueId(id), first: next, last, certain: true });
-                }
-            }
-        }
-        missing
     }
 }

@@ -17,7 +17,10 @@ const MARK_ALIGN: u64 = 4096;
 const MAGIC: u32 = u32::from_le_bytes(*b"SBRF");
 /// Numbers of files stay below this; counting up never meets the end.
 pub(crate) const NUMBER_MAX: u64 = 1 << 60;
+/// What is read from the file at once, at most, unless a frame is larger.
 const WINDOW: usize = 1 << 20;
+/// What is read at first by whoever may want a single message.
+const WINDOW_MIN: usize = 64 << 10;
 
 /// What every frame of one use of a segment file carries: secret to clients (the store's id is mixed in), so no
 /// message body can be taken for a frame; and never the same twice, so recycled bytes cannot either.
@@ -149,6 +152,11 @@ pub(crate) struct Reader {
     len: u64,
     window: Vec<u8>,
     start: u64,
+    /// How much to read at once: at first, and now.
+    least: usize,
+    step: usize,
+    /// The frame in the window that was found sound last.
+    sound: Option<u64>,
     /// Bytes read from the file so far.
     pub(crate) read: u64,
 }
@@ -163,8 +171,30 @@ impl Reader {
             len: limit.map_or(len, |l| l.min(len)),
             window: Vec::new(),
             start: 0,
+            least: WINDOW,
+            step: WINDOW,
+            sound: None,
             read: 0,
         })
+    }
+
+    /// Reads little at first, and more as long as it goes on from there.
+    pub(crate) fn cautious(self) -> Self {
+        Self { least: WINDOW_MIN, ..self }
+    }
+
+    /// Forgets what was read: it may have been written to since.
+    pub(crate) fn forget(&mut self) {
+        self.window.clear();
+        self.sound = None;
+    }
+
+    /// Gives back the memory of a large frame.
+    pub(crate) fn shrink(&mut self) {
+        if self.window.capacity() > 2 * WINDOW {
+            self.window = Vec::new();
+            self.sound = None;
+        }
     }
 
     /// Copies raw bytes out, for quarantine.
@@ -179,7 +209,11 @@ impl Reader {
         }
         let inside = offset >= self.start && offset + len as u64 <= self.start + self.window.len() as u64;
         if !inside {
-            let want = (self.len - offset).min(len.max(WINDOW) as u64);
+            let near = offset >= self.start && offset <= self.start + self.window.len() as u64;
+            self.step =
+                if near && !self.window.is_empty() { (self.step * 2).min(WINDOW) } else { self.least };
+            self.sound = None;
+            let want = (self.len - offset).min(len.max(self.step) as u64);
             let want = usize::try_from(want).map_err(|_| io::ErrorKind::OutOfMemory)?;
             if self.window.len() > 4 * WINDOW && want <= WINDOW {
                 self.window = Vec::new();
@@ -224,16 +258,26 @@ impl Reader {
             return Ok(None);
         }
         let Ok(total) = usize::try_from(header.len + FRAME_HEADER as u64) else { return Ok(None) };
-        let Some(bytes) = self.bytes(offset, total)? else { return Ok(None) };
-        let (Some(checked), Some(body)) = (bytes.get(8..), bytes.get(FRAME_HEADER..)) else {
+        if self.bytes(offset, total)?.is_none() {
             return Ok(None);
-        };
-        let sound = salted_crc(stamp, offset, checked) == crc
-            && header.lsn.checked_add(u64::from(header.groups)).is_some()
-            && header.lsn > 0
-            && header.durable < header.lsn
-            && record::is_well_formed(body, header.groups);
-        Ok(sound.then_some((header, body)))
+        }
+        // What was checked already stays in the window until something else is read into it.
+        if self.sound != Some(offset) {
+            let bytes = self.bytes(offset, total)?.unwrap_or_default();
+            let (checked, body) =
+                (bytes.get(8..).unwrap_or_default(), bytes.get(FRAME_HEADER..).unwrap_or_default());
+            let sound = salted_crc(stamp, offset, checked) == crc
+                && header.lsn.checked_add(u64::from(header.groups)).is_some()
+                && header.lsn > 0
+                && header.durable < header.lsn
+                && record::is_well_formed(body, header.groups);
+            if !sound {
+                return Ok(None);
+            }
+            self.sound = Some(offset);
+        }
+        // Borrowed anew: the window holds it.
+        Ok(self.bytes(offset, total)?.and_then(|bytes| bytes.get(FRAME_HEADER..)).map(|body| (header, body)))
     }
 
     /// The next offset at or after `from` that looks like a frame, whether it is whole or not.

@@ -7,6 +7,7 @@ use crate::journal::Journal;
 use crate::manifest::Paths;
 use crate::options::StoreOptions;
 use crate::pool::Pool;
+use crate::read::Readers;
 use crate::stats::Counters;
 use crate::{Level, Wake};
 use parking_lot::{Condvar, Mutex};
@@ -22,6 +23,9 @@ pub(crate) struct Shared {
     pub(crate) store_id: u64,
     pub(crate) journal: Journal,
     pub(crate) index: Mutex<Index>,
+    /// Frames were applied to the index, or none will be for now.
+    pub(crate) applied: Condvar,
+    pub(crate) readers: Readers,
     pub(crate) pool: Pool,
     pub(crate) counters: Counters,
     /// Bytes written since the last checkpoint.
@@ -49,6 +53,7 @@ impl Shared {
             return;
         }
         tracing::error!("{sentence}");
+        self.wake_readers();
         self.keeper_wake.notify_all();
         self.pool.changed.notify_all();
         if let Some(hook) = &self.options.on_fatal {
@@ -66,6 +71,27 @@ impl Shared {
     pub(crate) fn checkpoint_bytes(&self) -> u64 {
         let last = self.counters.checkpoint_bytes.load(Ordering::Relaxed);
         self.options.segment_bytes.max(last.saturating_mul(2))
+    }
+
+    /// Lets whoever waits for the index look again at why.
+    pub(crate) fn wake_readers(&self) {
+        // Under the lock, so that nobody is between looking and waiting.
+        drop(self.index.lock());
+        self.applied.notify_all();
+    }
+
+    /// Blocks until everything up to `position` is written and applied; false if it cannot be now.
+    pub(crate) fn wait_applied(&self, position: Position) -> bool {
+        let journal = &self.journal;
+        let mut index = self.index.lock();
+        while index.lsn < position.0 {
+            let full = journal.stalled.load(Ordering::Acquire) && journal.disk_full.load(Ordering::Relaxed);
+            if journal.is_over() || full {
+                return false;
+            }
+            self.applied.wait(&mut index);
+        }
+        true
     }
 
     /// Blocks until `position` is synced; false if the log failed first.

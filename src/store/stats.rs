@@ -45,6 +45,14 @@ pub struct StoreStats {
     pub sync_us_histogram: [u64; 8],
     /// Ranges of live messages in the index: what its memory is proportional to.
     pub live_ranges: u64,
+    /// Bytes of live messages in the log, about; of each once for every queue that holds it.
+    pub bytes_live: u64,
+    /// Calls of [`crate::Store::read`].
+    pub reads: u64,
+    /// Bytes read from segments by them.
+    pub read_bytes: u64,
+    /// Places in segments in use where something that should be there could not be read.
+    pub damaged: u64,
     /// Persistent sends are refused for want of disk space.
     pub disk_full: bool,
 }
@@ -58,6 +66,8 @@ pub(crate) struct Counters {
     pub(crate) frames: AtomicU64,
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
     pub(crate) evacuated_bytes: AtomicU64,
     pub(crate) evacuations: AtomicU64,
     pub(crate) recycled: AtomicU64,
@@ -91,6 +101,8 @@ impl Counters {
         stats.frames = read(&self.frames);
         stats.groups = read(&self.groups);
         stats.syncs = read(&self.syncs);
+        stats.reads = read(&self.reads);
+        stats.read_bytes = read(&self.read_bytes);
         stats.evacuated_bytes = read(&self.evacuated_bytes);
         stats.evacuations = read(&self.evacuations);
         stats.recycled = read(&self.recycled);

@@ -8,7 +8,7 @@ use sabir_model::error::Code;
 use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::settlement::Settlement;
 use sabir_store::fault_fs::{Fault, Survival};
-use sabir_store::{PutMeta, Recover, Store, StoreOptions};
+use sabir_store::{Recover, Store, StoreOptions};
 
 use super::device::{Coming, Device, FOREVER, Parcel, bodies};
 use super::harness::{World, refusal};
@@ -40,7 +40,7 @@ impl Recover for Notes {
 
     fn queue(&mut self, _: QueueId, _: Sequence) {}
 
-    fn message(&mut self, _: &[(QueueId, Sequence)], _: PutMeta, _: &[u8], _: &[u8]) {}
+    fn live(&mut self, _: QueueId, _: Sequence, _: Sequence, _: u64) {}
 
     fn attempts(&mut self, _: QueueId, _: Sequence, _: u32) {}
 }

@@ -1,10 +1,12 @@
 //! Rotten bytes, missing files, strange directories.
 
-use super::model::{Op, Scenario, State, append, open, options};
+use super::model::{Op, Scenario, State, append, open, options, read_back};
 use crate::fault_fs::Survival;
-use crate::{FaultFs, Level, StoreError, StoreOptions};
-use sabir_model::ids::Position;
+use crate::{FaultFs, Fs, Level, ReadError, Store, StoreError, StoreOptions};
+use sabir_model::ids::{Position, QueueId, Sequence};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A small closed store, and its state after every position.
@@ -90,7 +92,7 @@ fn quarantine_goes_on_behind_the_damage_and_says_what_is_lost() {
 }
 
 #[test]
-fn damage_in_a_sealed_segment_refuses_only_if_something_alive_is_hit() {
+fn damage_in_a_sealed_segment_is_told_by_whoever_reads_what_is_alive_in_it() {
     let fs = FaultFs::new();
     let (store, ..) = open(&fs, options()).unwrap();
     for sequence in 1..=20 {
@@ -105,19 +107,39 @@ fn damage_in_a_sealed_segment_refuses_only_if_something_alive_is_hit() {
     let journal = PathBuf::from("store/shard-0/J/000000000001.j");
     let dead = fs.copy();
     dead.flip(&journal, 300, 1);
-    let (_, state, report) = open(&dead, options()).unwrap();
-    assert_eq!(state.messages.len(), 10);
+    let (store, state, _) = open(&dead, options()).unwrap();
+    assert_eq!((state.messages.len(), store.stats().damaged), (10, 0));
+    let quarantine = StoreOptions { quarantine: true, ..options() };
+    drop(store);
+    let (_, _, report) = open(&dead, quarantine.clone()).unwrap();
     assert!(report.to_string().contains("no live message is missing"), "{report}");
     let alive = fs.copy();
-    alive.flip(&journal, 176 * 14 + 60, 1);
-    let error = open(&alive, options()).unwrap_err().to_string();
-    assert!(
-        error.contains("000000000001.j") && error.contains("1 unacknowledged messages of 1 queues"),
-        "{error}"
+    alive.flip(&journal, 168 * 14 + 60, 1);
+    let disk: Arc<dyn Fs> = Arc::new(alive.clone());
+    let (store, _) = Store::open(options(), disk, &mut State::default()).unwrap();
+    let all = || std::iter::once((Sequence(1), Sequence(99)));
+    let mut told = Vec::new();
+    let error = store.read(QueueId(1), &mut all(), &mut |sequence, _, _, _| {
+        told.push(sequence.0);
+        ControlFlow::Continue(())
+    });
+    let error = error.unwrap_err();
+    let ReadError::Damaged { file, offset, lost } = &error else { panic!("{error}") };
+    assert_eq!((file, *offset), (&journal, 168 * 14));
+    assert_eq!(*lost, [(Sequence(15), Sequence(15))]);
+    assert_eq!(told, [11, 12, 13, 14, 16, 17, 18, 19, 20]);
+    assert_eq!(
+        error.to_string(),
+        "the message log is damaged at byte 2352 of store/shard-0/J/000000000001.j: 1 messages cannot be read"
     );
-    let (_, state, report) = open(&alive, StoreOptions { quarantine: true, ..options() }).unwrap();
-    assert_eq!(state.messages.len(), 9);
-    assert!(report.lost.iter().all(|lost| lost.certain && lost.first == lost.last), "{report}");
+    assert!(read_back(&store, 1, &mut all()).is_err());
+    assert_eq!(store.stats().damaged, 1);
+    // Who gives the lost message up has a sound log again.
+    append(&store, &[Op::Acknowledge { queue: 1, first: 15, count: 1 }], Level::Fsync);
+    assert_eq!(read_back(&store, 1, &mut all()).unwrap().len(), 9);
+    drop(store);
+    let (_, state, report) = open(&alive, quarantine).unwrap();
+    assert_eq!((state.messages.len(), report.lost.len()), (9, 0));
     let (_, again, _) = open(&alive, options()).unwrap();
     assert_eq!(again, state);
 }
@@ -135,7 +157,7 @@ fn a_missing_segment_or_manifest_is_named() {
             continue;
         }
         let without = fs.copy();
-        crate::Fs::remove(&without, &path).unwrap();
+        Fs::remove(&without, &path).unwrap();
         let outcome = open(&without, options());
         // The very last segment may hold only the closing mark; any other is missed.
         if let Ok((_, _, report)) = &outcome {
@@ -146,7 +168,7 @@ fn a_missing_segment_or_manifest_is_named() {
     }
     let without = fs.copy();
     for slot in ["store/MANIFEST.a", "store/MANIFEST.b"] {
-        crate::Fs::remove(&without, &PathBuf::from(slot)).unwrap();
+        Fs::remove(&without, &PathBuf::from(slot)).unwrap();
     }
     let error = open(&without, options()).unwrap_err().to_string();
     assert!(error.contains("manifest is missing"), "{error}");

@@ -1,10 +1,12 @@
 //! What the log should hold: an obviously right model of the operations, and a recorder of what recovery told.
 
 use crate::{
-    Appender, FaultFs, Fs, Level, PutMeta, Recover, RecoveryReport, Store, StoreError, StoreOptions,
+    Appender, FaultFs, Fs, Level, PutMeta, ReadError, Recover, RecoveryReport, Store, StoreError,
+    StoreOptions,
 };
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub(super) type Key = (u64, u64);
@@ -16,6 +18,8 @@ pub(super) struct State {
     pub(super) next: BTreeMap<u64, u64>,
     pub(super) messages: BTreeMap<Key, Vec<u8>>,
     pub(super) attempts: BTreeMap<Key, u32>,
+    /// What recovery told to be alive; empty once it is read into `messages`.
+    live: BTreeMap<u64, Vec<(Sequence, Sequence)>>,
 }
 
 impl Recover for State {
@@ -27,18 +31,12 @@ impl Recover for State {
         assert!(self.messages.is_empty(), "queues come before messages");
         assert!(self.next.insert(queue.0, next.0).is_none());
     }
-    fn message(&mut self, targets: &[(QueueId, Sequence)], meta: PutMeta, head: &[u8], body: &[u8]) {
+    fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, _: u64) {
         assert!(self.attempts.is_empty(), "messages come before attempts");
-        assert!(!targets.is_empty());
-        let mut content = vec![meta.priority, meta.flags];
-        content.extend_from_slice(&meta.expires_ms.to_le_bytes());
-        content.extend_from_slice(head);
-        content.push(b'|');
-        content.extend_from_slice(body);
-        for (queue, sequence) in targets {
-            let before = self.messages.insert((queue.0, sequence.0), content.clone());
-            assert!(before.is_none(), "message {} of queue {} was told twice", sequence.0, queue.0);
-        }
+        assert!(first <= last);
+        let runs = self.live.entry(queue.0).or_default();
+        assert!(runs.last().is_none_or(|before| before.1 < first), "runs ascend and are disjoint");
+        runs.push((first, last));
     }
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32) {
         assert!(self.attempts.insert((queue.0, sequence.0), count).is_none());
@@ -89,6 +87,19 @@ impl Op {
 }
 
 impl State {
+    /// Reads everything that recovery told to be alive.
+    pub(super) fn load(&mut self, store: &Store) -> Result<(), ReadError> {
+        for (queue, runs) in std::mem::take(&mut self.live) {
+            let count: u64 = runs.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
+            let read = read_back(store, queue, &mut runs.into_iter())?;
+            assert_eq!(read.len() as u64, count, "queue {queue}: what is alive is read");
+            for (sequence, content) in read {
+                self.messages.insert((queue, sequence), content);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn apply(&mut self, group: &[Op]) {
         for op in group {
             match op {
@@ -152,7 +163,35 @@ pub(super) fn open(
     let disk: Arc<dyn Fs> = Arc::new(fs.clone());
     let mut state = State::default();
     let (store, report) = Store::open(options, disk, &mut state)?;
-    Ok((store, state, report))
+    match state.load(&store) {
+        Ok(()) => Ok((store, state, report)),
+        // As if it were found at once.
+        Err(ReadError::Damaged { file, offset, lost }) => {
+            Err(StoreError::Corrupt { file, offset, reason: format!("{lost:?} cannot be read") })
+        }
+        Err(ReadError::Io { file, source }) => Err(StoreError::Io { what: "read", file, source }),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Everything of a queue that is alive among `wanted`, as it was put.
+pub(super) fn read_back(
+    store: &Store,
+    queue: u64,
+    wanted: &mut dyn Iterator<Item = (Sequence, Sequence)>,
+) -> Result<BTreeMap<u64, Vec<u8>>, ReadError> {
+    let mut read = BTreeMap::new();
+    store.read(QueueId(queue), wanted, &mut |sequence, meta, head, body| {
+        let mut content = vec![meta.priority, meta.flags];
+        content.extend_from_slice(&meta.expires_ms.to_le_bytes());
+        content.extend_from_slice(head);
+        content.push(b'|');
+        content.extend_from_slice(body);
+        assert!(read.last_key_value().is_none_or(|(before, _)| *before < sequence.0), "in ascending order");
+        read.insert(sequence.0, content);
+        ControlFlow::Continue(())
+    })?;
+    Ok(read)
 }
 
 pub(super) fn append(store: &Store, group: &[Op], level: Level) -> Position {

@@ -15,6 +15,7 @@ fn real(dir: &std::path::Path) -> StoreOptions {
 fn open(options: StoreOptions) -> Result<(Store, State), StoreError> {
     let mut state = State::default();
     let (store, _) = Store::open(options, Arc::new(RealFs::new()), &mut state)?;
+    state.load(&store).unwrap();
     Ok((store, state))
 }
 

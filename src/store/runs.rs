@@ -1,0 +1,639 @@
+//! Where the live messages of one queue are: *runs*, ranges of numbers whose records lie in ascending order in
+//! one stretch of one segment.
+//!
+//! A run keeps the place of the frame of its first message, so looking a message up reads about a stretch at
+//! most. Numbers inside a run that are settled are *holes*, one bit each, so acknowledging out of order does
+//! not make runs; a run goes with its last live number. Whatever is in no run, or a hole, is settled
+//! (acknowledged, or never logged). So a backlog of 100 million messages of 100 bytes in order takes about
+//! 15 000 runs of about 100 bytes, and at worst, acknowledged at random, one bit more for each message.
+//!
+//! Invariant: runs do not overlap, and the first and the last number of each are alive.
+
+use std::collections::BTreeMap;
+
+/// A run is not continued across a multiple of this in its segment: what a look-up reads, about.
+pub(crate) const STRETCH_BYTES: u64 = 1 << 20;
+/// Numbers a run with holes spans at most, so that its holes take at most 8 KiB.
+const SPAN_MAX: u64 = 1 << 16;
+/// Settled numbers over which a run is continued: their bits cost less than another run.
+const GAP_MAX: u64 = 512;
+
+/// Where one message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) segment: u64,
+    /// Where its frame starts, or any frame before it in the same stretch.
+    pub(crate) offset: u64,
+    /// The queue and number by which the record names it.
+    pub(crate) origin: (u64, u64),
+    /// Bytes of its record, about.
+    pub(crate) bytes: u64,
+}
+
+/// Live numbers from `first` to the last, which is the key it is kept under, but for the holes.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) first: u64,
+    pub(crate) segment: u64,
+    /// Where to begin to look: the frame of the first message, or of one that was before it.
+    pub(crate) place: u64,
+    /// The queue and first number by which the put records in the segment name these messages. Differs from the
+    /// run's own where the queue holds them by reference.
+    pub(crate) origin: (u64, u64),
+    /// Bytes of the records of all messages that were placed in this run, and their number: the mean is what a live
+    /// one takes.
+    bytes: u64,
+    placed: u64,
+    holes: Option<Box<Holes>>,
+}
+
+/// What is left of a run.
+enum Rest {
+    Nothing,
+    /// It ends here now.
+    Ends(u64),
+    /// It was too wide for holes: the left part, and where that ends.
+    Split(Run, u64),
+}
+
+impl Run {
+    fn new(sequence: u64, at: &Place) -> Self {
+        Self {
+            first: sequence,
+            segment: at.segment,
+            place: at.offset,
+            origin: at.origin,
+            bytes: at.bytes,
+            placed: 1,
+            holes: None,
+        }
+    }
+
+    /// As read from a checkpoint. `dead` has a bit for every hole, counted from `first`.
+    pub(crate) fn restored(first: u64, last: u64, place: &Place, dead: Option<&[u8]>) -> Option<Self> {
+        let span = last.checked_sub(first)?.checked_add(1)?;
+        place.origin.1.checked_add(last - first)?;
+        let holes = match dead {
+            None => None,
+            Some(_) if span > SPAN_MAX => return None,
+            Some(bits) => Some(Box::new(Holes::from_bits(first, bits, span)?)),
+        };
+        let mut run = Self { bytes: place.bytes, placed: 0, holes, ..Self::new(first, place) };
+        if run.is_hole(first) || run.is_hole(last) {
+            return None;
+        }
+        run.placed = run.count(last);
+        Some(run)
+    }
+
+    /// The bits of the holes, counted from the first number, if there are any.
+    pub(crate) fn hole_bits(&self, last: u64) -> Option<Vec<u8>> {
+        let holes = self.holes.as_ref()?;
+        let span = last - self.first + 1;
+        let (skipped, shift) = ((self.first - holes.base) / 64, (self.first - holes.base) % 64);
+        let mut bits = Vec::new();
+        for i in 0..span.div_ceil(64) {
+            let (low, high) = (holes.word(skipped + i), holes.word(skipped + i + 1));
+            let word = if shift == 0 { low } else { low >> shift | high << (64 - shift) };
+            bits.extend_from_slice(&word.to_le_bytes());
+        }
+        bits.truncate(usize::try_from(span.div_ceil(8)).ok()?);
+        Some(bits)
+    }
+
+    pub(crate) fn is_hole(&self, sequence: u64) -> bool {
+        self.holes.as_ref().is_some_and(|holes| holes.is_dead(sequence))
+    }
+
+    /// How many messages are alive in it, given its last number.
+    pub(crate) fn count(&self, last: u64) -> u64 {
+        last - self.first + 1 - self.holes.as_ref().map_or(0, |holes| holes.dead)
+    }
+
+    /// Bytes that `live` of its messages take, about.
+    pub(crate) fn bytes_of(&self, live: u64) -> u64 {
+        let whole = u128::from(self.bytes) * u128::from(live) / u128::from(self.placed.max(1));
+        u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+
+    /// The number by which the record names message `sequence`.
+    pub(crate) fn origin_of(&self, sequence: u64) -> u64 {
+        self.origin.1.wrapping_add(sequence.wrapping_sub(self.first))
+    }
+
+    /// The place of message `sequence`, which is alive in it.
+    pub(crate) fn place_of(&self, sequence: u64) -> Place {
+        Place {
+            segment: self.segment,
+            offset: self.place,
+            origin: (self.origin.0, self.origin_of(sequence)),
+            bytes: self.bytes_of(1),
+        }
+    }
+
+    /// The live numbers in `low..=high`, which lie in the run, as ranges.
+    pub(crate) fn live(&self, low: u64, high: u64) -> impl Iterator<Item = (u64, u64)> {
+        let mut at = Some(low);
+        std::iter::from_fn(move || {
+            let Some(holes) = &self.holes else { return at.take().map(|low| (low, high)) };
+            let first = holes.next_live(at?);
+            if first > high {
+                at = None;
+                return None;
+            }
+            let last = holes.next_dead(first).map_or(high, |dead| (dead - 1).min(high));
+            at = last.checked_add(1).filter(|next| *next <= high);
+            Some((first, last))
+        })
+    }
+
+    /// Takes the message `sequence`, behind its last one, if it lies where the run goes on.
+    #[inline]
+    fn extend(&mut self, last: u64, sequence: u64, at: &Place) -> bool {
+        let gap = sequence - last - 1;
+        let continues = self.segment == at.segment
+            && self.origin.0 == at.origin.0
+            && self.origin.1.checked_add(sequence - self.first) == Some(at.origin.1)
+            && at.offset >= self.place
+            && at.offset / STRETCH_BYTES == self.place / STRETCH_BYTES
+            && gap <= GAP_MAX
+            && sequence - self.base() < SPAN_MAX;
+        if continues {
+            self.bytes = self.bytes.saturating_add(at.bytes);
+            self.placed += 1;
+            if gap > 0 {
+                self.bore(last + 1, sequence - 1);
+            }
+        }
+        continues
+    }
+
+    fn base(&self) -> u64 {
+        self.holes.as_ref().map_or(self.first, |holes| holes.base)
+    }
+
+    fn bore(&mut self, low: u64, high: u64) {
+        let first = self.first;
+        self.holes.get_or_insert_with(|| Box::new(Holes::new(first))).bore(low, high);
+    }
+
+    /// Makes it begin at `to`, which is alive.
+    #[inline]
+    fn advance(&mut self, to: u64) {
+        if let Some(holes) = &mut self.holes {
+            holes.dead -= holes.count(self.first, to - 1);
+            if holes.dead == 0 {
+                self.holes = None;
+            }
+        }
+        self.origin.1 += to - self.first;
+        self.first = to;
+    }
+
+    /// Makes it end at `to`, which is alive.
+    fn retreat(&mut self, to: u64) {
+        if let Some(holes) = &mut self.holes {
+            holes.truncate(to);
+            holes.dead = holes.count(self.first, to);
+            if holes.dead == 0 {
+                self.holes = None;
+            }
+        }
+    }
+
+    /// The first live number at or behind `from`, which lies in the run.
+    fn next_live(&self, from: u64) -> u64 {
+        self.holes.as_ref().map_or(from, |holes| holes.next_live(from))
+    }
+
+    /// The last live number up to `from`, which lies in the run.
+    fn last_live(&self, from: u64) -> u64 {
+        self.holes.as_ref().map_or(from, |holes| holes.last_live(from))
+    }
+
+    /// Takes `low..=high`, which lie in it, out; returns how many were alive, and what is left.
+    #[inline]
+    fn take(&mut self, end: u64, low: u64, high: u64) -> (u64, Rest) {
+        let dead = self.holes.as_ref().map_or(0, |holes| holes.count(low, high));
+        let gone = high - low + 1 - dead;
+        let rest = match (low == self.first, high == end) {
+            (true, true) => Rest::Nothing,
+            (true, false) => {
+                self.advance(self.next_live(high + 1));
+                Rest::Ends(end)
+            }
+            (false, true) => {
+                let end = self.last_live(low - 1);
+                self.retreat(end);
+                Rest::Ends(end)
+            }
+            (false, false) if gone == 0 => Rest::Ends(end),
+            (false, false) if end - self.base() < SPAN_MAX => {
+                self.bore(low, high);
+                Rest::Ends(end)
+            }
+            (false, false) => {
+                let (left, last) = self.split(low, high);
+                Rest::Split(left, last)
+            }
+        };
+        (gone, rest)
+    }
+
+    /// Keeps what is behind `high`; returns what is before `low`, and where that ends.
+    fn split(&mut self, low: u64, high: u64) -> (Self, u64) {
+        let mut left = self.clone();
+        let last = left.last_live(low - 1);
+        left.retreat(last);
+        self.advance(self.next_live(high + 1));
+        (left, last)
+    }
+}
+
+/// Settled numbers inside a run, one bit each.
+#[derive(Clone, Debug)]
+struct Holes {
+    /// The number of the first bit.
+    base: u64,
+    /// How many bits are set between the run's first and last number.
+    dead: u64,
+    /// Numbers behind the last word are alive.
+    words: Vec<u64>,
+}
+
+impl Holes {
+    fn new(base: u64) -> Self {
+        Self { base, dead: 0, words: Vec::new() }
+    }
+
+    fn from_bits(base: u64, bits: &[u8], span: u64) -> Option<Self> {
+        if bits.len() as u64 != span.div_ceil(8) {
+            return None;
+        }
+        let words = bits
+            .chunks(8)
+            .map(|piece| piece.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte)));
+        let mut holes = Self { base, dead: 0, words: words.collect() };
+        holes.truncate(base + (span - 1));
+        holes.dead = holes.count(base, base + (span - 1));
+        Some(holes)
+    }
+
+    fn word(&self, i: u64) -> u64 {
+        usize::try_from(i).ok().and_then(|i| self.words.get(i)).copied().unwrap_or(0)
+    }
+
+    fn is_dead(&self, number: u64) -> bool {
+        let at = number.wrapping_sub(self.base);
+        self.word(at / 64) >> (at % 64) & 1 == 1
+    }
+
+    /// The bits of word `i` that stand for `low..=high`, counted from the base.
+    fn mask(i: u64, low: u64, high: u64) -> u64 {
+        let (first, last) = (i * 64, i * 64 + 63);
+        if high < first || low > last {
+            return 0;
+        }
+        let from = low.max(first) - first;
+        let to = high.min(last) - first;
+        (u64::MAX << from) & (u64::MAX >> (63 - to))
+    }
+
+    fn bore(&mut self, low: u64, high: u64) {
+        let (low, high) = (low - self.base, high - self.base);
+        let needed = usize::try_from(high / 64 + 1).unwrap_or(usize::MAX);
+        if self.words.len() < needed {
+            self.words.resize(needed, 0);
+        }
+        for i in low / 64..=high / 64 {
+            let mask = Self::mask(i, low, high);
+            if let Some(word) = usize::try_from(i).ok().and_then(|i| self.words.get_mut(i)) {
+                self.dead += u64::from((mask & !*word).count_ones());
+                *word |= mask;
+            }
+        }
+    }
+
+    fn count(&self, low: u64, high: u64) -> u64 {
+        let (low, high) = (low - self.base, high.wrapping_sub(self.base));
+        if self.words.is_empty() || high < low {
+            return 0;
+        }
+        let last = (high / 64).min(self.words.len() as u64 - 1);
+        let counted = (low / 64..=last).map(|i| (self.word(i) & Self::mask(i, low, high)).count_ones());
+        counted.map(u64::from).sum()
+    }
+
+    /// Makes everything behind `to` alive again, for whoever is appended there.
+    fn truncate(&mut self, to: u64) {
+        let to = to - self.base;
+        let kept = usize::try_from(to / 64 + 1).unwrap_or(usize::MAX);
+        if self.words.len() >= kept {
+            self.words.truncate(kept);
+            if let Some(word) = self.words.last_mut() {
+                *word &= u64::MAX >> (63 - to % 64);
+            }
+        }
+    }
+
+    /// The first number at or behind `from` whose bit, after `flip`, is set.
+    fn next(&self, from: u64, flip: u64) -> Option<u64> {
+        let at = from - self.base;
+        let mut i = at / 64;
+        let mut word = (self.word(i) ^ flip) & (u64::MAX << (at % 64));
+        while word == 0 {
+            i += 1;
+            if i >= self.words.len() as u64 && flip == 0 {
+                return None;
+            }
+            word = self.word(i) ^ flip;
+        }
+        Some(self.base + i * 64 + u64::from(word.trailing_zeros()))
+    }
+
+    fn next_live(&self, from: u64) -> u64 {
+        self.next(from, u64::MAX).unwrap_or(from)
+    }
+
+    fn next_dead(&self, from: u64) -> Option<u64> {
+        self.next(from, 0)
+    }
+
+    /// The last live number up to `from`. There is one: the run's first.
+    fn last_live(&self, from: u64) -> u64 {
+        let at = from - self.base;
+        let mut i = at / 64;
+        let mut word = !self.word(i) & (u64::MAX >> (63 - at % 64));
+        while word == 0 && i > 0 {
+            i -= 1;
+            word = !self.word(i);
+        }
+        self.base + i * 64 + u64::from(63u32.saturating_sub(word.leading_zeros()))
+    }
+}
+
+/// One queue.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue {
+    /// Next unused number.
+    pub(crate) next: u64,
+    /// The newest run: kept out of the map because appending moves its end.
+    tail: Option<(u64, Run)>,
+    runs: BTreeMap<u64, Run>,
+    pub(crate) attempts: BTreeMap<u64, u32>,
+    /// Whether any run may be held by reference.
+    pub(crate) foreign: bool,
+}
+
+impl Queue {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, &Run)> {
+        self.runs_from(0)
+    }
+
+    /// The runs that end at `sequence` or behind it, in ascending order.
+    pub(crate) fn runs_from(&self, sequence: u64) -> impl Iterator<Item = (u64, &Run)> {
+        let tail = self.tail.iter().filter(move |(last, _)| *last >= sequence);
+        self.runs
+            .range(sequence..)
+            .map(|(last, run)| (*last, run))
+            .chain(tail.map(|(last, run)| (*last, run)))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tail.is_none() && self.runs.is_empty()
+    }
+
+    /// The run that holds live message `sequence`, and its last number.
+    pub(crate) fn find(&self, sequence: u64) -> Option<(u64, &Run)> {
+        let (last, run) = match &self.tail {
+            Some((last, run)) if sequence >= run.first => (sequence <= *last).then_some((last, run))?,
+            _ => self.runs.range(sequence..).next()?,
+        };
+        (run.first <= sequence && !run.is_hole(sequence)).then_some((*last, run))
+    }
+
+    pub(crate) fn live_ranges(&self) -> usize {
+        self.runs.len() + usize::from(self.tail.is_some())
+    }
+
+    /// Makes `sequence`, which is not alive, alive at a place.
+    #[inline]
+    pub(crate) fn insert(&mut self, sequence: u64, at: &Place) {
+        match &mut self.tail {
+            Some((last, tail)) if sequence > *last => {
+                if tail.extend(*last, sequence, at) {
+                    *last = sequence;
+                } else if let Some((last, full)) = self.tail.replace((sequence, Run::new(sequence, at))) {
+                    self.runs.insert(last, full);
+                }
+            }
+            None if self.runs.last_key_value().is_none_or(|(&last, _)| last < sequence) => {
+                self.tail = Some((sequence, Run::new(sequence, at)));
+            }
+            _ => self.insert_between(sequence, at),
+        }
+    }
+
+    fn insert_between(&mut self, sequence: u64, at: &Place) {
+        // Inside a run it is one of its holes, and lies elsewhere now: the run becomes two.
+        let around = match &mut self.tail {
+            Some((_, tail)) if tail.first < sequence => Some(tail),
+            _ => {
+                self.runs.range_mut(sequence..).next().map(|(_, run)| run).filter(|run| run.first < sequence)
+            }
+        };
+        if let Some(run) = around {
+            let (left, last) = run.split(sequence, sequence);
+            self.runs.insert(last, left);
+        }
+        if let Some((&last, left)) = self.runs.range_mut(..sequence).next_back()
+            && left.extend(last, sequence, at)
+        {
+            if let Some(run) = self.runs.remove(&last) {
+                self.runs.insert(sequence, run);
+            }
+            return;
+        }
+        self.runs.insert(sequence, Run::new(sequence, at));
+    }
+
+    /// Takes `first..=last` out; tells `gone` the segment of every piece, and how many of it were alive.
+    #[inline]
+    pub(crate) fn remove(&mut self, mut first: u64, last: u64, mut gone: impl FnMut(u64, u64)) {
+        if let Some((end, run)) = &mut self.tail
+            && first <= *end
+            && last >= run.first
+        {
+            let (low, high) = (first.max(run.first), last.min(*end));
+            let (count, rest) = run.take(*end, low, high);
+            gone(run.segment, count);
+            match rest {
+                Rest::Nothing => self.tail = None,
+                Rest::Ends(at) => *end = at,
+                Rest::Split(left, at) => {
+                    self.runs.insert(at, left);
+                }
+            }
+        }
+        while first <= last {
+            let Some((&end, run)) = self.runs.range_mut(first..).next() else { return };
+            if run.first > last {
+                return;
+            }
+            let (low, high) = (first.max(run.first), last.min(end));
+            let (count, rest) = run.take(end, low, high);
+            gone(run.segment, count);
+            match rest {
+                Rest::Nothing => {
+                    self.runs.remove(&end);
+                }
+                Rest::Ends(at) if at == end => {}
+                Rest::Ends(at) => {
+                    if let Some(run) = self.runs.remove(&end) {
+                        self.runs.insert(at, run);
+                    }
+                }
+                Rest::Split(left, at) => {
+                    self.runs.insert(at, left);
+                }
+            }
+            let Some(next) = high.checked_add(1) else { return };
+            first = next;
+        }
+    }
+
+    /// Adds a run read from a checkpoint. Runs come in ascending order; false if this one does not.
+    pub(crate) fn restore(&mut self, last: u64, run: Run, own: bool) -> bool {
+        if last < run.first || self.tail.as_ref().is_some_and(|(before, _)| *before >= run.first) {
+            return false;
+        }
+        if let Some((before, tail)) = self.tail.replace((last, run)) {
+            self.runs.insert(before, tail);
+        }
+        self.foreign |= !own;
+        true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn place(segment: u64, offset: u64, origin: u64) -> Place {
+        Place { segment, offset, origin: (5, origin), bytes: 100 }
+    }
+
+    #[test]
+    fn a_long_backlog_takes_a_run_for_every_mebibyte() {
+        let mut queue = Queue::default();
+        for sequence in 1..=1_000_000u64 {
+            let at = sequence * 128;
+            queue.insert(sequence, &place(at >> 26, at & ((1 << 26) - 1), sequence));
+        }
+        assert!((122..=128).contains(&queue.live_ranges()), "{}", queue.live_ranges());
+        queue.remove(1, 999_999, |_, _| {});
+        let left: Vec<_> = queue.runs().map(|(last, run)| (run.first, last)).collect();
+        assert_eq!(left, [(1_000_000, 1_000_000)]);
+    }
+
+    #[test]
+    fn acknowledging_at_random_makes_no_runs() {
+        let mut queue = Queue::default();
+        for sequence in 1..=100_000u64 {
+            queue.insert(sequence, &place(1, sequence * 100, sequence));
+        }
+        let before = queue.live_ranges();
+        let mut settled = 0;
+        for i in 0..60_000u64 {
+            // A walk over all numbers, out of order.
+            queue.remove(i * 7_919 % 100_000 + 1, i * 7_919 % 100_000 + 1, |_, n| settled += n);
+        }
+        assert_eq!(settled, 60_000);
+        assert_eq!(queue.live_ranges(), before);
+        let alive: u64 = queue.runs().map(|(last, run)| run.count(last)).sum();
+        assert_eq!(alive, 40_000);
+        let bytes: u64 = queue.runs().map(|(last, run)| run.bytes_of(run.count(last))).sum();
+        assert!((3_900_000..=4_000_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn numbers_that_are_never_logged_do_not_end_a_run() {
+        let mut queue = Queue::default();
+        for sequence in (1..10_000u64).step_by(3) {
+            queue.insert(sequence, &place(1, 0, sequence));
+        }
+        assert_eq!(queue.live_ranges(), 1);
+        assert!(queue.find(4).is_some() && queue.find(5).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn runs_agree_with_a_plain_map(
+            ops in proptest::collection::vec((any::<bool>(), 1u64..200, 1u64..10, 1u64..4, 0u64..3), 1..250),
+        ) {
+            let mut queue = Queue::default();
+            let mut model: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+            for (insert, first, count, segment, shift) in ops {
+                if insert {
+                    for sequence in first..first + count {
+                        if model.contains_key(&sequence) { continue; }
+                        queue.insert(sequence, &place(segment, 0, sequence + shift));
+                        model.insert(sequence, (segment, sequence + shift));
+                    }
+                } else {
+                    let last = first + count - 1;
+                    let mut told: BTreeMap<u64, u64> = BTreeMap::new();
+                    queue.remove(first, last, |segment, n| if n > 0 { *told.entry(segment).or_default() += n });
+                    let mut expected: BTreeMap<u64, u64> = BTreeMap::new();
+                    for sequence in first..=last {
+                        if let Some((segment, _)) = model.remove(&sequence) { *expected.entry(segment).or_default() += 1; }
+                    }
+                    prop_assert_eq!(told, expected);
+                }
+                for sequence in 0..220 {
+                    let found = queue.find(sequence).map(|(_, run)| (run.segment, run.origin_of(sequence)));
+                    prop_assert_eq!(found, model.get(&sequence).copied(), "{}", sequence);
+                }
+                let mut before = 0;
+                let mut alive = Vec::new();
+                let mut again = Queue::default();
+                for (last, run) in queue.runs() {
+                    prop_assert!(run.first > before && last >= run.first);
+                    before = last;
+                    let ranges: Vec<_> = run.live(run.first, last).collect();
+                    prop_assert_eq!(ranges.iter().map(|(a, b)| b - a + 1).sum::<u64>(), run.count(last));
+                    alive.extend(ranges.into_iter().flat_map(|(a, b)| a..=b));
+                    let place = Place { bytes: run.bytes_of(run.count(last)), ..run.place_of(run.first) };
+                    let bits = run.hole_bits(last);
+                    let copy = Run::restored(run.first, last, &place, bits.as_deref());
+                    prop_assert!(again.restore(last, copy.unwrap(), true));
+                }
+                prop_assert_eq!(&alive, &model.keys().copied().collect::<Vec<_>>());
+                for sequence in 0..220 {
+                    prop_assert_eq!(again.find(sequence).is_some(), model.contains_key(&sequence));
+                }
+            }
+        }
+
+        #[test]
+        fn a_wide_run_of_an_older_format_is_split_and_takes_no_more_memory(
+            settled in proptest::collection::vec(any::<u32>(), 1..60),
+        ) {
+            let mut queue = Queue::default();
+            let last = 1u64 << 40;
+            let run = Run::restored(1, last, &place(1, 0, 1), None).unwrap();
+            prop_assert!(queue.restore(last, run, true));
+            let mut gone = 0;
+            for number in &settled {
+                let number = u64::from(*number) * 251;
+                queue.remove(number, number, |_, n| gone += n);
+                prop_assert!(queue.find(number).is_none());
+            }
+            prop_assert!(queue.live_ranges() <= settled.len() + 1);
+            let alive: u64 = queue.runs().map(|(last, run)| run.count(last)).sum();
+            prop_assert_eq!(alive + gone, last);
+        }
+    }
+}
