@@ -19,7 +19,7 @@ use crate::paged::{Range, ranges};
 use crate::queue::{Queue, Role};
 use crate::ready::Key;
 use crate::stats::add;
-use crate::window::{PAGE_BYTES, PAGE_MESSAGES};
+use crate::window::PAGE_MESSAGES;
 use crate::work::{Work, finish};
 
 /// Queues whose heads are brought in per tick, while nobody asks for them.
@@ -139,7 +139,7 @@ fn run(shared: &Shared, job: Job, work: &mut Work) {
 /// Brings in the page that begins at `from`, and hands out what consumers may have of it.
 fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
     let mut wanted = queue.lock().core.ready.paged.ranges_from(from, PAGE_MESSAGES);
-    let read = read(shared, queue, &wanted, PAGE_BYTES);
+    let read = read(shared, queue, &wanted, queue.window.page_bytes());
     clip(&mut wanted, read.upto);
     let session = session_of(shared, queue);
     let state = session.as_ref().map(|session| session.state());

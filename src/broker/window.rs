@@ -22,10 +22,10 @@ use crate::work::Work;
 
 /// Messages of one page.
 pub(crate) const PAGE_MESSAGES: u64 = 8192;
-/// Bytes of one page, but for a message that is larger by itself.
-pub(crate) const PAGE_BYTES: usize = 1 << 20;
-/// However little memory there is, so much of each queue may stay.
-const WINDOW_BYTES_MIN: u64 = 64 << 10;
+/// Most bytes of one page, but for a message that is larger by itself.
+const PAGE_BYTES: usize = 1 << 20;
+/// However little memory there is, so much is read at a time.
+const PAGE_BYTES_MIN: u64 = 4 << 10;
 
 /// How much of each queue may be in memory; less when memory runs low.
 #[derive(Debug)]
@@ -44,13 +44,18 @@ impl Window {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of one page.
+    pub(crate) fn page_bytes(&self) -> usize {
+        usize::try_from((self.bytes() / 2).max(PAGE_BYTES_MIN)).map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES))
+    }
+
     /// Follows the memory in use. True if queues should look whether they hold too much.
     pub(crate) fn follow(&self, memory: u64, memory_max: u64) -> bool {
-        let share = |part: u64| (self.most / part).max(WINDOW_BYTES_MIN.min(self.most));
         let window = match memory {
-            low if low <= memory_max / 2 => self.most,
-            more if more <= memory_max / 4 * 3 => share(16),
-            _ => share(1024),
+            some if some <= memory_max / 2 => self.most,
+            much if much <= memory_max / 4 * 3 => self.most / 16,
+            more if more <= memory_max / 10 * 9 => self.most / 256,
+            _ => 0,
         };
         self.bytes.store(window, Ordering::Relaxed);
         window < self.most

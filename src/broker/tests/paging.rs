@@ -42,6 +42,7 @@ impl World {
         consumer.subscribe(queue).credit(10).ok();
         let mut got = Vec::new();
         loop {
+            consumer.run();
             let some = consumer.drain();
             if some.is_empty() {
                 return got;
@@ -114,7 +115,8 @@ fn after_a_restart_messages_stay_in_the_log_until_their_turn_comes() {
         assert!(got[0].attempt >= 2 && got[0].redelivered, "{got:?}");
         consumer.ack_all(&got);
         let next = consumer.drain();
-        assert_eq!((next[0].body.as_str(), next[0].redelivered), ("4", crash), "whoever crashed cannot know");
+        assert_eq!(bodies(&next), ["4", "5"]);
+        assert_eq!(next[1].redelivered, crash, "whoever crashed cannot know");
         consumer.vanish();
         assert_eq!(world.consume("queue://deep"), numbers(4..=510));
     }
@@ -128,7 +130,7 @@ fn heads_are_brought_in_before_somebody_asks() {
     let world = world.restart();
     assert_eq!(world.memory(), 0);
     world.pass(Duration::from_secs(2));
-    assert!(world.memory() > 0 && world.memory() <= 2 * 5000, "{}", world.memory());
+    assert!(world.memory() > 0 && world.memory() <= 2 * 4500, "{}", world.memory());
     assert!(world.queue("queue://a").unwrap().oldest.is_some());
 }
 
@@ -167,6 +169,7 @@ fn a_selector_finds_its_messages_however_deep_they_lie() {
     consumer.subscribe("queue://s").selector("kind = 'rare'").credit(3).ok();
     let mut got = Vec::new();
     loop {
+        consumer.run();
         let some = consumer.drain();
         if some.is_empty() {
             break;
@@ -176,7 +179,7 @@ fn a_selector_finds_its_messages_however_deep_they_lie() {
     }
     let rare: Vec<String> = (0..10).map(|n| (n * 100 + 99).to_string()).collect();
     assert_eq!(got, rare);
-    assert!(world.memory() <= 2048 + 4096, "{} bytes", world.memory());
+    assert!(world.memory() <= 2048 + 2 * 4096, "{} bytes", world.memory());
     // One that comes now is found at once, behind everything that does not match.
     producer.send("queue://s", "new").property("kind", "rare").persistent().ok();
     assert_eq!(bodies(&consumer.drain()), ["new"]);
@@ -367,6 +370,7 @@ fn random_walk(seed: u64) {
                 for _ in 0..walk.dice.throw(6) {
                     let now = world.now().wall;
                     walk.model.retain(|(_, expires)| *expires > now.0);
+                    consumer.run();
                     let got = consumer.drain();
                     let expected: Vec<&str> =
                         walk.model.iter().take(got.len()).map(|(body, _)| body.as_str()).collect();
