@@ -79,7 +79,12 @@ impl QueueCore {
                 Some(_) => consumer.scanned.next(),
             };
             // A page that comes in is dispatched by whoever brings it.
-            if matches!(self.ready.next_from(from), Some(Next::Here(..))) {
+            let is_there = match self.ready.next_from(from) {
+                Some(Next::Here(..)) => true,
+                Some(Next::Paged(_)) => !self.fetching,
+                None => false,
+            };
+            if is_there {
                 consumer.credit.wait(queue);
             }
             // Looked at after standing in line: credit given back before that has not seen this queue.

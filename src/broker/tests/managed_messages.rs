@@ -194,7 +194,6 @@ fn chosen_messages_move_in_their_order_and_those_that_consumers_have_stay() {
         let parity = if n % 2 == 0 { "even" } else { "odd" };
         client.send("q", &n.to_string()).property("parity", parity).persistent().ok();
     }
-    let before = world.memory();
     consumer.subscribe("q").credit(2).ok();
     let held = consumer.drain();
     let tally = world.run("q", Deed::Move(to("other")), matching("parity = 'even'"));
@@ -216,7 +215,6 @@ fn chosen_messages_move_in_their_order_and_those_that_consumers_have_stay() {
     for queue in ["other", "q", "third"] {
         world.run(queue, Deed::Delete, Chosen::All);
     }
-    assert!(before > 0);
     assert_eq!((world.memory(), world.depth("queue://other")), (0, 0));
 }
 
