@@ -31,6 +31,7 @@ pub mod fault_fs;
 pub mod fs;
 pub mod fuzz;
 mod group_commit;
+mod holes;
 mod index;
 mod journal;
 mod manifest;
@@ -95,6 +96,9 @@ pub trait Recover {
     /// How often the delivery of a live message has failed.
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32);
 }
+
+/// Who is told of a message that was read: its number, what was said about it, its head, its body.
+pub type Each<'a> = &'a mut dyn FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>;
 
 /// The open message log. Clones are handles to the same log; the last one dropped closes it.
 #[derive(Clone)]
@@ -278,7 +282,7 @@ impl Store {
         &self,
         queue: QueueId,
         wanted: &mut dyn Iterator<Item = (Sequence, Sequence)>,
-        each: &mut dyn FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>,
+        each: Each<'_>,
     ) -> Result<(), ReadError> {
         let shared = &self.inner.shared;
         let mut write = |position| match &self.inner.machine {

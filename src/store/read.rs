@@ -9,7 +9,7 @@
 //! A few readers are kept with what they have read last, so whoever reads a queue piece by piece reads each
 //! byte once. What they hold cannot be wrong: a frame that is sound under its segment's number stays as it is.
 
-use crate::PutMeta;
+use crate::Each;
 use crate::error::ReadError;
 use crate::record::{Op, Ops};
 use crate::runs::Run;
@@ -20,7 +20,6 @@ use parking_lot::Mutex;
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Readers kept for who goes on reading. Each holds what it has read last, usually 1 MiB at most.
@@ -30,9 +29,6 @@ const RANGES_MAX: usize = 256;
 const PIECES_MAX: usize = 4096;
 /// Damaged places remembered, to be counted once.
 const DAMAGED_MAX: usize = 1024;
-
-/// Who is told of a message.
-pub(crate) type Each<'a> = &'a mut dyn FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>;
 
 /// A reader of one segment, and where whoever reads on may begin.
 struct Opened {

@@ -1,11 +1,11 @@
 //! Power loss at every I/O, with every kind of survival; and replay against checkpoints.
 
-use super::model::{Op, Scenario, State, append, open, options};
+use super::model::{Op, Scenario, State, append, open, options, read_back};
 use super::rounds;
 use crate::fault_fs::{Fault, Survival};
-use crate::{FaultFs, Level, Store, StoreStats};
+use crate::{FaultFs, Level, ReadError, Store, StoreStats};
 use proptest::prelude::*;
-use sabir_model::ids::Position;
+use sabir_model::ids::{Position, Sequence};
 use std::time::Duration;
 
 /// Groups of one scenario.
@@ -42,6 +42,9 @@ fn play(fs: &FaultFs, seed: u64, groups: usize) -> Run {
         if scenario.random.below(3) == 0 {
             store.turn();
         }
+        if scenario.random.below(6) == 0 {
+            read_as_the_model(&store, &mut scenario);
+        }
         if step % 17 == 16 {
             fs.advance(Duration::from_secs(31));
             store.turn();
@@ -57,6 +60,21 @@ fn play(fs: &FaultFs, seed: u64, groups: usize) -> Run {
     run.stats = store.stats();
     run.appended = run.history.last().unwrap().0;
     run
+}
+
+/// What is alive in a queue is read, written or not, between evacuations and recycled files.
+fn read_as_the_model(store: &Store, scenario: &mut Scenario) {
+    let queue = 1 + scenario.random.below(scenario.queues);
+    let first = scenario.random.below(60);
+    let last = if scenario.random.below(2) == 0 { u64::MAX } else { first + scenario.random.below(40) };
+    let read = match read_back(store, queue, &mut std::iter::once((Sequence(first), Sequence(last)))) {
+        Ok(read) => read,
+        // The machine has stopped.
+        Err(ReadError::Failed(_) | ReadError::Io { .. }) => return,
+        Err(other) => panic!("{other}"),
+    };
+    let model = scenario.state.messages.range((queue, first)..=(queue, last));
+    assert!(model.map(|(key, content)| (&key.1, content)).eq(read.iter()), "queue {queue}, {first}..={last}");
 }
 
 /// The recovered state must be the one after some group at or behind the last synced one.
@@ -94,6 +112,7 @@ fn a_power_loss_at_any_io_keeps_what_was_covered_and_nothing_half() {
             }
         }
     }
+    println!("{crashes} crashes");
     assert!(crashes > 2000, "{crashes}");
 }
 

@@ -138,7 +138,7 @@ fn records_out_of_order_are_found_all_the_same() {
         let group = [put(1, left.swap_remove(at))];
         expected.apply(&group);
         append(&store, &group, Level::Os);
-        if left.len() % 9 == 0 {
+        if left.len().is_multiple_of(9) {
             store.turn();
         }
     }
