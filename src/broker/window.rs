@@ -46,7 +46,8 @@ impl Window {
 
     /// Bytes of one page.
     pub(crate) fn page_bytes(&self) -> usize {
-        usize::try_from((self.bytes() / 2).max(PAGE_BYTES_MIN)).map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES))
+        usize::try_from((self.bytes() / 2).max(PAGE_BYTES_MIN))
+            .map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES))
     }
 
     /// Follows the memory in use. True if queues should look whether they hold too much.
