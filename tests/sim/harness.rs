@@ -152,8 +152,9 @@ impl Client {
     /// Lets the broker say what it has to say to this client.
     fn pump(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(event) = self.connection.poll_event(&mut cx) {
-            let (now, mut out) = (self.now(), Chunks::new());
+        let now = self.now();
+        while let Poll::Ready(event) = self.connection.poll_event(&mut cx, now) {
+            let mut out = Chunks::new();
             let flow = self.session.notify(now, event, &mut self.connection, &mut out);
             self.closed |= !matches!(flow, Ok(Flow::More | Flow::Parked));
             self.connection.end_batch(now, &mut out);
@@ -161,7 +162,7 @@ impl Client {
                 self.receive();
             }
         }
-        let _ = self.connection.poll_flush(&mut cx);
+        let _ = self.connection.poll_flush(&mut cx, now);
         let mut input = std::mem::take(&mut *self.wire.lock().unwrap());
         loop {
             let decoded = self.decoder.next(&input).expect("the broker writes frames");
