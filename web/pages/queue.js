@@ -94,7 +94,7 @@ export function Queue({ name, query }) {
     ['Consumers', count(queue.consumers), '', queue.ready && !queue.consumers ? 'warn' : ''],
     ['In', perSecond(queue.flow.enqueued), `${compact(queue.enqueued)} in all`],
     ['Out', perSecond(queue.flow.acknowledged), `${compact(queue.acknowledged)} in all`],
-    ['Size', bytes(queue.bytes), `${compact(queue.redelivered)} redelivered`],
+    ['Size', bytes(queue.bytes), queue.paged ? `${compact(queue.paged)} on disk only` : `${compact(queue.redelivered)} redelivered`],
   ]} />
       <div class="grid two charts">
         <section class="card"><${Chart} title="Messages held" height=${110} data=${[data[0], data[1], data[2]]} lines=${[{ label: 'ready', colour: '--c1', fill: true }, { label: 'unsettled', colour: '--c4' }]} /></section>
