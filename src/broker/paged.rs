@@ -86,6 +86,11 @@ impl Paged {
         }
     }
 
+    /// Whether all of a range of one rank is here.
+    pub(crate) fn contains_range(&self, rank: u8, (first, last): Range) -> bool {
+        self.sets.get(usize::from(rank)).is_some_and(|set| set.contains_range(first.0..=last.0))
+    }
+
     /// The place of the message of this number.
     pub(crate) fn find(&self, sequence: Sequence) -> Option<Key> {
         (0u8..)

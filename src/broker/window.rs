@@ -197,17 +197,23 @@ impl QueueCore {
         let page = bounds
             .map(|((first, _), (_, last))| (Key { rank, sequence: *first }, Key { rank, sequence: *last }));
         self.make_window(queue, bytes, page, work);
-        for (sequence, message) in found {
-            let key = Key { rank, sequence };
-            // Purged or taken away meanwhile.
-            if !self.ready.paged.take(key) {
-                continue;
+        let mut found = found.into_iter().peekable();
+        let mut lost = 0;
+        for range in wanted {
+            // Some may have been purged or taken away meanwhile. Asked once for all: one by one is several times dearer.
+            let whole = self.ready.paged.contains_range(rank, *range);
+            let mut came = 0;
+            while let Some((sequence, message)) = found.next_if(|(sequence, _)| *sequence <= range.1) {
+                if whole || self.ready.paged.contains_range(rank, (sequence, sequence)) {
+                    let grant = grant_of(&message);
+                    let entry = Entry { grant, ..self.entry_from_log(sequence, message, work) };
+                    self.insert_quietly(queue, sequence, entry);
+                    came += 1;
+                }
             }
-            let grant = grant_of(&message);
-            let entry = Entry { grant, ..self.entry_from_log(sequence, message, work) };
-            self.insert_quietly(queue, sequence, entry);
+            lost += self.ready.paged.take_range(rank, *range).saturating_sub(came);
         }
-        wanted.iter().map(|range| self.ready.paged.take_range(rank, *range)).sum()
+        lost
     }
 
     /// A message that was read from the log and is in memory from now on.

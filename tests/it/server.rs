@@ -40,6 +40,10 @@ fn command(dir: &Path, settings: &[(&str, &str)]) -> Command {
     for key in ports.into_iter().filter(|key| !settings.iter().any(|(set, _)| set == key)) {
         command.arg("--set").arg(format!("{key}=127.0.0.1:0"));
     }
+    // `SABIR_TEST_SETTINGS="limits.queue_memory_bytes_max=65536"`: all of these tests hold with it, too.
+    for setting in std::env::var("SABIR_TEST_SETTINGS").unwrap_or_default().split_whitespace() {
+        command.arg("--set").arg(setting);
+    }
     for (key, value) in settings {
         match *key {
             // A file can hold what no single setting can.

@@ -329,7 +329,7 @@ fn when_memory_runs_low_queues_page_out_more_and_persistent_sends_go_on() {
 /// Everything at random against the simplest model there is.
 #[test]
 fn a_deep_queue_behaves_like_a_list() {
-    for seed in 0..60 {
+    for seed in 0..40 {
         random_walk(seed);
     }
 }
