@@ -47,6 +47,15 @@ impl Connection {
         self.id_at(self.next_message - 1)
     }
 
+    /// Whether messages of a subscription are being read from the log: what it has is not all there is yet.
+    #[must_use]
+    pub fn is_being_read_for(&self, key: SubscriptionKey) -> bool {
+        let subscriptions = self.mailbox.subscriptions.lock();
+        let consumers = subscriptions.get(&key).map(Subscription::consumers).unwrap_or_default();
+        drop(subscriptions);
+        consumers.iter().any(|(queue, _)| queue.lock().core.fetching)
+    }
+
     /// The egress takes deliveries of this subscription again, after it had answered
     /// [`sabir_model::delivery::Admission::NoCredit`].
     pub fn resume(&mut self, key: SubscriptionKey) {

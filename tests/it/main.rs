@@ -5,6 +5,7 @@ mod cli;
 mod cli_web;
 mod client;
 mod crossing;
+mod deep;
 mod destinations;
 mod http;
 mod json;

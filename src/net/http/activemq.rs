@@ -31,6 +31,8 @@ use super::send::{name_headers, problem_of, publish_one};
 use super::{Visit, json, read_body};
 use crate::net::Shared;
 
+/// Time in which a browser has seen what it may see.
+const BROWSE_MAX: Duration = Duration::from_secs(10);
 /// Messages that wait for a topic's consumer between two calls.
 const LIVE_MAX: usize = 1000;
 /// How long a topic's consumer is kept after its last call.
@@ -345,6 +347,8 @@ async fn browse(
     request.browse = true;
     request.must_exist = true;
     party.subscribe(request)?;
+    // It ends by itself; what is in the log only takes a moment.
+    let deadline = deadline.max(deadline_after(BROWSE_MAX));
     let mut got = Vec::new();
     while got.len() < max {
         got.append(&mut inbox.take(max - got.len()));

@@ -21,6 +21,8 @@ use super::random;
 use crate::net::Shared;
 use crate::net::socket::Peer;
 
+/// Milliseconds for which a pull waits for what is being read from the log, whatever its own patience.
+const READING_MS_MAX: u32 = 5000;
 /// Most consumers of the broker that hold leases or wait for messages: each is a connection of the broker.
 const PULLERS_MAX: usize = 10_000;
 
@@ -80,6 +82,14 @@ impl Puller {
         self.inbox.want(most);
         self.party.lock().resume();
         let mut got = self.inbox.take(most);
+        // What has to be read from the log is there, too, for somebody who will not wait for what is not.
+        for _ in 0..READING_MS_MAX {
+            if got.len() >= most || !self.party.lock().is_being_read_for() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            got.append(&mut self.inbox.take(most - got.len()));
+        }
         if got.is_empty() {
             tokio::select! {
                 () = arrival(&self.inbox) => {}

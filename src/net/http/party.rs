@@ -251,6 +251,11 @@ impl Party {
         self.end_batch();
     }
 
+    /// Whether messages for it are being read from the log.
+    pub(super) fn is_being_read_for(&self) -> bool {
+        self.connection.is_being_read_for(SUBSCRIPTION)
+    }
+
     /// Settles deliveries; tells which of them could not be, by their place in the list. `receipted` says whether somebody
     /// waits for the promise.
     pub(super) fn settle(
