@@ -35,6 +35,7 @@ mod holes;
 mod index;
 mod journal;
 mod manifest;
+mod offline;
 mod options;
 mod pool;
 mod read;
@@ -51,6 +52,7 @@ pub use error::{Damage, Full, LostRange, ReadError, RecoveryReport, StoreError, 
 pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
 pub use journal::{Appender, Durable};
+pub use offline::{Inspection, Offline, Progress, QueueInfo, SegmentInfo, Verification};
 pub use options::{FatalHook, Level, StoreOptions, UnknownLevel};
 pub use stats::{SYNC_US_BOUNDS, StoreStats};
 

@@ -6,6 +6,7 @@ mod corruption;
 mod crash;
 mod fixtures;
 mod model;
+mod offline;
 mod reading;
 mod space;
 mod threads;
