@@ -99,10 +99,12 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Whether nothing is wrong. An interrupted last write is not.
+    /// Whether nothing is to be repaired. An interrupted last write is not, nor is damage (without a copy in the report) by
+    /// which nothing is lost: it goes with its file.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.report.damage.is_empty() && self.report.lost.is_empty() && self.manifests.is_empty()
+        let harmless = self.report.damage.iter().all(|damage| damage.copy.is_none());
+        harmless && self.report.lost.is_empty() && self.manifests.is_empty()
     }
 }
 

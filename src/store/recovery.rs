@@ -388,18 +388,16 @@ impl Recovery<'_> {
         let mut reader = self.reader(number, Some(end))?;
         let found = Found::examine(&mut reader, end).map_err(io_error("read", &path))?;
         self.report.bytes_read += std::mem::take(&mut reader.read);
+        let missing = found.missing(&self.index, number);
         // A file that was cut off is as long as it is from now on.
         let len = self.files.get(&number).copied().unwrap_or(0);
         if let Some(info) = self.index.segments.get_mut(&number) {
             info.end = info.end.min(len);
         }
-        let missing = found.missing(&self.index, number);
+        let harmless = missing.is_empty() && end <= len;
         for &(from, until) in &found.damaged {
-            let copy = if missing.is_empty() {
-                None
-            } else {
-                Some(self.copy_aside(&mut reader, number, from, until)?)
-            };
+            let copy =
+                if harmless { None } else { Some(self.copy_aside(&mut reader, number, from, until)?) };
             let damage = Damage { file: path.clone(), offset: from, bytes: until - from, copy };
             let known = |d: &Damage| d.file == damage.file && d.offset == damage.offset;
             if damage.copy.is_some() || !self.report.damage.iter().any(known) {

@@ -15,5 +15,6 @@ mod notify;
 mod rumqttc;
 mod server;
 mod startup;
+mod store;
 mod transports;
 mod websocket;
