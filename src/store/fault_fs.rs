@@ -560,6 +560,11 @@ impl Fs for FaultFs {
         Ok(Box::new(Lock { disk: Arc::clone(&self.disk), path: path.to_owned() }))
     }
 
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let disk = self.disk.lock();
+        Ok(disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used())))
+    }
+
     fn elapsed(&self) -> Duration {
         self.disk.lock().clock
     }

@@ -43,6 +43,7 @@ mod reclaim;
 mod record;
 mod recovery;
 mod runs;
+mod scrub;
 mod segment;
 mod shared;
 mod stats;

@@ -290,6 +290,9 @@ impl Fs for Dry {
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         self.fs.lock(path)
     }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.fs.free_bytes(dir)
+    }
     fn elapsed(&self) -> Duration {
         self.fs.elapsed()
     }

@@ -8,6 +8,7 @@ mod fixtures;
 mod model;
 mod offline;
 mod reading;
+mod scrub;
 mod space;
 mod threads;
 
