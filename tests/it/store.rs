@@ -1,5 +1,4 @@
 //! `sabir store` on the message log of a server that has been killed.
-#![expect(clippy::disallowed_methods, reason = "spoils a file of the log")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
