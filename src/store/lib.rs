@@ -275,7 +275,8 @@ impl Store {
 
     /// Reads live messages of `queue`: those of `wanted` (ascending, disjoint, inclusive ranges), in ascending
     /// order, each told once to `each` until it breaks. What the caller wants and the log does not hold alive is
-    /// passed over in silence. What was appended before the call is found, and written for that if need be.
+    /// passed over in silence; what was acknowledged a moment ago may still be told. What was appended before the
+    /// call is found, and written for that if need be.
     /// Blocks on the disk; `each` is called without any lock of the store held. Without threads it must not be
     /// called by a waker.
     ///
