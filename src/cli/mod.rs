@@ -14,6 +14,7 @@ mod output;
 mod publish;
 mod request;
 mod server;
+mod store;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,9 @@ enum Command {
     /// Keep the users of a broker
     #[command(subcommand)]
     User(user::Command),
+    /// Look at the message log of a broker that is not running
+    #[command(subcommand)]
+    Store(store::Command),
     /// Send messages
     Pub(publish::Arguments),
     /// Receive messages and print them
@@ -176,6 +180,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         Command::Config(command) => configuration::run(command),
         Command::User(command) => user::run(command),
+        Command::Store(command) => store::run(command),
         Command::Pub(arguments) => publish::run(&arguments),
         Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),

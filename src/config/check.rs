@@ -97,6 +97,14 @@ fn order(loaded: &Loaded, problems: &mut Vec<Problem>) {
         );
         problems.push(written(loaded, "store", &["disk_bytes_max", "journal_bytes_max"], what));
     }
+    if store.disk_free_bytes_resume != 0 && store.disk_free_bytes_resume < store.disk_free_bytes_min {
+        let what = format!(
+            "store.disk_free_bytes_resume ({}) must be 0 or not less than store.disk_free_bytes_min ({})",
+            amount(store.disk_free_bytes_resume, Unit::Bytes),
+            amount(store.disk_free_bytes_min, Unit::Bytes)
+        );
+        problems.push(written(loaded, "store", &["disk_free_bytes_resume", "disk_free_bytes_min"], what));
+    }
 }
 
 /// A problem at whichever of the keys was written, the first one first.

@@ -43,10 +43,17 @@ table! {
         journal_bytes_max: u64 [bytes(16 * KIB, 64 * TIB)] = "1 GiB";
         /// Most disk space; beyond it persistent sends are refused. 0 is all there is.
         disk_bytes_max: u64 [bytes(0, 1024 * TIB)] = "0";
+        /// Free disk space below which persistent sends are refused, whoever filled the disk. 0 is none.
+        disk_free_bytes_min: u64 [bytes(0, 1024 * TIB)] = "0";
+        /// Free disk space from which on they are accepted again. 0 is the same.
+        disk_free_bytes_resume: u64 [bytes(0, 1024 * TIB)] = "0";
         /// Most bytes that may wait to be written; beyond it persistent sends are refused.
         pending_bytes_max: usize [bytes(64 * KIB, 64 * GIB)] = "64 MiB";
         /// Longest time between two checkpoints while anything changes.
         checkpoint_interval_ms: u64 [ms(100, DAY_MS)] = "30000";
+        /// How fast the old part of the log is read in the background, to notice a disk that rots: one pass, then a day's rest.
+        /// 0 is not at all.
+        scrub_bytes_per_second: u64 [bytes(0, TIB)] = "1 MiB";
         /// Copies damaged parts of the log aside and goes on without them, instead of refusing to start.
         quarantine: bool = "false";
     }

@@ -262,6 +262,8 @@ heartbeat_max_ms = 500
 [store]
 segment_bytes = "2 GiB"
 disk_bytes_max = "512 MiB"
+disk_free_bytes_min = "2 GiB"
+disk_free_bytes_resume = "1 GiB"
 [[policy]]
 destination = "queue://a"
 [[policy]]
@@ -287,10 +289,11 @@ forward_to = ["queue://a"]
             sabir.toml line 9: stomp.heartbeat_min_ms (1000) must not be more than stomp.heartbeat_max_ms (500)
             sabir.toml line 11: store.segment_bytes (2 GiB) must not be more than store.journal_bytes_max (1 GiB)
             sabir.toml line 12: store.disk_bytes_max (512 MiB) must be 0 or not less than store.journal_bytes_max (1 GiB)
-            sabir.toml line 15: a second [[policy]] whose destination is queue://a
-            sabir.toml line 17: queue://a forwards to itself, by itself or by way of others
-            sabir.toml line 20: queue://b forwards to itself, by itself or by way of others
-            sabir.toml line 23: queue://c.* forwards to itself, by itself or by way of others
+            sabir.toml line 14: store.disk_free_bytes_resume (1 GiB) must be 0 or not less than store.disk_free_bytes_min (2 GiB)
+            sabir.toml line 17: a second [[policy]] whose destination is queue://a
+            sabir.toml line 19: queue://a forwards to itself, by itself or by way of others
+            sabir.toml line 22: queue://b forwards to itself, by itself or by way of others
+            sabir.toml line 25: queue://c.* forwards to itself, by itself or by way of others
         "#]],
     );
     refused(

@@ -24,6 +24,11 @@ pub enum StoreError {
         /// The process that holds it, where the lock file names it.
         pid: Option<u32>,
     },
+    /// There is no log in the directory.
+    Absent {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Acknowledged data is damaged or missing.
     Corrupt {
         /// The damaged file.
@@ -74,6 +79,7 @@ impl fmt::Display for StoreError {
             Self::Locked { dir, pid: None } => {
                 write!(f, "the store directory {} is in use by another process", dir.display())
             }
+            Self::Absent { dir } => write!(f, "there is no message log in {}", dir.display()),
             Self::Corrupt { file, offset, reason } => write!(
                 f,
                 "the message log is damaged at byte {offset} of {}: {reason}; restore it from a backup, or set store.quarantine to go on without the damaged part",

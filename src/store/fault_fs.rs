@@ -68,6 +68,8 @@ struct Disk {
     clock: Duration,
     trace: Vec<String>,
     traced: bool,
+    forks_wanted: BTreeSet<u64>,
+    forks: Vec<FaultFs>,
 }
 
 /// The file system. Clones are handles to the same disk.
@@ -108,6 +110,17 @@ impl FaultFs {
     /// Lets the I/O with this number (counted from 1) fail.
     pub fn fault_at(&self, io: u64, fault: Fault) {
         self.disk.lock().faults.insert(io, fault);
+    }
+
+    /// Keeps the disk as it is just before the I/O with this number, for [`FaultFs::take_forks`].
+    pub fn fork_at(&self, io: u64) {
+        self.disk.lock().forks_wanted.insert(io);
+    }
+
+    /// The disks that were asked for and are there by now: independent, with what is not synced not synced.
+    #[must_use]
+    pub fn take_forks(&self) -> Vec<Self> {
+        std::mem::take(&mut self.disk.lock().forks)
     }
 
     /// Limits the bytes of all files together; `None` for no limit.
@@ -266,6 +279,10 @@ impl Disk {
             return Err(crashed());
         }
         self.io += 1;
+        if self.forks_wanted.remove(&self.io) {
+            let fork = self.fork();
+            self.forks.push(FaultFs { disk: Arc::new(Mutex::new(fork)) });
+        }
         if self.traced {
             self.trace.push(what());
         }
@@ -274,6 +291,28 @@ impl Disk {
             self.crashed = true;
         }
         Ok(fault)
+    }
+
+    fn fork(&self) -> Self {
+        let linked = self.pending.iter().filter_map(|op| match op {
+            DirOp::Link(_, inode) => Some(*inode),
+            DirOp::Rename(..) | DirOp::Unlink(_) => None,
+        });
+        let named: BTreeSet<usize> =
+            self.names.values().chain(self.durable_names.values()).copied().chain(linked).collect();
+        let kept = |(i, inode): (usize, &Inode)| {
+            if named.contains(&i) { inode.clone() } else { Inode::default() }
+        };
+        Self {
+            inodes: self.inodes.iter().enumerate().map(kept).collect(),
+            names: self.names.clone(),
+            durable_names: self.durable_names.clone(),
+            pending: self.pending.clone(),
+            dirs: self.dirs.clone(),
+            capacity: self.capacity,
+            clock: self.clock,
+            ..Self::default()
+        }
     }
 
     fn grow(&self, inode: usize, len: u64) -> io::Result<()> {
@@ -519,6 +558,11 @@ impl Fs for FaultFs {
             return Err(LockError::Held(Some(std::process::id())));
         }
         Ok(Box::new(Lock { disk: Arc::clone(&self.disk), path: path.to_owned() }))
+    }
+
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        let disk = self.disk.lock();
+        Ok(disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used())))
     }
 
     fn elapsed(&self) -> Duration {

@@ -60,6 +60,10 @@ pub trait Fs: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Takes the lock that keeps a second process out, and writes the process id into it.
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError>;
+    /// Bytes that are free where a directory is.
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
     /// Monotonic time since some fixed moment.
     fn elapsed(&self) -> Duration;
 }
@@ -194,6 +198,11 @@ impl Fs for RealFs {
         };
         write(&mut file).map_err(LockError::Io)?;
         Ok(Box::new(file))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn elapsed(&self) -> Duration {

@@ -35,6 +35,7 @@ mod holes;
 mod index;
 mod journal;
 mod manifest;
+mod offline;
 mod options;
 mod pool;
 mod read;
@@ -42,6 +43,7 @@ mod reclaim;
 mod record;
 mod recovery;
 mod runs;
+mod scrub;
 mod segment;
 mod shared;
 mod stats;
@@ -51,6 +53,7 @@ pub use error::{Damage, Full, LostRange, ReadError, RecoveryReport, StoreError, 
 pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
 pub use journal::{Appender, Durable};
+pub use offline::{Inspection, Offline, Progress, QueueInfo, SegmentInfo, Verification};
 pub use options::{FatalHook, Level, StoreOptions, UnknownLevel};
 pub use stats::{SYNC_US_BOUNDS, StoreStats};
 
@@ -272,7 +275,8 @@ impl Store {
 
     /// Reads live messages of `queue`: those of `wanted` (ascending, disjoint, inclusive ranges), in ascending
     /// order, each told once to `each` until it breaks. What the caller wants and the log does not hold alive is
-    /// passed over in silence. What was appended before the call is found, and written for that if need be.
+    /// passed over in silence; what was acknowledged a moment ago may still be told. What was appended before the
+    /// call is found, and written for that if need be.
     /// Blocks on the disk; `each` is called without any lock of the store held. Without threads it must not be
     /// called by a waker.
     ///

@@ -92,32 +92,25 @@ fn decode(bytes: &[u8]) -> Option<(u32, u64)> {
 
 /// Reads the store's id; `None` if there is no store here yet.
 pub(crate) fn read(fs: &dyn Fs, paths: &Paths) -> Result<Option<u64>, StoreError> {
+    Ok(read_newest(fs, paths)?.map(|(_, id)| id))
+}
+
+/// Reads the store's format and id; `None` if there is no store here yet.
+pub(crate) fn read_newest(fs: &dyn Fs, paths: &Paths) -> Result<Option<(u32, u64)>, StoreError> {
     let mut damaged = None;
-    let mut found = None;
+    let mut found: Option<(u32, u64)> = None;
     for path in paths.slots() {
-        let file = match fs.open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(StoreError::Io { what: "open", file: path, source }),
-        };
-        let mut bytes = [0u8; MANIFEST_LEN + 1];
-        let n = file.read_at(&mut bytes, 0).map_err(|source| StoreError::Io {
-            what: "read",
-            file: path.clone(),
-            source,
-        })?;
-        match decode(bytes.get(..n).unwrap_or_default()) {
-            Some((version, _)) if version > FORMAT => {
+        match read_slot(fs, &path)? {
+            Slot::Known(version, _) if version > FORMAT => {
                 return Err(StoreError::NewerFormat { file: path, found: version, known: FORMAT });
             }
-            Some((_, id)) => found = Some(id),
-            // Empty: its making was interrupted.
-            None if n == 0 => {}
-            None => damaged = Some(path),
+            Slot::Known(version, id) => found = found.max(Some((version, id))),
+            Slot::Absent => {}
+            Slot::Damaged => damaged = Some(path),
         }
     }
     match (found, damaged) {
-        (Some(id), _) => Ok(Some(id)),
+        (Some(found), _) => Ok(Some(found)),
         (None, Some(file)) => Err(StoreError::Corrupt {
             file,
             offset: 0,
@@ -125,6 +118,44 @@ pub(crate) fn read(fs: &dyn Fs, paths: &Paths) -> Result<Option<u64>, StoreError
         }),
         (None, None) => Ok(None),
     }
+}
+
+/// The copies that cannot be read.
+pub(crate) fn damaged_slots(fs: &dyn Fs, paths: &Paths) -> Result<Vec<PathBuf>, StoreError> {
+    let mut damaged = Vec::new();
+    for path in paths.slots() {
+        if matches!(read_slot(fs, &path)?, Slot::Damaged) {
+            damaged.push(path);
+        }
+    }
+    Ok(damaged)
+}
+
+enum Slot {
+    /// Format and id.
+    Known(u32, u64),
+    /// Not there, or empty: its making was interrupted.
+    Absent,
+    Damaged,
+}
+
+fn read_slot(fs: &dyn Fs, path: &Path) -> Result<Slot, StoreError> {
+    let file = match fs.open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Slot::Absent),
+        Err(source) => return Err(StoreError::Io { what: "open", file: path.to_owned(), source }),
+    };
+    let mut bytes = [0u8; MANIFEST_LEN + 1];
+    let n = file.read_at(&mut bytes, 0).map_err(|source| StoreError::Io {
+        what: "read",
+        file: path.to_owned(),
+        source,
+    })?;
+    Ok(match decode(bytes.get(..n).unwrap_or_default()) {
+        Some((version, id)) => Slot::Known(version, id),
+        None if n == 0 => Slot::Absent,
+        None => Slot::Damaged,
+    })
 }
 
 /// Makes the directories of a new store durable, before anything in them counts.

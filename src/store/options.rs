@@ -83,6 +83,12 @@ pub struct StoreOptions {
     /// Hard bound on the bytes of all segment files; above it persistent sends are refused. Default: the disk
     /// itself.
     pub disk_bytes_max: Option<u64>,
+    /// Low mark of the bytes that the disk has free: below it persistent sends are refused. Default 0, which is none.
+    pub disk_free_bytes_min: u64,
+    /// High mark of the bytes that the disk has free: from it on they are accepted again. Default 0, which is the low mark.
+    pub disk_free_bytes_resume: u64,
+    /// How fast old segments are read in the background to see whether they can be; 0 is not at all. Default 1 MiB.
+    pub scrub_bytes_per_second: u64,
     /// Hard mark of unwritten bytes; above it persistent sends are refused. Default 64 MiB.
     pub pending_bytes_max: usize,
     /// Longest time between two checkpoints while anything changes. Default 30 s.
@@ -110,6 +116,9 @@ impl Default for StoreOptions {
             segment_bytes: 64 << 20,
             journal_bytes_max: 1 << 30,
             disk_bytes_max: None,
+            disk_free_bytes_min: 0,
+            disk_free_bytes_resume: 0,
+            scrub_bytes_per_second: 1 << 20,
             pending_bytes_max: 64 << 20,
             checkpoint_interval: Duration::from_secs(30),
             quarantine: false,

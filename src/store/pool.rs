@@ -41,6 +41,8 @@ pub(crate) struct PoolState {
     pub(crate) disk_bytes: u64,
     pub(crate) stop: bool,
     failing: bool,
+    /// Less is free than the low mark, or was and is not yet more than the high one.
+    low: bool,
 }
 
 #[derive(Default)]
@@ -138,14 +140,41 @@ impl Shared {
         self.pool.changed.notify_all();
     }
 
+    /// Whether the disk has less free than it should, given whether it had before.
+    fn is_low(&self, before: bool) -> bool {
+        let (min, resume) = (self.options.disk_free_bytes_min, self.options.disk_free_bytes_resume);
+        match self.fs.free_bytes(&self.paths.root) {
+            Ok(free) => {
+                self.counters.disk_free_bytes.store(free, Ordering::Relaxed);
+                free < if before { min.max(resume) } else { min }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "how much of the disk is free cannot be told");
+                false
+            }
+        }
+    }
+
     /// Decides whether persistent sends are refused.
     fn judge(&self, outcome: &io::Result<()>) {
+        let before = self.pool.state.lock().low;
+        let low = self.is_low(before);
         let mut state = self.pool.state.lock();
         let full = outcome.is_err() && state.ready.len() < READY;
         let changed = state.failing != full;
         state.failing = full;
+        state.low = low;
         drop(state);
-        self.journal.disk_full.store(full, Ordering::Relaxed);
+        self.journal.disk_full.store(full || low, Ordering::Relaxed);
+        if low != before {
+            let free = self.counters.disk_free_bytes.load(Ordering::Relaxed);
+            let dir = self.paths.root.display();
+            if low {
+                tracing::error!(%dir, free, "the disk has less free than store.disk_free_bytes_min: persistent sends are refused until it has more");
+            } else {
+                tracing::info!(%dir, free, "the disk has enough free again: persistent sends are accepted");
+            }
+        }
         if changed && full {
             self.wake_readers();
         }
@@ -271,6 +300,10 @@ impl Shared {
             }
             let idle = state.ready.len() >= READY && state.dead.len() <= DEAD_KEPT;
             match outcome {
+                // Others fill the disk too.
+                Ok(()) if idle && self.options.disk_free_bytes_min > 0 => {
+                    self.pool.changed.wait_for(&mut state, RETRY);
+                }
                 Ok(()) if idle => self.pool.changed.wait(&mut state),
                 Ok(()) => {}
                 Err(_) => {

@@ -84,11 +84,10 @@ impl Readers {
         self.kept.lock().clear();
     }
 
-    pub(crate) fn note_damage(&self, segment: u64, offset: u64) {
+    /// False if it was known before.
+    pub(crate) fn note_damage(&self, segment: u64, offset: u64) -> bool {
         let mut damaged = self.damaged.lock();
-        if damaged.len() < DAMAGED_MAX {
-            damaged.insert((segment, offset));
-        }
+        damaged.len() < DAMAGED_MAX && damaged.insert((segment, offset))
     }
 
     pub(crate) fn damaged(&self) -> u64 {

@@ -12,6 +12,7 @@ use crate::group_commit::{Committer, Turn};
 use crate::index::Segment;
 use crate::manifest::is_full;
 use crate::record::{Op, Ops};
+use crate::scrub::Scrub;
 use crate::segment::{Reader, stamp};
 use crate::shared::Shared;
 use crate::{Level, PutMeta};
@@ -92,12 +93,15 @@ pub(crate) struct Keeper {
     /// Copies that were appended but not seen applied; nothing is evacuated before they are.
     copies: u64,
     complained: bool,
+    scrub: Scrub,
+    /// Calls of `Store::read` when it was last looked.
+    reads: u64,
 }
 
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, number: u64, lsn: u64) -> Self {
         let at = shared.fs.elapsed();
-        Self { shared, number, at, lsn, copies: 0, complained: false }
+        Self { shared, number, at, lsn, copies: 0, complained: false, scrub: Scrub::default(), reads: 0 }
     }
 
     /// The keeper's thread.
@@ -108,8 +112,9 @@ impl Keeper {
             {
                 let mut state = shared.keeper.lock();
                 if !state.look && !state.stop && shared.journal.failed().is_none() {
-                    let span = if shared.journal.disk_full.load(Ordering::Relaxed) {
-                        crate::pool::RETRY
+                    let full = shared.journal.disk_full.load(Ordering::Relaxed);
+                    let span = if full || self.scrub.is_due(&shared) {
+                        crate::pool::RETRY.min(shared.options.checkpoint_interval)
                     } else {
                         shared.options.checkpoint_interval
                     };
@@ -126,6 +131,11 @@ impl Keeper {
 
     /// Does what is due.
     pub(crate) fn turn(&mut self, pump: &mut dyn Pump) {
+        self.scrub.turn(&self.shared);
+        let reads = self.shared.counters.reads.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.reads, reads) == reads {
+            self.shared.readers.clear();
+        }
         if self.shared.journal.failed().is_none() && self.is_checkpoint_due() {
             self.checkpoint(pump);
         }

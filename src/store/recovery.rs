@@ -29,6 +29,8 @@ pub(crate) struct Recovered {
     /// Files that hold nothing once the checkpoint that opening writes is durable.
     pub(crate) dead: Vec<u64>,
     pub(crate) disk_bytes: u64,
+    /// Segment files by number, and their sizes.
+    pub(crate) files: BTreeMap<u64, u64>,
     pub(crate) report: RecoveryReport,
 }
 
@@ -384,15 +386,18 @@ impl Recovery<'_> {
             return Ok(());
         }
         let mut reader = self.reader(number, Some(end))?;
-        let found = Found::examine(&self.index, number, &mut reader, end).map_err(io_error("read", &path))?;
+        let found = Found::examine(&mut reader, end).map_err(io_error("read", &path))?;
         self.report.bytes_read += std::mem::take(&mut reader.read);
         let missing = found.missing(&self.index, number);
+        // A file that was cut off is as long as it is from now on.
+        let len = self.files.get(&number).copied().unwrap_or(0);
+        if let Some(info) = self.index.segments.get_mut(&number) {
+            info.end = info.end.min(len);
+        }
+        let harmless = missing.is_empty() && end <= len;
         for &(from, until) in &found.damaged {
-            let copy = if missing.is_empty() {
-                None
-            } else {
-                Some(self.copy_aside(&mut reader, number, from, until)?)
-            };
+            let copy =
+                if harmless { None } else { Some(self.copy_aside(&mut reader, number, from, until)?) };
             let damage = Damage { file: path.clone(), offset: from, bytes: until - from, copy };
             let known = |d: &Damage| d.file == damage.file && d.offset == damage.offset;
             if damage.copy.is_some() || !self.report.damage.iter().any(known) {
@@ -428,6 +433,7 @@ impl Recovery<'_> {
             next_segment,
             dead,
             disk_bytes: self.files.values().sum(),
+            files: self.files,
             report: self.report,
             index: self.index,
         }

@@ -53,6 +53,12 @@ pub struct StoreStats {
     pub read_bytes: u64,
     /// Places in segments in use where something that should be there could not be read.
     pub damaged: u64,
+    /// Bytes read in the background to see whether they can be.
+    pub scrubbed_bytes: u64,
+    /// Passes over all old segments that this has completed.
+    pub scrubs: u64,
+    /// Bytes that the disk has free, when it was last looked.
+    pub disk_free_bytes: u64,
     /// Persistent sends are refused for want of disk space.
     pub disk_full: bool,
 }
@@ -67,6 +73,9 @@ pub(crate) struct Counters {
     pub(crate) groups: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) reads: AtomicU64,
+    pub(crate) scrubbed_bytes: AtomicU64,
+    pub(crate) scrubs: AtomicU64,
+    pub(crate) disk_free_bytes: AtomicU64,
     pub(crate) read_bytes: AtomicU64,
     pub(crate) evacuated_bytes: AtomicU64,
     pub(crate) evacuations: AtomicU64,
@@ -102,6 +111,9 @@ impl Counters {
         stats.groups = read(&self.groups);
         stats.syncs = read(&self.syncs);
         stats.reads = read(&self.reads);
+        stats.scrubbed_bytes = read(&self.scrubbed_bytes);
+        stats.scrubs = read(&self.scrubs);
+        stats.disk_free_bytes = read(&self.disk_free_bytes);
         stats.read_bytes = read(&self.read_bytes);
         stats.evacuated_bytes = read(&self.evacuated_bytes);
         stats.evacuations = read(&self.evacuations);

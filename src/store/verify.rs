@@ -8,7 +8,8 @@ use sabir_model::ids::{QueueId, Sequence};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
-/// What a segment holds: the live numbers that were found, as ranges, and the parts that are no frames.
+/// What a segment holds: the messages that were found, by the names in their records, as ranges; and the parts
+/// that are no frames.
 #[derive(Default)]
 pub(crate) struct Found {
     queues: HashMap<u64, BTreeMap<u64, u64>>,
@@ -17,11 +18,9 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Reads every frame of `segment` up to `end`.
-    pub(crate) fn examine(index: &Index, segment: u64, reader: &mut Reader, end: u64) -> io::Result<Self> {
+    /// Reads every frame of a segment up to `end`.
+    pub(crate) fn examine(reader: &mut Reader, end: u64) -> io::Result<Self> {
         let mut found = Self::default();
-        let references = index.references_into(segment);
-        let mut holders: Vec<(QueueId, Sequence)> = Vec::new();
         let (mut offset, mut expected) = (0, 0);
         while offset < end {
             offset = reader.place(offset, expected)?;
@@ -35,9 +34,8 @@ impl Found {
             expected = header.last().saturating_add(1);
             for op in Ops::new(body) {
                 let Ok(Op::Put { targets, .. }) = op else { continue };
-                index.holders(segment, targets, &references, &mut holders);
-                for holder in &holders {
-                    found.add(*holder);
+                for target in targets {
+                    found.add(target);
                 }
             }
         }
@@ -60,14 +58,27 @@ impl Found {
 
     /// What the index has alive in `segment` and was not found.
     pub(crate) fn missing(&self, index: &Index, segment: u64) -> Vec<LostRange> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<LostRange> = Vec::new();
         for (&id, queue) in &index.queues {
-            let mut lose = |first, last| {
-                missing.push(LostRange { queue: QueueId(id), first, last, certain: true });
-            };
             for (last, run) in queue.runs().filter(|(_, run)| run.segment == segment) {
                 for (low, high) in run.live(run.first, last) {
-                    self.subtract(id, low, high, &mut lose);
+                    // By the names in the records, which differ from its own where the queue holds references.
+                    let named = (run.origin_of(low), run.origin_of(high));
+                    self.subtract(run.origin.0, named, &mut |first, last| {
+                        let own = |name: u64| low + (name - named.0);
+                        let lost = LostRange {
+                            queue: QueueId(id),
+                            first: own(first),
+                            last: own(last),
+                            certain: true,
+                        };
+                        match missing.last_mut() {
+                            Some(before) if before.queue == lost.queue && before.last + 1 == lost.first => {
+                                before.last = lost.last;
+                            }
+                            _ => missing.push(lost),
+                        }
+                    });
                 }
             }
         }
@@ -75,7 +86,7 @@ impl Found {
     }
 
     /// Tells `lose` the parts of `low..=high` that were not found.
-    fn subtract(&self, queue: u64, low: u64, high: u64, lose: &mut dyn FnMut(u64, u64)) {
+    fn subtract(&self, queue: u64, (low, high): (u64, u64), lose: &mut dyn FnMut(u64, u64)) {
         let ranges = self.queues.get(&queue);
         let before = ranges.and_then(|r| r.range(..=low).next_back()).map_or(low, |(first, _)| *first);
         let mut next = low;

@@ -16,5 +16,6 @@ mod notify;
 mod rumqttc;
 mod server;
 mod startup;
+mod store;
 mod transports;
 mod websocket;

@@ -6,7 +6,9 @@ mod corruption;
 mod crash;
 mod fixtures;
 mod model;
+mod offline;
 mod reading;
+mod scrub;
 mod space;
 mod threads;
 

@@ -275,3 +275,35 @@ fn an_interval_group_is_written_at_once_and_synced_when_its_time_has_come() {
     store.turn();
     assert!(store.watermark().covers(position, Level::Fsync));
 }
+
+#[test]
+fn below_the_low_mark_of_free_space_sends_are_refused_until_the_high_one_is_reached() {
+    let fs = FaultFs::new();
+    let marks = StoreOptions { disk_free_bytes_min: 20_000, disk_free_bytes_resume: 60_000, ..options() };
+    let (store, ..) = open(&fs, marks).unwrap();
+    store.turn();
+    append(&store, &[Op::Put { targets: vec![(1, 1)], body: vec![1; 50] }], Level::Fsync);
+    store.turn();
+    let free = |bytes: u64| {
+        fs.set_capacity(Some(fs.used() + bytes));
+        store.turn();
+        (store.begin_put().err(), store.stats().disk_free_bytes)
+    };
+    assert_eq!(free(20_000), (None, 20_000));
+    assert_eq!(free(19_999), (Some(Full::Disk), 19_999));
+    assert!(store.stats().disk_full);
+    // Acknowledgements and reads go on, on what is left.
+    let read = super::model::read_back(
+        &store,
+        1,
+        &mut std::iter::once((sabir_model::ids::Sequence(1), sabir_model::ids::Sequence(1))),
+    );
+    assert_eq!(read.unwrap().len(), 1);
+    for _ in 0..60 {
+        let position = append(&store, &[Op::Set { key: 1, value: vec![1; 300] }], Level::Fsync);
+        assert!(store.sync().covers(position, Level::Fsync));
+    }
+    assert_eq!(free(40_000).0, Some(Full::Disk), "not yet");
+    assert_eq!(free(60_000).0, None);
+    assert_eq!(free(40_000).0, None, "and not again");
+}
