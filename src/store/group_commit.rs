@@ -184,6 +184,8 @@ impl Committer {
         if self.shared.journal.failed().is_some() {
             return Turn::Failed;
         }
+        // Only after everything that could be written is applied is it said that the rest cannot be.
+        self.shared.journal.stalled.store(false, Ordering::Release);
         let mut queue = std::mem::take(&mut self.waiting);
         queue.frames.append(&mut batch.frames);
         queue.sync |= batch.sync;
@@ -233,9 +235,8 @@ impl Committer {
         }
         self.shared.journal.publish(self.written, Some(self.synced), bytes);
         self.apply();
-        let stalled = outcome.is_err();
-        self.shared.journal.stalled.store(stalled, Ordering::Release);
-        if stalled {
+        if outcome.is_err() {
+            self.shared.journal.stalled.store(true, Ordering::Release);
             self.shared.wake_readers();
             return Turn::NoSpace;
         }

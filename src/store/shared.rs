@@ -1,5 +1,5 @@
 //! What the store's threads share. Lock order: pool, index, journal buffer; none is held while another thread
-//! is waited for.
+//! is waited for. The locks of the readers are taken alone.
 
 use crate::fs::Fs;
 use crate::index::Index;

@@ -272,3 +272,32 @@ fn reading_goes_on_while_segments_are_evacuated_and_recycled() {
     assert_eq!(numbers(&store, 1, &[(1, LAST)]).len() as u64, LAST / 50);
     store.close().unwrap();
 }
+
+#[test]
+fn whoever_waits_for_a_full_disk_is_told_so_and_finds_everything_when_there_is_space() {
+    let fs = FaultFs::new();
+    let disk: Arc<dyn Fs> = Arc::new(fs.clone());
+    let options = StoreOptions { segment_bytes: 4096, ..StoreOptions::new("store") };
+    let (store, _) = Store::open(options, disk, &mut State::default()).unwrap();
+    store.sync();
+    fs.set_capacity(Some(fs.used()));
+    let mut last = 0;
+    let refused = loop {
+        last += 1;
+        append(&store, &[put(1, last), Op::Set { key: 1, value: vec![1; 700] }], Level::Os);
+        match read_back(&store, 1, &mut ranges(&[(1, last)])) {
+            Ok(read) => assert_eq!(read.len() as u64, last),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, ReadError::NotWritten), "{refused}");
+    fs.set_capacity(None);
+    loop {
+        match read_back(&store, 1, &mut ranges(&[(1, last)])) {
+            Ok(read) => break assert_eq!(read.len() as u64, last),
+            Err(ReadError::NotWritten) => std::thread::yield_now(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    store.close().unwrap();
+}
