@@ -53,6 +53,8 @@ pub(crate) struct Recovered {
     queues: Vec<(QueueId, Definition)>,
     groups: Vec<(String, String)>,
     next: HashMap<QueueId, Sequence, RandomState>,
+    /// Before when none of a queue's messages expires, of queues that have some that do.
+    pub(crate) expires: HashMap<QueueId, u64, RandomState>,
     pub(crate) live: HashMap<QueueId, Vec<Run>, RandomState>,
     attempts: HashMap<QueueId, BTreeMap<Sequence, u32>, RandomState>,
     sessions: Vec<StoredSession>,
@@ -216,8 +218,11 @@ impl Recover for Recovered {
         }
     }
 
-    fn queue(&mut self, queue: QueueId, next: Sequence) {
+    fn queue(&mut self, queue: QueueId, next: Sequence, expires_ms: u64) {
         self.next.insert(queue, next);
+        if expires_ms > 0 {
+            self.expires.insert(queue, expires_ms);
+        }
     }
 
     fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64) {

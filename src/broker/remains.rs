@@ -122,6 +122,9 @@ impl Recovered {
                 self.unreadable += 1;
             }
         } else {
+            if let Some(expires) = self.expires.get(&queue.id) {
+                core.ready.paged.expires = core.ready.paged.expires.min(*expires);
+            }
             for run in &live {
                 core.ready.paged.add_run(0, run.numbers, run.bytes);
             }

@@ -6,13 +6,14 @@
 //!
 //! - the active segment; n, n × segment: number, targets ever, end of the last frame, bytes of those targets
 //! - n, n × metadata entry: table u8, key length, value length, key, value
-//! - n, n × queue: id, next number, n, n × run, n, n × failed delivery (sequence, count)
+//! - n, n × queue: id, next number, when the first of its messages expires at the earliest (0 for never), n,
+//!   n × run, n, n × failed delivery (sequence, count)
 //! - a run: first − last of the run before it, last − first, segment × 4 + 2 if it has holes + 1 if it is held
 //!   by reference, where it begins in the segment, its live bytes; then, if by reference, queue and first
 //!   number of the record; then, if it has holes, a bit for each number from the first, in whole bytes, set
 //!   for a hole
 //!
-//! Format 1 had no bytes of segments, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
+//! Format 1 had no bytes of segments, no expiry of queues, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
 //! reference): such a run is looked for from the start of its segment.
 //!
 //! The CRC covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of
@@ -73,6 +74,7 @@ pub(crate) fn encode(index: &Index) -> Vec<u8> {
 fn encode_queue(out: &mut Vec<u8>, id: u64, queue: &Queue) {
     put_varint(out, id);
     put_varint(out, queue.next);
+    put_varint(out, queue.expires);
     put_varint(out, queue.runs().count() as u64);
     let mut before = 0;
     for (last, run) in queue.runs() {
@@ -116,6 +118,8 @@ fn decode_body(mut rest: &[u8], lsn: u64, format: u32) -> Option<Index> {
         let id = take_varint(rest)?;
         let mut queue = Queue::default();
         queue.next = take_varint(rest)?;
+        // Whoever does not know looks.
+        queue.expires = if format == 1 { 1 } else { take_varint(rest)? };
         let mut before = 0u64;
         for _ in 0..take_varint(rest)? {
             let first = before.checked_add(take_varint(rest)?)?;
@@ -162,7 +166,7 @@ fn decode_run(
     };
     let origin = if own { (id, first) } else { (take_varint(rest)?, take_varint(rest)?) };
     let bits = if has_holes { Some(take(rest, span.div_ceil(8))?) } else { None };
-    let place = Place { segment: tagged, offset, origin, bytes };
+    let place = Place { segment: tagged, offset, origin, bytes, expires: 0 };
     Some((Run::restored(first, last, &place, bits)?, own))
 }
 

@@ -28,7 +28,7 @@ impl Recover for Nobody {
     fn meta(&mut self, _: u8, _: &[u8], _: &[u8]) {
         self.stage(0);
     }
-    fn queue(&mut self, _: QueueId, _: Sequence) {
+    fn queue(&mut self, _: QueueId, _: Sequence, _: u64) {
         self.stage(1);
     }
     fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, _: u64) {

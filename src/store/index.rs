@@ -70,9 +70,10 @@ impl Index {
         for op in Ops::new(body) {
             match op {
                 Ok(Op::End) => {}
-                Ok(Op::Put { moved, targets, head, body, .. }) => {
+                Ok(Op::Put { moved, targets, meta, head, body }) => {
                     let bytes = (head.len() + body.len()) as u64 + RECORD_BYTES;
-                    let at = Place { segment, offset: start, origin: (0, 0), bytes };
+                    let expires = meta.expires_ms;
+                    let at = Place { segment, offset: start, origin: (0, 0), bytes, expires };
                     if moved { self.relocate(at, targets) } else { self.put(at, targets) }
                 }
                 Ok(Op::Acknowledge { queue, first, count }) => self.acknowledge(queue, first, count),
@@ -124,6 +125,9 @@ impl Index {
             queue.next = sequence.saturating_add(1);
         }
         queue.insert(sequence, &at);
+        if at.expires > 0 && (queue.expires == 0 || at.expires < queue.expires) {
+            queue.expires = at.expires;
+        }
         queue.foreign |= at.origin != (queue_id.0, sequence);
     }
 
@@ -140,8 +144,9 @@ impl Index {
     }
 
     fn reference(&mut self, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
-        let found = self.queues.get(&from.0.0).and_then(|queue| queue.find(from.1.0));
-        match found.map(|(_, run)| run.place_of(from.1.0)) {
+        let source = self.queues.get(&from.0.0);
+        let found = source.and_then(|queue| Some((queue.find(from.1.0)?.1, queue.expires)));
+        match found.map(|(run, expires)| Place { expires, ..run.place_of(from.1.0) }) {
             Some(at) => {
                 self.hold(to.0, to.1.0, at);
                 self.count(&at, 1);
@@ -171,6 +176,7 @@ impl Index {
         }
         if queue.is_empty() {
             queue.foreign = false;
+            queue.expires = 0;
         }
     }
 

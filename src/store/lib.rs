@@ -92,7 +92,8 @@ pub trait Recover {
     /// A live metadata entry.
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]);
     /// A queue and its next unused sequence number according to the log.
-    fn queue(&mut self, queue: QueueId, next: Sequence);
+    /// None of its messages expires before `expires_ms`, in wall milliseconds; 0 if none does at all.
+    fn queue(&mut self, queue: QueueId, next: Sequence, expires_ms: u64);
     /// Live messages of a queue: a run of numbers, ascending within a queue and disjoint. `bytes` is what they take in the
     /// log, about.
     fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64);

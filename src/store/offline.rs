@@ -234,7 +234,7 @@ impl Recover for Entries<'_> {
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]) {
         (self.0)(table, key, value);
     }
-    fn queue(&mut self, _: QueueId, _: Sequence) {}
+    fn queue(&mut self, _: QueueId, _: Sequence, _: u64) {}
     fn live(&mut self, _: QueueId, _: Sequence, _: Sequence, _: u64) {}
     fn attempts(&mut self, _: QueueId, _: Sequence, _: u32) {}
 }

@@ -339,7 +339,7 @@ impl Recovery<'_> {
             to.meta(*table, key, value);
         }
         for (&id, queue) in &self.index.queues {
-            to.queue(QueueId(id), Sequence(queue.next.max(1)));
+            to.queue(QueueId(id), Sequence(queue.next.max(1)), queue.expires);
         }
         let segments: Vec<u64> =
             self.index.segments.iter().filter(|(_, info)| info.live > 0).map(|(number, _)| *number).collect();

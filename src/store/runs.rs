@@ -30,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) origin: (u64, u64),
     /// Bytes of its record, about.
     pub(crate) bytes: u64,
+    /// Wall milliseconds at which it expires; 0 for never. Runs do not keep it.
+    pub(crate) expires: u64,
 }
 
 /// Live numbers from `first` to the last, which is the key it is kept under, but for the holes.
@@ -121,6 +123,7 @@ impl Run {
             offset: self.place,
             origin: (self.origin.0, self.origin_of(sequence)),
             bytes: self.bytes_of(1),
+            expires: 0,
         }
     }
 
@@ -252,6 +255,8 @@ pub(crate) struct Queue {
     tail: Option<(u64, Run)>,
     runs: BTreeMap<u64, Run>,
     pub(crate) attempts: BTreeMap<u64, u32>,
+    /// Wall milliseconds before which none of its messages expires; 0 if none does.
+    pub(crate) expires: u64,
     /// Whether any run may be held by reference.
     pub(crate) foreign: bool,
 }
@@ -393,7 +398,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn place(segment: u64, offset: u64, origin: u64) -> Place {
-        Place { segment, offset, origin: (5, origin), bytes: 100 }
+        Place { segment, offset, origin: (5, origin), bytes: 100, expires: 0 }
     }
 
     #[test]

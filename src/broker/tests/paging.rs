@@ -217,6 +217,26 @@ fn what_has_expired_goes_from_the_log_without_a_consumer() {
 }
 
 #[test]
+fn what_expires_while_the_broker_is_down_goes_when_it_is_back() {
+    for crash in [false, true] {
+        let world = narrow(1024).open();
+        let mut producer = world.client();
+        for number in 0..200 {
+            let body = number.to_string();
+            let send = producer.send("queue://e", &body).persistent();
+            if number % 4 == 0 { send.ttl(5000).ok() } else { send.ok() }
+        }
+        producer.synced();
+        producer.close();
+        let world = if crash { world.crash() } else { world.restart() };
+        assert_eq!(world.depth("queue://e"), 200);
+        world.pass(Duration::from_secs(10));
+        assert_eq!(world.depth("queue://e"), 150);
+        assert_eq!(world.restart().depth("queue://e"), 150);
+    }
+}
+
+#[test]
 fn a_browser_sees_all_that_was_there_in_order_and_takes_nothing() {
     let world = narrow(1024).open();
     world.fill("queue://b", 1..=700);

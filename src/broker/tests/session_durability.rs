@@ -38,7 +38,7 @@ impl Recover for Notes {
         self.0 += usize::from(table == TABLE_PROGRESS);
     }
 
-    fn queue(&mut self, _: QueueId, _: Sequence) {}
+    fn queue(&mut self, _: QueueId, _: Sequence, _: u64) {}
 
     fn live(&mut self, _: QueueId, _: Sequence, _: Sequence, _: u64) {}
 

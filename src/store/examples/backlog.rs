@@ -20,7 +20,7 @@ struct Ranges(Vec<(Sequence, Sequence)>);
 
 impl Recover for Ranges {
     fn meta(&mut self, _: u8, _: &[u8], _: &[u8]) {}
-    fn queue(&mut self, _: QueueId, _: Sequence) {}
+    fn queue(&mut self, _: QueueId, _: Sequence, _: u64) {}
     fn live(&mut self, _: QueueId, first: Sequence, last: Sequence, _: u64) {
         self.0.push((first, last));
     }

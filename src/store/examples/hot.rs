@@ -14,7 +14,7 @@ struct Nothing;
 
 impl Recover for Nothing {
     fn meta(&mut self, _: u8, _: &[u8], _: &[u8]) {}
-    fn queue(&mut self, _: QueueId, _: Sequence) {}
+    fn queue(&mut self, _: QueueId, _: Sequence, _: u64) {}
     fn live(&mut self, _: QueueId, _: Sequence, _: Sequence, _: u64) {}
     fn attempts(&mut self, _: QueueId, _: Sequence, _: u32) {}
 }

@@ -27,7 +27,7 @@ impl Recover for State {
         assert!(self.next.is_empty() && self.messages.is_empty(), "metadata comes first");
         assert!(self.meta.insert((table, key.to_vec()), value.to_vec()).is_none());
     }
-    fn queue(&mut self, queue: QueueId, next: Sequence) {
+    fn queue(&mut self, queue: QueueId, next: Sequence, _: u64) {
         assert!(self.messages.is_empty(), "queues come before messages");
         assert!(self.next.insert(queue.0, next.0).is_none());
     }
