@@ -307,3 +307,36 @@ fn below_the_low_mark_of_free_space_sends_are_refused_until_the_high_one_is_reac
     assert_eq!(free(60_000).0, None);
     assert_eq!(free(40_000).0, None, "and not again");
 }
+
+#[test]
+fn what_is_left_of_a_deep_backlog_is_evacuated_into_few_runs_and_can_be_read() {
+    let fs = FaultFs::new();
+    let options = StoreOptions { segment_bytes: 64 << 10, journal_bytes_max: 256 << 10, ..options() };
+    let (store, ..) = open(&fs, options).unwrap();
+    const COUNT: u64 = 10_000;
+    for sequence in 1..=COUNT {
+        append(&store, &[Op::Put { targets: vec![(1, sequence)], body: vec![1; 40] }], Level::Os);
+        if sequence % 100 == 0 {
+            store.turn();
+        }
+    }
+    let before = store.stats();
+    for i in 0..COUNT * 7 / 10 {
+        append(&store, &[Op::Acknowledge { queue: 1, first: i * 6_181 % COUNT + 1, count: 1 }], Level::Os);
+        if i % 100 == 0 {
+            store.turn();
+        }
+    }
+    for _ in 0..40 {
+        fs.advance(Duration::from_secs(31));
+        append(&store, &[Op::Set { key: 1, value: vec![1] }], Level::Os);
+        store.turn();
+    }
+    let stats = store.stats();
+    assert!(stats.evacuations > 5 && stats.segments_live < before.segments_live, "{stats:?}");
+    // Stretches are short in tests: a run holds about five of these messages at best.
+    assert!(stats.live_ranges < COUNT * 3 / 10 / 3, "{stats:?}");
+    let all = (sabir_model::ids::Sequence(1), sabir_model::ids::Sequence(COUNT));
+    let read = super::model::read_back(&store, 1, &mut std::iter::once(all)).unwrap();
+    assert_eq!(read.len() as u64, COUNT * 3 / 10);
+}
