@@ -26,7 +26,7 @@ use crate::bindings::{Bindings, Place, SessionBinding};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Receivers};
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::VirtualHost;
@@ -146,6 +146,7 @@ impl ClientSession {
         &self,
         message: &Message,
         grant: &Arc<Grant>,
+        receivers: Receivers,
         policy: &Policy,
         shared: &Shared,
         work: &mut Work,
@@ -164,7 +165,7 @@ impl ClientSession {
             sequence: None,
             progress: 0,
         };
-        outbox.deliver_live(work.now, &delivery, Some(grant), &mut work.cache, policy, &shared.counters);
+        outbox.deliver_live(&delivery, Some(grant), receivers, policy, &shared.counters, work);
         work.enlist(outbox);
     }
 

@@ -29,9 +29,8 @@ use crate::mailbox::{Mailbox, Owner};
 use crate::outbox::{Mark, Outbox};
 use crate::queue::{Held, Queue, Role};
 use crate::registry::VirtualHost;
-use crate::route::Route;
+use crate::sending::Known;
 use crate::stats::{add, read};
-use crate::tally::Tally;
 use crate::transaction::{Transaction, no_transaction};
 use crate::work::{finish, take_due};
 use crate::writer::Writer;
@@ -57,9 +56,8 @@ pub struct Connection {
     pub(crate) grants_session: bool,
     pub(crate) work: Desk,
     pub(crate) held: Option<(Held, u32)>,
-    pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
-    /// Where its sends are counted, by the key of their targets.
-    pub(crate) tallies: Vec<Option<(u32, Arc<Tally>)>>,
+    /// What it keeps of where it has sent to, by the slots of their keys.
+    pub(crate) known: Vec<Known>,
     /// Encoded fields that name the sender.
     pub(crate) stamp: Vec<u8>,
     pub(crate) next_message: u64,
@@ -127,8 +125,7 @@ impl Connection {
             grants_session: false,
             work: Desk::new(now),
             held: None,
-            routes: Vec::new(),
-            tallies: Vec::new(),
+            known: Vec::new(),
             stamp: Vec::new(),
             next_message: 1,
             acks: Vec::new(),

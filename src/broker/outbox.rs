@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
-use sabir_model::delivery::{Admission, Delivery, EncodeCache, Grant};
+use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
 use sabir_model::message::Message;
@@ -24,6 +24,7 @@ use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
 use crate::stats::Counters;
+use crate::work::Work;
 use crate::writer::{OutboxLimits, Writer};
 
 /// Slices handed to one write.
@@ -105,6 +106,22 @@ pub(crate) struct Outbox {
     queued: AtomicBool,
     last_written: AtomicU64,
     waker: Mutex<Option<Waker>>,
+}
+
+/// How many a live message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receivers {
+    /// It is written straight where it goes.
+    One,
+    /// It is written once for each dialect, and copied from there.
+    Several,
+}
+
+impl Receivers {
+    /// Of so many.
+    pub(crate) fn of(count: usize) -> Self {
+        if count > 1 { Self::Several } else { Self::One }
+    }
 }
 
 /// What a flush left behind.
@@ -220,13 +237,14 @@ impl Outbox {
     /// Encodes a live delivery of a topic; where there is no room it waits, within the policy's bounds.
     pub(crate) fn deliver_live(
         &self,
-        now: Now,
         delivery: &Delivery<'_>,
         grant: Option<&Arc<Grant>>,
-        cache: &mut EncodeCache,
+        receivers: Receivers,
         policy: &Policy,
         counters: &Counters,
+        work: &mut Work,
     ) {
+        let now = work.now;
         let mut state = self.state();
         let state = &mut *state;
         if state.chunks.len() > self.limits.bytes_soft && !(state.gated || state.blocked || state.broken) {
@@ -243,7 +261,7 @@ impl Outbox {
             let most =
                 if state.gated { GATED_MAX.max(policy.pending_max) } else { policy.pending_max.max(1) };
             if state.waiting.len() >= most {
-                counters.discarded.fetch_add(1, Ordering::Relaxed);
+                work.discarded += 1;
                 match policy.slow_consumer {
                     SlowConsumer::DropNewest => return,
                     SlowConsumer::DropOldest => drop(state.waiting.pop_front()),
@@ -267,10 +285,17 @@ impl Outbox {
         }
         let Some(egress) = state.egress.as_mut() else { return };
         let before = state.chunks.len();
-        let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
+        let cache = match receivers {
+            Receivers::One => None,
+            Receivers::Several => Some(&mut work.cache),
+        };
+        let admission = egress.deliver(now.wall, delivery, cache, &mut state.chunks);
         state.count(before);
-        state.delivered += u64::from(has_gone(admission));
-        count_live(admission, counters);
+        // It settles when its bytes are in the outbox. Counted in the batch: the counters are everybody's.
+        match has_gone(admission) {
+            true => (state.delivered, work.dispatched) = (state.delivered + 1, work.dispatched + 1),
+            false => work.discarded += 1,
+        }
     }
 
     /// Encodes as many waiting live deliveries as there is room for.

@@ -265,9 +265,14 @@ impl VirtualHost {
         self.any_generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The stamp of a route for one topic without rules.
-    pub(crate) fn stamp(&self, destination: &Destination) -> Stamp {
-        let generation = self.generations.get(self.shard(destination.canonical()));
+    /// Where the stamp of a route for one topic without rules is counted.
+    pub(crate) fn stamp_shard(&self, destination: &Destination) -> usize {
+        self.shard(destination.canonical())
+    }
+
+    /// The stamp of such a route now.
+    pub(crate) fn stamp(&self, shard: usize) -> Stamp {
+        let generation = self.generations.get(shard);
         Stamp(generation.map_or(0, |generation| generation.load(Ordering::Acquire)))
     }
 

@@ -150,8 +150,9 @@ impl Connection {
 
     pub(crate) fn keep_for_commit(&mut self, key: TransactionKey, publish: &Publish<'_>) -> Outcome {
         // Targets are resolved now, so that a refusal reaches the send it is about.
-        if let Err(refusal) = self.route(publish.key, publish.targets) {
-            return Outcome::Refused(refusal);
+        match self.route(publish.key, publish.targets) {
+            Ok(route) => self.keep_route(publish.key, route),
+            Err(refusal) => return Outcome::Refused(refusal),
         }
         let id = self.next_id();
         let now = self.work.get().now.wall;

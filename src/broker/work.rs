@@ -62,6 +62,7 @@ pub(crate) struct Work {
     pub(crate) redelivered: u64,
     pub(crate) expired: u64,
     pub(crate) discarded: u64,
+    pub(crate) unrouted: u64,
     due: Vec<Mark>,
     settled: Vec<(ConnectionId, DeliveryToken)>,
 }
@@ -87,6 +88,7 @@ impl Work {
             redelivered: 0,
             expired: 0,
             discarded: 0,
+            unrouted: 0,
             due: Vec::new(),
             settled: Vec::new(),
         }
@@ -111,14 +113,15 @@ impl Work {
 
     /// Whether nothing is in it, neither to be done nor to be counted.
     pub(crate) fn is_blank(&self) -> bool {
-        let counted = [self.dispatched, self.acknowledged, self.redelivered, self.expired, self.discarded];
+        let Self { dispatched, acknowledged, redelivered, expired, discarded, unrouted, .. } = self;
+        let counted = [dispatched, acknowledged, redelivered, expired, discarded, unrouted];
         self.is_done()
             && self.undurable.is_empty()
             && self.due.is_empty()
             && self.settled.is_empty()
             && !self.yielded
             && self.memory == 0
-            && counted == [0; 5]
+            && counted == [&0; 6]
     }
 
     /// Gives back buffers that a burst has made large.

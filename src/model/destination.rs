@@ -139,9 +139,7 @@ impl Destination {
 
     /// Appends the stored form: one byte of kind, then the canonical name.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let bits = u8::from(self.0.kind == Kind::Topic) | (u8::from(self.0.temporary) << 1);
-        out.push(bits);
-        out.extend_from_slice(self.0.name.as_bytes());
+        self.as_ref().encode(out);
     }
 
     /// Reads the stored form; `None` if it is not one.
@@ -191,6 +189,22 @@ impl<'a> DestinationRef<'a> {
         }
         let kind = if bits & 1 == 1 { Kind::Topic } else { Kind::Queue };
         Some(Self { kind, temporary: bits & 2 != 0, canonical })
+    }
+
+    /// Appends the stored form: one byte of kind, then the canonical name.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.bits());
+        out.extend_from_slice(self.canonical.as_bytes());
+    }
+
+    /// Whether this is its stored form.
+    #[must_use]
+    pub fn is_stored_as(&self, bytes: &[u8]) -> bool {
+        bytes.split_first() == Some((&self.bits(), self.canonical.as_bytes()))
+    }
+
+    fn bits(&self) -> u8 {
+        u8::from(self.kind == Kind::Topic) | (u8::from(self.temporary) << 1)
     }
 
     /// An owned copy.

@@ -6,7 +6,6 @@ use sabir_model::chunks::{Chunks, REFERENCE_BYTES_MIN};
 use sabir_model::clock::Timestamp;
 use sabir_model::command::{AckName, WireAck};
 use sabir_model::delivery::{Admission, Delivery, EncodeCache};
-use sabir_model::destination::{DestinationRef, Kind};
 use sabir_model::ids::SubscriptionKey;
 use sabir_model::message::Message;
 use sabir_model::session::{Egress, EgressNote, Settled};
@@ -48,27 +47,23 @@ pub(crate) fn dialect(version: Version) -> u32 {
 /// The topic name last written: most connections see few destinations, and runs of one.
 #[derive(Debug, Default)]
 struct TopicName {
-    kind: Option<Kind>,
-    temporary: bool,
-    canonical: String,
+    /// The stored form of its destination.
+    of: Vec<u8>,
     name: String,
 }
 
 impl TopicName {
-    /// The name of `destination`; empty if it has none.
-    fn get(&mut self, destination: DestinationRef<'_>) -> &str {
-        let same = self.kind == Some(destination.kind)
-            && self.temporary == destination.temporary
-            && self.canonical == destination.canonical;
-        if !same {
-            self.kind = Some(destination.kind);
-            self.temporary = destination.temporary;
-            for text in [&mut self.canonical, &mut self.name] {
-                text.clear();
-                text.shrink_to(NAME_BYTES_KEPT);
+    /// The name of where `delivery` goes; empty if there is none.
+    fn get(&mut self, delivery: &Delivery<'_>) -> &str {
+        if !delivery.goes_to(&self.of) {
+            self.of.clear();
+            self.of.shrink_to(NAME_BYTES_KEPT);
+            self.name.clear();
+            self.name.shrink_to(NAME_BYTES_KEPT);
+            if let Some(destination) = delivery.destination() {
+                destination.encode(&mut self.of);
+                topic::put_name(&mut self.name, destination);
             }
-            self.canonical.push_str(destination.canonical);
-            topic::put_name(&mut self.name, destination);
         }
         &self.name
     }
@@ -147,17 +142,23 @@ impl MqttEgress {
         out: &mut Chunks,
     ) -> Result<(), Admission> {
         let Self { version, packet_bytes_max, topic, aliases, renderer, .. } = self;
-        let destination = delivery.destination();
-        let topic = destination.map(|destination| topic.get(destination)).unwrap_or_default();
-        if topic.is_empty() {
-            return Err(Admission::Undeliverable("the destination has no name in MQTT"));
-        }
-        let alias = aliases.find(topic);
         let identifiers = match delivery.grant {
             Some(grant) if version.has_properties() => grant.identifiers.as_slice(),
             _ => &[],
         };
         let message = delivery.message;
+        let cache = cache.filter(|_| identifiers.is_empty() && delivery.queue.is_none());
+        if aliases.max == 0
+            && let Some(encoded) = cache.as_ref().and_then(|cache| cache.get(shared_dialect(*version, terms)))
+            && !encoded.is_empty()
+        {
+            return copy_shared(encoded, terms, message, *packet_bytes_max, out);
+        }
+        let topic = topic.get(delivery);
+        if topic.is_empty() {
+            return Err(Admission::Undeliverable("the destination has no name in MQTT"));
+        }
+        let alias = aliases.find(topic);
         let packet = Publish {
             dup: terms.dup,
             qos: terms.qos,
@@ -172,10 +173,9 @@ impl MqttEgress {
             properties: MessageProperties::default(),
             payload: &[],
         };
-        let shareable = alias == Alias::Unused && identifiers.is_empty() && delivery.queue.is_none();
         let writer = Writer { version: *version, packet_bytes_max: *packet_bytes_max, renderer, now };
-        let result = match cache.filter(|_| shareable) {
-            Some(cache) => writer.shared(packet, message, cache, out),
+        let result = match cache.filter(|_| alias == Alias::Unused) {
+            Some(cache) => writer.shared(packet, terms, message, cache, out),
             None => writer.own(packet, message, out),
         };
         renderer.tidy();
@@ -246,21 +246,20 @@ impl Writer<'_> {
     fn shared(
         self,
         packet: Publish<'_>,
+        terms: Terms,
         message: &Message,
         cache: &mut EncodeCache,
         out: &mut Chunks,
     ) -> Result<(), Admission> {
         let Self { version, packet_bytes_max, renderer, now } = self;
-        let properties = if version.has_properties() { DIALECT_PROPERTIES } else { 0 };
-        let kind = u32::from(packet.qos.level()) << 1 | u32::from(packet.retain);
-        let small = message.shared_body().is_none();
-        let encoded = cache.get_or_encode(DIALECT_BASE | properties | kind, |encoded| {
+        let encoded = cache.get_or_encode(shared_dialect(version, terms), |encoded| {
             let mut packet = Publish { dup: false, id: packet.id.map(|_| PacketId::MIN), ..packet };
             if version.has_properties() {
                 packet.properties = renderer.properties(message, now);
             }
             let body = body(message);
             // What cannot be written leaves nothing, which is no packet.
+            let small = message.shared_body().is_none();
             if packet.encode_head(version, body.len(), encoded).is_ok() && small {
                 encoded.extend_from_slice(&body);
             }
@@ -268,31 +267,49 @@ impl Writer<'_> {
         if encoded.is_empty() {
             return Err(INEXPRESSIBLE);
         }
-        let large = if small { None } else { Some(body(message)) };
-        if encoded.len() + large.as_ref().map_or(0, |body| body.len()) > packet_bytes_max {
-            return Err(TOO_LARGE);
-        }
-        out.write(encoded.len(), |out| {
-            let start = out.len();
-            out.extend_from_slice(encoded);
-            if let Some(id) = packet.id {
-                patch(out.get_mut(start..).unwrap_or_default(), packet.topic.len(), packet.dup, id);
-            }
-        });
-        if let Some(body) = large {
-            put_large(&body, message, out);
-        }
-        Ok(())
+        copy_shared(encoded, terms, message, packet_bytes_max, out)
     }
 }
 
+/// What a PUBLISH that receivers share depends on, besides the message.
+fn shared_dialect(version: Version, terms: Terms) -> u32 {
+    let properties = if version.has_properties() { DIALECT_PROPERTIES } else { 0 };
+    DIALECT_BASE | properties | u32::from(terms.qos.level()) << 1 | u32::from(terms.retain)
+}
+
+/// Appends a PUBLISH that receivers share, with what is this one's own.
+fn copy_shared(
+    encoded: &[u8],
+    terms: Terms,
+    message: &Message,
+    packet_bytes_max: usize,
+    out: &mut Chunks,
+) -> Result<(), Admission> {
+    let large = message.shared_body().map(|_| body(message));
+    if encoded.len() + large.as_ref().map_or(0, |body| body.len()) > packet_bytes_max {
+        return Err(TOO_LARGE);
+    }
+    out.write(encoded.len(), |out| {
+        let start = out.len();
+        out.extend_from_slice(encoded);
+        if let Some(id) = terms.id {
+            patch(out.get_mut(start..).unwrap_or_default(), terms.dup, id);
+        }
+    });
+    if let Some(body) = large {
+        put_large(&body, message, out);
+    }
+    Ok(())
+}
+
 /// Gives an encoded PUBLISH its own id, and says whether it is a repetition.
-fn patch(packet: &mut [u8], topic_bytes: usize, dup: bool, id: PacketId) {
+fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
     if let Some(first) = packet.first_mut() {
         *first |= u8::from(dup) << 3;
     }
     let length = packet.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
-    let at = 1 + length + 2 + topic_bytes;
+    let topic = packet.get(1 + length..).and_then(|rest| rest.first_chunk()).copied();
+    let at = 1 + length + 2 + usize::from(topic.map_or(0, u16::from_be_bytes));
     if let Some(place) = packet.get_mut(at..at + 2) {
         place.copy_from_slice(&id.get().to_be_bytes());
     }

@@ -21,6 +21,8 @@ use crate::window::{Lookup, Name, Window, Windows};
 /// Marks this protocol's numbers among the dialects of an encode cache.
 const DIALECT_BASE: u32 = 0x5354_4f00;
 
+const NOWHERE: Admission = Admission::Undeliverable("the message names no destination");
+
 /// Option of a subscription: it is a browser, and its label holds a line end and the destination behind the id.
 pub(crate) const OPTION_BROWSER: u32 = 1;
 
@@ -95,30 +97,27 @@ impl OwnNames for Labels {
 /// The `destination` line last written: most connections see few destinations, and runs of one.
 #[derive(Debug, Default)]
 struct DestinationLine {
-    kind: Option<Kind>,
-    temporary: bool,
-    canonical: String,
+    /// The stored form of its destination; empty if there is none.
+    of: Vec<u8>,
     line: Vec<u8>,
 }
 
 impl DestinationLine {
-    fn get(&mut self, destination: DestinationRef<'_>, version: Version, own: &Labels) -> &[u8] {
-        let same = self.kind == Some(destination.kind)
-            && self.temporary == destination.temporary
-            && self.canonical == destination.canonical;
-        if !same {
-            self.kind = Some(destination.kind);
-            self.temporary = destination.temporary;
-            self.canonical.clear();
-            self.canonical.push_str(destination.canonical);
+    /// The line of where `delivery` goes; empty if that has no name.
+    fn get(&mut self, delivery: &Delivery<'_>, version: Version, own: &Labels) -> &[u8] {
+        if !delivery.goes_to(&self.of) {
+            self.of.clear();
             self.line.clear();
-            put_destination_line(&mut self.line, "destination", destination, version, own);
+            if let Some(destination) = delivery.destination() {
+                destination.encode(&mut self.of);
+                put_destination_line(&mut self.line, "destination", destination, version, own);
+            }
         }
         &self.line
     }
 
     fn forget(&mut self) {
-        self.kind = None;
+        self.of.clear();
     }
 }
 
@@ -243,15 +242,14 @@ impl Egress for StompEgress {
         let Some(subscription) = subscriptions.get_mut(delivery.subscription) else {
             return Admission::NoCredit;
         };
-        let Some(to) = delivery.destination() else {
-            return Admission::Undeliverable("the message names no destination");
-        };
         let message = delivery.message;
         let renderer = Renderer { version, own: labels };
         match cache {
             Some(cache) => {
                 let small = message.shared_body().is_none();
                 let shared = cache.get_or_encode(dialect(version), |shared| {
+                    // What goes nowhere leaves nothing, which is no frame.
+                    let Some(to) = delivery.destination() else { return };
                     put_destination_line(shared, "destination", to, version, labels);
                     let body = body(message);
                     renderer.put_headers(shared, delivery, body.len());
@@ -260,6 +258,9 @@ impl Egress for StompEgress {
                         shared.push(0);
                     }
                 });
+                if shared.is_empty() {
+                    return NOWHERE;
+                }
                 out.write(subscription.opening.len() + 64 + shared.len(), |out| {
                     put_opening(out, subscription, delivery, version);
                     out.extend_from_slice(shared);
@@ -269,7 +270,10 @@ impl Egress for StompEgress {
                 }
             }
             None => {
-                let line = destination.get(to, version, labels);
+                let line = destination.get(delivery, version, labels);
+                if line.is_empty() {
+                    return NOWHERE;
+                }
                 let body = body(message);
                 let small = body.len() < REFERENCE_BYTES_MIN;
                 let inline = if small { body.len() } else { 0 };
