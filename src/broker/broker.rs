@@ -35,7 +35,7 @@ use crate::rules::Rules;
 use crate::stats::{BrokerStats, Counters, TopicStats, read};
 use crate::will::{Sent, send_for_nobody, send_will};
 use crate::work::{Work, finish};
-use crate::writer::Writer;
+use crate::writer::{OutboxLimits, Writer};
 
 /// Ticks between two sweeps for expired messages and unused queues: one second at the usual tick of 100 ms.
 const TICKS_PER_SWEEP: u64 = 10;
@@ -130,6 +130,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) policies: Policies,
     pub(crate) limits: BrokerLimits,
+    /// Those of each outbox, which all outboxes share.
+    pub(crate) outbox_limits: Arc<OutboxLimits>,
     pub(crate) counters: Counters,
     /// Bytes of messages in memory; below zero for a moment. Read it by [`Shared::memory`].
     pub(crate) memory: AtomicU64,
@@ -298,6 +300,7 @@ impl Broker {
             authorizer: options.authorizer,
             rules: options.rules,
             policies: options.policies,
+            outbox_limits: Arc::new(options.limits.outbox),
             limits: options.limits,
             counters: Counters::default(),
             memory: AtomicU64::new(0),

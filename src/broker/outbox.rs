@@ -18,6 +18,7 @@ use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
 use sabir_model::message::Message;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
 use crate::lock_order::{Rank, Ranked};
@@ -77,18 +78,27 @@ struct State {
     delivered: u64,
     /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
     largest: usize,
-    marks: VecDeque<(u64, Mark)>,
-    waiting: VecDeque<Waiting>,
+    marks: Rare<VecDeque<(u64, Mark)>>,
+    waiting: Rare<VecDeque<Waiting>>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
     gated: bool,
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
     progress: Instant,
-    failed: Option<Refusal>,
+    failed: Option<Box<Refusal>>,
     broken: bool,
 }
 
 impl State {
+    fn mark(&mut self, mark: Mark) {
+        let at = self.appended;
+        self.marks.make().push_back((at, mark));
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.waiting.get().is_some_and(|waiting| !waiting.is_empty())
+    }
+
     /// Counts what a delivery has added to the `before` bytes that waited.
     fn count(&mut self, before: usize) {
         let added = self.chunks.len() - before;
@@ -100,7 +110,7 @@ impl State {
 /// One connection's outgoing side, shared with everybody who delivers to it.
 pub(crate) struct Outbox {
     connection: ConnectionId,
-    limits: OutboxLimits,
+    limits: Arc<OutboxLimits>,
     state: Mutex<State>,
     /// Somebody has put it on a list of outboxes to flush.
     queued: AtomicBool,
@@ -136,7 +146,7 @@ pub(crate) enum Flushed {
 impl Outbox {
     pub(crate) fn new(
         connection: ConnectionId,
-        limits: OutboxLimits,
+        limits: Arc<OutboxLimits>,
         now: Instant,
         egress: Box<dyn Egress>,
         writer: Box<dyn Writer>,
@@ -152,8 +162,8 @@ impl Outbox {
                 written: 0,
                 delivered: 0,
                 largest: 0,
-                marks: VecDeque::new(),
-                waiting: VecDeque::new(),
+                marks: Rare::new(),
+                waiting: Rare::new(),
                 gated: false,
                 blocked: false,
                 progress: now,
@@ -208,7 +218,7 @@ impl Outbox {
         let mut state = self.state();
         let state = &mut *state;
         if state.chunks.len() > self.limits.bytes_soft {
-            state.marks.push_back((state.appended, Mark::Resume(Arc::downgrade(queue))));
+            state.mark(Mark::Resume(Arc::downgrade(queue)));
             return Handed::NoRoom;
         }
         let Some(egress) = state.egress.as_mut() else { return Handed::NoCredit };
@@ -220,7 +230,7 @@ impl Outbox {
                 state.delivered += 1;
                 let settles = settles || admission == Admission::Done;
                 if settles && let Some(token) = delivery.token {
-                    state.marks.push_back((state.appended, Mark::Settle(token)));
+                    state.mark(Mark::Settle(token));
                 }
                 let noted = match admission {
                     Admission::Noted { progress, kept } => Some((progress, kept)),
@@ -254,29 +264,30 @@ impl Outbox {
                 self.wake_owner();
             }
         }
-        if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
+        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
             }
             let most =
                 if state.gated { GATED_MAX.max(policy.pending_max) } else { policy.pending_max.max(1) };
-            if state.waiting.len() >= most {
+            let waiting = state.waiting.make();
+            if waiting.len() >= most {
                 work.discarded += 1;
                 match policy.slow_consumer {
                     SlowConsumer::DropNewest => return,
-                    SlowConsumer::DropOldest => drop(state.waiting.pop_front()),
+                    SlowConsumer::DropOldest => drop(waiting.pop_front()),
                     SlowConsumer::Disconnect => {
                         state.waiting.clear();
-                        state.failed = Some(Refusal::new(
+                        state.failed = Some(Box::new(Refusal::new(
                             Code::SlowConsumer,
                             "the subscriber reads too slowly and its topic's policy is to disconnect it",
-                        ));
+                        )));
                         self.wake_owner();
                         return;
                     }
                 }
             }
-            state.waiting.push_back(Waiting {
+            waiting.push_back(Waiting {
                 subscription: delivery.subscription,
                 message: delivery.message.clone(),
                 grant: grant.cloned(),
@@ -304,7 +315,7 @@ impl Outbox {
             return;
         }
         while state.chunks.len() <= self.limits.bytes_soft
-            && let Some(waiting) = state.waiting.pop_front()
+            && let Some(waiting) = state.waiting.get_mut().and_then(VecDeque::pop_front)
         {
             let Some(egress) = state.egress.as_mut() else { return };
             if waiting.message.facts().expires.has_passed(now.wall) {
@@ -329,8 +340,8 @@ impl Outbox {
             state.delivered += u64::from(has_gone(admission));
             count_live(admission, counters);
         }
-        if state.waiting.is_empty() {
-            state.waiting = VecDeque::new();
+        if !state.has_waiting() {
+            state.waiting.clear();
         }
     }
 
@@ -364,7 +375,9 @@ impl Outbox {
 
     /// Forgets what waits for a subscription that has ended.
     pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
-        self.state().waiting.retain(|waiting| waiting.subscription != key);
+        if let Some(waiting) = self.state().waiting.get_mut() {
+            waiting.retain(|waiting| waiting.subscription != key);
+        }
     }
 
     /// Encodes a live delivery that its owner has time for: without room it is not taken, and the owner is woken when there
@@ -372,8 +385,8 @@ impl Outbox {
     pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
         let mut state = self.state();
         let state = &mut *state;
-        if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
-            state.marks.push_back((state.appended, Mark::Owner));
+        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
+            state.mark(Mark::Owner);
             return false;
         }
         let Some(egress) = state.egress.as_mut() else { return true };
@@ -387,15 +400,13 @@ impl Outbox {
     /// Marks the end of what a queue has handed over for the moment, so that it goes on when that is written.
     pub(crate) fn resume_when_written(&self, queue: &Arc<Queue>) {
         let mut state = self.state();
-        let at = state.appended;
-        state.marks.push_back((at, Mark::Resume(Arc::downgrade(queue))));
+        state.mark(Mark::Resume(Arc::downgrade(queue)));
     }
 
     /// Marks the end of what waits, so that the owner is woken when that is written.
     pub(crate) fn resume_owner_when_written(&self) {
         let mut state = self.state();
-        let at = state.appended;
-        state.marks.push_back((at, Mark::Owner));
+        state.mark(Mark::Owner);
     }
 
     /// Lets the egress say that a browser has seen everything.
@@ -537,19 +548,18 @@ impl Outbox {
     }
 
     fn due(state: &mut State, due: &mut Vec<Mark>) {
-        while state.marks.front().is_some_and(|(at, _)| *at <= state.written) {
-            if let Some((_, mark)) = state.marks.pop_front() {
-                due.push(mark);
-            }
-        }
-        if state.marks.is_empty() && state.marks.capacity() > 1024 {
-            state.marks = VecDeque::new();
+        let Some(marks) = state.marks.get_mut() else { return };
+        let count = marks.iter().take_while(|(at, _)| *at <= state.written).count();
+        due.extend(marks.drain(..count).map(|(_, mark)| mark));
+        if marks.is_empty() {
+            // What is drained holds nothing, for it may stay so for long.
+            state.marks.clear();
         }
     }
 
     /// Asks the owner to close the connection.
     pub(crate) fn fail(&self, refusal: Refusal) {
-        self.state().failed.get_or_insert(refusal);
+        self.state().failed.get_or_insert_with(|| Box::new(refusal));
         self.wake_owner();
     }
 
@@ -557,7 +567,7 @@ impl Outbox {
     pub(crate) fn overrun(&self, now: Instant) -> Option<Refusal> {
         let state = self.state();
         if let Some(refusal) = &state.failed {
-            return Some(refusal.clone());
+            return Some(Refusal::clone(refusal));
         }
         // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
         if state.chunks.len() > self.limits.bytes_hard.saturating_add(state.largest) {
@@ -579,7 +589,7 @@ impl Outbox {
     /// Whether everything that was delivered has reached the socket.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.chunks.is_empty() && state.waiting.is_empty() && state.marks.is_empty()
+        state.chunks.is_empty() && !state.has_waiting() && state.marks.get().is_none_or(VecDeque::is_empty)
     }
 
     /// Closes. The peer sees the end of its stream when what is returned is dropped.
@@ -587,8 +597,8 @@ impl Outbox {
         *self.waker.lock() = None;
         let mut state = self.state();
         state.chunks = Chunks::new();
-        state.marks = VecDeque::new();
-        state.waiting = VecDeque::new();
+        state.marks.clear();
+        state.waiting.clear();
         Closed { written: state.written, _rest: (state.egress.take(), state.writer.take()) }
     }
 }

@@ -64,7 +64,7 @@ impl Connection {
             // an earlier session: no crash may undo that. The mark is not there anyway; it gives the log a place to name.
             let mut group = shared.store.begin();
             group.remove(TABLE_COUNTERS, MARK_CLEAN);
-            self.opens_at = Some(promise(group.finish(Level::Fsync), Level::Fsync));
+            self.aside.make().opens_at = Some(promise(group.finish(Level::Fsync), Level::Fsync));
         }
         self.client_id = Some(client_id.into());
         self.session = Some(session);

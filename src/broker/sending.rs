@@ -122,17 +122,19 @@ impl Connection {
             _ => None,
         };
         if let Some((queue, leg, grant)) = single {
-            let mut held = match self.held.take() {
+            let work = self.work.get();
+            let mut held = match work.held.take() {
                 Some((held, sends)) if held.queue.id == queue.id && sends < HELD_SENDS_MAX => (held, sends),
                 other => {
-                    self.held = other;
+                    work.held = other;
                     self.release();
                     (queue.lock(), 0)
                 }
             };
-            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, self.work.get());
+            let work = self.work.get();
+            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, work);
             held.1 += 1;
-            self.held = Some(held);
+            work.held = Some(held);
             return result;
         }
         self.release();

@@ -150,7 +150,7 @@ impl Connection {
         subscription.credit = terms.credit;
         self.mailbox.subscriptions.lock().insert(request.key, subscription);
         self.subscribed += 1;
-        self.to_grant.push(request.key);
+        self.aside.make().to_grant.push(request.key);
         Ok(newest)
     }
 
@@ -386,7 +386,8 @@ impl Connection {
 
     /// Lets the subscriptions of this batch have deliveries: the greeting is in the outbox.
     pub(crate) fn grant(&mut self) {
-        for key in std::mem::take(&mut self.to_grant) {
+        let to_grant = self.aside.get_mut().map(|aside| std::mem::take(&mut aside.to_grant));
+        for key in to_grant.unwrap_or_default() {
             // Taken out meanwhile, so that nothing is locked under the list's lock.
             let Some(subscription) = self.mailbox.subscriptions.lock().remove(&key) else { continue };
             for part in &subscription.parts {
@@ -431,8 +432,9 @@ impl Connection {
         let mut held = queue.lock();
         let closing = self.closed;
         if held.core.detach(queue, slot, written, closing, self.work.get(), &mut settled, &mut attempts) {
-            self.left.retain(|known| known.id != queue.id && !known.deleted.load(Ordering::Acquire));
-            self.left.push(Arc::clone(queue));
+            let left = &mut self.aside.make().left;
+            left.retain(|known| known.id != queue.id && !known.deleted.load(Ordering::Acquire));
+            left.push(Arc::clone(queue));
         }
         log_settled(&self.shared, queue.id, &mut settled, &attempts, Level::Os);
         held.core.dispatch(queue, self.work.get());
