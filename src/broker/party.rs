@@ -51,7 +51,7 @@ impl Connection {
     /// [`sabir_model::delivery::Admission::NoCredit`].
     pub fn resume(&mut self, key: SubscriptionKey) {
         self.release();
-        let consumers = self.mailbox.subscriptions.lock().get(&key).map(Subscription::consumers);
+        let consumers = self.mailbox.subscriptions.lock().get(key).map(Subscription::consumers);
         for (queue, slot) in consumers.unwrap_or_default() {
             let mut held = queue.lock();
             held.core.reopen(slot);

@@ -8,6 +8,7 @@ use sabir_model::command::{AckName, WireAck};
 use sabir_model::delivery::{Admission, Delivery, EncodeCache};
 use sabir_model::ids::SubscriptionKey;
 use sabir_model::message::Message;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Settled};
 
 use crate::inflight::{Choice, Handover, Inflight, RECEIVED};
@@ -69,12 +70,8 @@ impl TopicName {
     }
 }
 
-/// Short names that the client knows, or may learn.
-#[derive(Debug, Default)]
-struct Aliases {
-    max: u16,
-    known: HashMap<Box<str>, u16, RandomState>,
-}
+/// Short names that the client knows.
+type Aliases = HashMap<Box<str>, u16, RandomState>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alias {
@@ -84,18 +81,17 @@ enum Alias {
     Fresh(u16),
 }
 
-impl Aliases {
-    fn find(&self, topic: &str) -> Alias {
-        if self.max == 0 || topic.len() < ALIAS_TOPIC_BYTES_MIN {
-            return Alias::Unused;
+/// The short name for a topic, of which the client takes `max`.
+fn alias_of(topic: &str, known: &Aliases, max: u16) -> Alias {
+    if max == 0 || topic.len() < ALIAS_TOPIC_BYTES_MIN {
+        return Alias::Unused;
+    }
+    match known.get(topic) {
+        Some(alias) => Alias::Known(*alias),
+        None if known.len() < usize::from(max) => {
+            Alias::Fresh(u16::try_from(known.len() + 1).unwrap_or(u16::MAX))
         }
-        match self.known.get(topic) {
-            Some(alias) => Alias::Known(*alias),
-            None if self.known.len() < usize::from(self.max) => {
-                Alias::Fresh(u16::try_from(self.known.len() + 1).unwrap_or(u16::MAX))
-            }
-            None => Alias::Unused,
-        }
+        None => Alias::Unused,
     }
 }
 
@@ -105,10 +101,18 @@ pub struct MqttEgress {
     version: Version,
     /// Largest packet the client takes.
     packet_bytes_max: usize,
+    /// Most short names that it takes.
+    aliases_max: u16,
+    writing: Rare<Writing>,
+    inflight: Rare<Inflight>,
+}
+
+/// What a client needs that gets messages of its own.
+#[derive(Debug, Default)]
+struct Writing {
     topic: TopicName,
     aliases: Aliases,
     renderer: Renderer,
-    inflight: Inflight,
 }
 
 /// What a PUBLISH says besides its topic and properties.
@@ -125,10 +129,9 @@ impl MqttEgress {
         Self {
             version: Version::V311,
             packet_bytes_max: usize::MAX,
-            topic: TopicName::default(),
-            aliases: Aliases::default(),
-            renderer: Renderer::default(),
-            inflight: Inflight::default(),
+            aliases_max: 0,
+            writing: Rare::new(),
+            inflight: Rare::new(),
         }
     }
 
@@ -141,24 +144,25 @@ impl MqttEgress {
         cache: Option<&mut EncodeCache>,
         out: &mut Chunks,
     ) -> Result<(), Admission> {
-        let Self { version, packet_bytes_max, topic, aliases, renderer, .. } = self;
+        let Self { version, packet_bytes_max, aliases_max, writing, .. } = self;
         let identifiers = match delivery.grant {
             Some(grant) if version.has_properties() => grant.identifiers.as_slice(),
             _ => &[],
         };
         let message = delivery.message;
         let cache = cache.filter(|_| identifiers.is_empty() && delivery.queue.is_none());
-        if aliases.max == 0
+        if *aliases_max == 0
             && let Some(encoded) = cache.as_ref().and_then(|cache| cache.get(shared_dialect(*version, terms)))
             && !encoded.is_empty()
         {
             return copy_shared(encoded, terms, message, *packet_bytes_max, out);
         }
+        let Writing { topic, aliases, renderer } = writing.make();
         let topic = topic.get(delivery);
         if topic.is_empty() {
             return Err(Admission::Undeliverable("the destination has no name in MQTT"));
         }
-        let alias = aliases.find(topic);
+        let alias = alias_of(topic, aliases, *aliases_max);
         let packet = Publish {
             dup: terms.dup,
             qos: terms.qos,
@@ -180,7 +184,7 @@ impl MqttEgress {
         };
         renderer.tidy();
         if let (Ok(()), Alias::Fresh(alias)) = (&result, alias) {
-            aliases.known.insert(topic.into(), alias);
+            aliases.insert(topic.into(), alias);
         }
         result
     }
@@ -188,13 +192,13 @@ impl MqttEgress {
     /// Repeats PUBREL: the client has the message already.
     fn release(&mut self, delivery: &Delivery<'_>, out: &mut Chunks) -> Admission {
         let Some(token) = delivery.token else { return Admission::Sent };
-        let choice = self.inflight.choose(Handover::SecondStep, delivery.progress, delivery.sequence);
+        let choice = self.inflight.make().choose(Handover::SecondStep, delivery.progress, delivery.sequence);
         let Some((id, choice)) = choice.and_then(|choice| Some((PacketId::new(choice.id)?, choice))) else {
             return Admission::NoCredit;
         };
         let version = self.version;
         out.write(8, |out| put_ack(AckKind::Pubrel, id, Reason::Success, version, out));
-        self.inflight.sent(choice.id, Handover::SecondStep, token);
+        self.inflight.make().sent(choice.id, Handover::SecondStep, token);
         Admission::Sent
     }
 }
@@ -365,13 +369,13 @@ impl Egress for MqttEgress {
                 Err(admission) => admission,
             };
         };
-        let choice = self.inflight.choose(handover, delivery.progress, delivery.sequence);
+        let choice = self.inflight.make().choose(handover, delivery.progress, delivery.sequence);
         let Some(Choice { id, note }) = choice else { return Admission::NoCredit };
         let terms = Terms { dup: delivery.redelivered, qos, retain, id: PacketId::new(id) };
         if let Err(admission) = self.publish(now, delivery, terms, cache, out) {
             return admission;
         }
-        self.inflight.sent(id, handover, token);
+        self.inflight.make().sent(id, handover, token);
         match note {
             Some((progress, kept)) => Admission::Noted { progress, kept },
             None => Admission::Sent,
@@ -381,7 +385,9 @@ impl Egress for MqttEgress {
     fn acknowledged(&mut self, acks: &[WireAck], settled: &mut Vec<Settled>, unknown: &mut Vec<usize>) {
         for (index, ack) in acks.iter().enumerate() {
             let token = match ack.name {
-                AckName::Number(name) => self.inflight.acknowledge(name, ack.settlement),
+                AckName::Number(name) => {
+                    self.inflight.get_mut().and_then(|inflight| inflight.acknowledge(name, ack.settlement))
+                }
                 AckName::Token(_) | AckName::Text(_) => None,
             };
             match token {
@@ -403,7 +409,7 @@ impl Egress for MqttEgress {
             }
             EgressNote::Receiver { frame_bytes_max, aliases_max } => {
                 self.packet_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
-                self.aliases.max = aliases_max.min(ALIASES_MAX);
+                self.aliases_max = aliases_max.min(ALIASES_MAX);
             }
             // A client session has one backlog, and the client names none of its subscriptions.
             EgressNote::Attach { .. }

@@ -10,6 +10,7 @@ use sabir_model::delivery::{Admission, Delivery, EncodeCache};
 use sabir_model::destination::{DestinationRef, Kind};
 use sabir_model::ids::SubscriptionKey;
 use sabir_model::message::Tag;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Settled};
 use sabir_model::settlement::SettleMode;
 
@@ -73,22 +74,26 @@ impl Lookup for Subscriptions {
 
 /// The client's names for its temporary destinations, by the broker's.
 #[derive(Debug, Default)]
-struct Labels {
+struct Labels(Rare<Maps>);
+
+#[derive(Debug, Default)]
+struct Maps {
     queues: HashMap<Box<str>, Box<str>, RandomState>,
     topics: HashMap<Box<str>, Box<str>, RandomState>,
 }
 
 impl Labels {
     fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.topics.is_empty()
+        self.0.get().is_none()
     }
 }
 
 impl OwnNames for Labels {
     fn own_name(&self, destination: DestinationRef<'_>) -> Option<&str> {
+        let maps = self.0.get()?;
         let labels = match destination.kind {
-            Kind::Queue => &self.queues,
-            Kind::Topic => &self.topics,
+            Kind::Queue => &maps.queues,
+            Kind::Topic => &maps.topics,
         };
         labels.get(destination.canonical).map(|label| &**label)
     }
@@ -127,7 +132,7 @@ pub struct StompEgress {
     version: Version,
     subscriptions: Subscriptions,
     labels: Labels,
-    windows: Windows,
+    windows: Rare<Windows>,
     destination: DestinationLine,
 }
 
@@ -137,7 +142,7 @@ impl StompEgress {
             version: Version::V10,
             subscriptions: Subscriptions::default(),
             labels: Labels::default(),
-            windows: Windows::default(),
+            windows: Rare::new(),
             destination: DestinationLine::default(),
         }
     }
@@ -187,7 +192,9 @@ impl StompEgress {
     fn detach(&mut self, key: SubscriptionKey) {
         if let Ok(at) = self.subscriptions.position(key) {
             let subscription = self.subscriptions.list.remove(at);
-            self.windows.detached(key, subscription.window);
+            if let Some(windows) = self.windows.get_mut() {
+                windows.detached(key, subscription.window);
+            }
         }
     }
 
@@ -199,12 +206,12 @@ impl StompEgress {
                 true
             }
             (AckName::Token(token), Some(key)) => {
-                windows.take_up_to(key, token, ack.transaction, subscriptions, settled)
+                windows.make().take_up_to(key, token, ack.transaction, subscriptions, settled)
             }
             (AckName::Text(text), subscription) => {
                 let Ok(text) = std::str::from_utf8(text) else { return false };
                 let name = Name::new(text);
-                windows.take_named(subscription, &name, ack.transaction, subscriptions, settled)
+                windows.make().take_named(subscription, &name, ack.transaction, subscriptions, settled)
                     || self.may_be_free(subscription)
             }
             (AckName::Number(_), _) => false,
@@ -306,7 +313,7 @@ impl Egress for StompEgress {
             let sender = message.fields().find_text(Tag::SenderMessageId).filter(|id| is_sound_id(id));
             sender.map_or_else(|| Name::Id(message.id()), Name::new)
         });
-        windows.sent(delivery.subscription, &mut subscription.window, cumulative, name, token);
+        windows.make().sent(delivery.subscription, &mut subscription.window, cumulative, name, token);
         Admission::Sent
     }
 
@@ -341,15 +348,18 @@ impl Egress for StompEgress {
             EgressNote::Attach { key, label, settle, options } => self.attach(key, label, settle, options),
             EgressNote::Detach(key) => self.detach(key),
             EgressNote::Temporary { destination, label } => {
+                let maps = self.labels.0.make();
                 let labels = match destination.kind() {
-                    Kind::Queue => &mut self.labels.queues,
-                    Kind::Topic => &mut self.labels.topics,
+                    Kind::Queue => &mut maps.queues,
+                    Kind::Topic => &mut maps.topics,
                 };
                 labels.insert(destination.canonical().into(), label.into());
                 self.destination.forget();
             }
             EgressNote::TransactionEnded { transaction, committed } => {
-                self.windows.transaction_ended(transaction, committed, &mut self.subscriptions);
+                if let Some(windows) = self.windows.get_mut() {
+                    windows.transaction_ended(transaction, committed, &mut self.subscriptions);
+                }
             }
         }
     }
