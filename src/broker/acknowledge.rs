@@ -98,7 +98,9 @@ impl Connection {
         let Some(first) = group.first() else { return };
         let queue =
             (first.token.boot == self.shared.boot).then(|| self.shared.queue(first.token.queue)).flatten();
-        let (Some(queue), Some(transaction)) = (queue, self.aside.get_mut().and_then(|aside| aside.transactions.get_mut(&key))) else {
+        let (Some(queue), Some(transaction)) =
+            (queue, self.aside.get_mut().and_then(|aside| aside.transactions.get_mut(&key)))
+        else {
             unknown.extend(group.iter().map(|one| one.ack));
             return;
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use sabir_model::delivery::{Grant, Guarantee};
+use sabir_model::destination::Kind;
 use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
 use sabir_model::rare::Rare;
@@ -55,10 +56,8 @@ impl Terms {
 pub(crate) enum Place {
     /// In the table of topics.
     Topic(Handle),
-    /// It is one of a group's.
-    Group,
-    /// A consumer of a queue.
-    Queue,
+    /// It is one of a group's, or a consumer of a queue: it says so itself.
+    Elsewhere,
 }
 
 /// The subscriptions of one session.
@@ -140,6 +139,11 @@ impl Bindings {
 }
 
 impl SessionBinding {
+    /// Whether one that hangs there is one of a group's.
+    pub(crate) fn is_groups(&self, place: Place) -> bool {
+        matches!(place, Place::Elsewhere) && self.group.is_some() && self.pattern.kind() == Kind::Topic
+    }
+
     fn is(&self, pattern: &Pattern, group: Option<&str>) -> bool {
         self.group.as_deref() == group && self.pattern == *pattern
     }

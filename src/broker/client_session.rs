@@ -405,13 +405,13 @@ impl ClientSession {
             let grant = Arc::new(binding.terms.grant());
             match place {
                 Place::Topic(_) => {}
-                Place::Group => {
+                Place::Elsewhere if binding.is_groups(place) => {
                     let queue = host.shares.lock().queue_of(&binding);
                     if let Some(queue) = queue {
                         state.consume(&queue, outbox, Some(grant));
                     }
                 }
-                Place::Queue => {
+                Place::Elsewhere => {
                     let name = binding.pattern.as_literal();
                     let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
                     if let Some(Err(refusal)) = consumed {
@@ -517,8 +517,8 @@ impl ClientSession {
         for (binding, place) in &bindings {
             match place {
                 Place::Topic(_) => host.touch(&binding.pattern),
-                Place::Group => leave_group(shared, host, binding, work),
-                Place::Queue => {}
+                Place::Elsewhere if binding.is_groups(*place) => leave_group(shared, host, binding, work),
+                Place::Elsewhere => {}
             }
         }
         if let Some(queue) = self.backlog.get() {

@@ -103,7 +103,8 @@ impl Connection {
         writer: Box<dyn Writer>,
     ) -> Self {
         let now = shared.now();
-        let outbox = Arc::new(Outbox::new(id, Arc::clone(&shared.outbox_limits), now.instant, egress, writer));
+        let outbox =
+            Arc::new(Outbox::new(id, Arc::clone(&shared.outbox_limits), now.instant, egress, writer));
         let host = shared.host_named("/");
         let principal = Principal::anonymous(info.remote());
         let owner = Owner { principal: principal.clone(), host: Arc::clone(&host), client_id: None };
@@ -476,13 +477,15 @@ impl Host for Connection {
             }
             Command::Begin(key) => self.begin(key),
             Command::Commit(key) => self.commit(key),
-            Command::Abort(key) => match self.aside.get_mut().and_then(|aside| aside.transactions.remove(&key)) {
-                Some(_) => {
-                    add(&self.shared.counters.transactions_aborted, 1);
-                    Outcome::Accepted(None)
+            Command::Abort(key) => {
+                match self.aside.get_mut().and_then(|aside| aside.transactions.remove(&key)) {
+                    Some(_) => {
+                        add(&self.shared.counters.transactions_aborted, 1);
+                        Outcome::Accepted(None)
+                    }
+                    None => no_transaction(),
                 }
-                None => no_transaction(),
-            },
+            }
             Command::Close => {
                 self.drop_transactions();
                 self.give_up_names();

@@ -57,7 +57,13 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) fn new(id: ConnectionId, outbox: Arc<Outbox>, info: ConnectionInfo, since: Timestamp, owner: Owner) -> Self {
+    pub(crate) fn new(
+        id: ConnectionId,
+        outbox: Arc<Outbox>,
+        info: ConnectionInfo,
+        since: Timestamp,
+        owner: Owner,
+    ) -> Self {
         Self {
             id,
             outbox,

@@ -33,7 +33,8 @@ pub(crate) struct Known {
 impl Connection {
     /// The route to some targets. It is the caller's until [`Connection::keep_route`].
     pub(crate) fn route(&mut self, key: TargetKey, targets: &Targets) -> Result<Box<Route>, Refusal> {
-        let kept = self.known.get_mut(usize::from(key.slot)).filter(|known| known.generation == key.generation);
+        let kept =
+            self.known.get_mut(usize::from(key.slot)).filter(|known| known.generation == key.generation);
         if let Some(route) = kept.and_then(|known| known.route.take())
             && route.is_fresh(&self.shared, &self.host)
         {

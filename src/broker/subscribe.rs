@@ -20,7 +20,7 @@ use crate::durable::{Declared, Wanted};
 use crate::pattern_trie::Handle;
 use crate::queue::{Queue, Role, check_owner};
 use crate::recovery::{bind, durable_policy};
-use crate::registry::{DurableKey, Interest, Live, Wildcard, trie_levels};
+use crate::registry::{DurableKey, Interest, Live, Wildcard, add_interest, trie_levels};
 use crate::work::log_settled;
 
 /// One thing a subscription is attached to.
@@ -196,12 +196,8 @@ impl Connection {
     /// Changes how much of a subscription may be unsettled at a time, and hands over what that lets through.
     pub(crate) fn change_credit(&mut self, key: SubscriptionKey, limit: u32) -> Result<(), Refusal> {
         self.release();
-        let found = self
-            .mailbox
-            .subscriptions
-            .lock()
-            .get(key)
-            .map(|known| (known.credit.clone(), known.consumers()));
+        let found =
+            self.mailbox.subscriptions.lock().get(key).map(|known| (known.credit.clone(), known.consumers()));
         let Some((credit, consumers)) = found else {
             return Err(Refusal::new(Code::UnknownSubscription, "no such subscription on this connection"));
         };
@@ -362,8 +358,7 @@ impl Connection {
                 selector: terms.selector.clone(),
                 no_local,
             };
-            let handle =
-                self.host.topics.write().insert(&trie_levels(pattern), Interest::Live(Arc::new(live)));
+            let handle = add_interest(&mut self.host.topics.write(), pattern, Interest::Live(Arc::new(live)));
             self.host.touch(pattern);
             subscription.parts.push(Part::Live(handle, pattern.clone()));
             return Ok(());

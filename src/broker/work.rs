@@ -124,7 +124,8 @@ impl Work {
 
     /// Whether nothing is in it, neither to be done nor to be counted.
     pub(crate) fn is_blank(&self) -> bool {
-        let Self { dispatched, acknowledged, redelivered, expired, discarded, unrouted, published, .. } = self;
+        let Self { dispatched, acknowledged, redelivered, expired, discarded, unrouted, published, .. } =
+            self;
         let counted = [dispatched, acknowledged, redelivered, expired, discarded, unrouted, published];
         self.is_done()
             && self.undurable.is_empty()

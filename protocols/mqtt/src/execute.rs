@@ -203,8 +203,7 @@ impl Core {
         out: &mut Chunks,
     ) -> Result<(), Breach> {
         let id = publish.id;
-        let repeated =
-            publish.qos == Qos::ExactlyOnce && id.is_some_and(|id| self.has_received(id));
+        let repeated = publish.qos == Qos::ExactlyOnce && id.is_some_and(|id| self.has_received(id));
         if id.is_some() && !repeated && self.version.has_properties() {
             // [5: 3.3.4-8, 4.9.0-2]
             if self.unanswered >= usize::from(self.limits.receive_max.max(1)) {
