@@ -416,3 +416,15 @@ impl Session for MqttSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::MqttEgress;
+
+    #[test]
+    fn a_client_that_does_nothing_costs_little() {
+        let (session, egress) = (size_of::<MqttSession>(), size_of::<MqttEgress>());
+        assert!(session <= 112 && egress <= 32, "{session} and {egress} bytes");
+    }
+}

@@ -321,3 +321,15 @@ impl Session for StompSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::StompEgress;
+
+    #[test]
+    fn a_client_that_does_nothing_costs_little() {
+        let (session, egress) = (size_of::<StompSession>(), size_of::<StompEgress>());
+        assert!(session <= 480 && egress <= 96, "{session} and {egress} bytes");
+    }
+}

@@ -24,6 +24,7 @@ mod selectors;
 mod session_durability;
 mod session_races;
 mod sessions;
+mod sizes;
 mod stress;
 mod topics;
 mod transactions;
