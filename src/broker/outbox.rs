@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -16,11 +16,12 @@ use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
 use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
-use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
+use sabir_model::ids::{ConnectionId, SubscriptionKey};
 use sabir_model::message::Message;
 use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
+pub(crate) use crate::handing::{Flushed, Handed, Mark, Receivers};
 use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
@@ -33,31 +34,6 @@ const SLICES_MAX: usize = 64;
 /// Live messages that may wait while a batch's replies are still to come. That is no slowness of the subscriber's, so its
 /// policy does not apply yet.
 const GATED_MAX: usize = 65_536;
-
-/// What became of a queue's delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handed {
-    /// It is in the outbox; its bytes end at this offset of everything ever appended. The egress may have noted
-    /// something, to be kept in the log or not, or have said that it needs no acknowledgement (`done`).
-    Sent { ends_at: u64, noted: Option<(u32, bool)>, done: bool },
-    /// There is no room. The queue is told when there is.
-    NoRoom,
-    /// The protocol's own window is full, or the connection is closing.
-    NoCredit,
-    /// This receiver can never take it.
-    Undeliverable(&'static str),
-}
-
-/// What happens once the bytes up to some place have been written.
-#[derive(Debug)]
-pub(crate) enum Mark {
-    /// A delivery in automatic mode is settled.
-    Settle(DeliveryToken),
-    /// A queue that found no room may dispatch again.
-    Resume(Weak<Queue>),
-    /// The owner has more to append.
-    Owner,
-}
 
 /// A live delivery that waits for room.
 #[derive(Debug)]
@@ -116,31 +92,6 @@ pub(crate) struct Outbox {
     queued: AtomicBool,
     last_written: AtomicU64,
     waker: Mutex<Option<Waker>>,
-}
-
-/// How many a live message goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Receivers {
-    /// It is written straight where it goes.
-    One,
-    /// It is written once for each dialect, and copied from there.
-    Several,
-}
-
-impl Receivers {
-    /// Of so many.
-    pub(crate) fn of(count: usize) -> Self {
-        if count > 1 { Self::Several } else { Self::One }
-    }
-}
-
-/// What a flush left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flushed {
-    /// Nothing is left.
-    Empty,
-    /// The owner has to go on.
-    Blocked,
 }
 
 impl Outbox {
@@ -599,7 +550,7 @@ impl Outbox {
         state.chunks = Chunks::new();
         state.marks.clear();
         state.waiting.clear();
-        Closed { written: state.written, _rest: (state.egress.take(), state.writer.take()) }
+        Closed { written: state.written, _egress: state.egress.take(), _writer: state.writer.take() }
     }
 }
 
@@ -607,7 +558,8 @@ impl Outbox {
 pub(crate) struct Closed {
     /// Bytes ever written.
     pub(crate) written: u64,
-    _rest: (Option<Box<dyn Egress>>, Option<Box<dyn Writer>>),
+    _egress: Option<Box<dyn Egress>>,
+    _writer: Option<Box<dyn Writer>>,
 }
 
 /// Whether a delivery is in the outbox.

@@ -173,7 +173,6 @@ impl Pattern {
     }
 
     /// The levels.
-    #[must_use]
     pub fn levels(&self) -> impl Iterator<Item = PatternLevel<'_>> + Clone {
         self.0.canonical().split(LEVEL_SEPARATOR).map(|level| match level {
             ONE => PatternLevel::One,

@@ -6,7 +6,7 @@ use sabir_model::chunks::Chunks;
 use sabir_model::command::{AckName, Command, Outcome, Promise, Publish, ReceiptTime, Subscribe, WireAck};
 use sabir_model::destination::Kind;
 use sabir_model::error::{Code, Refusal, Violation};
-use sabir_model::ids::{DeliveryToken, QueueId, SubscriptionKey};
+use sabir_model::ids::SubscriptionKey;
 use sabir_model::limits::Limits;
 use sabir_model::message::FieldsWriter;
 use sabir_model::pattern::Pattern;
@@ -15,6 +15,7 @@ use sabir_model::session::{EgressNote, Host, Input, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_model::transactions::Transactions;
 
+use crate::ack_id::AckId;
 use crate::address::{Temporaries, own_prefix};
 use crate::egress::OPTION_BROWSER;
 use crate::error::{put_error, survives};
@@ -63,50 +64,6 @@ struct Done<'a> {
     receipt: Option<&'a str>,
     /// Own temporary queue named by `reply-to`.
     reply_queue: Option<&'a str>,
-}
-
-/// What the `ack` value of a 1.2 MESSAGE stands for.
-enum AckId {
-    Token(DeliveryToken, Option<SubscriptionKey>),
-    /// A delivery that needs no settling.
-    Free(SubscriptionKey),
-}
-
-impl AckId {
-    fn parse(text: &str) -> Option<Self> {
-        let hex = |part: Option<&str>| hex(part?);
-        let short = |part: Option<&str>| u32::try_from(hex(part)?).ok();
-        if let Some(free) = text.strip_prefix('u') {
-            return Some(Self::Free(SubscriptionKey(short(free.split('-').next())?)));
-        }
-        let mut parts = text.split('-');
-        let token = DeliveryToken {
-            boot: short(parts.next())?,
-            queue: QueueId(hex(parts.next())?),
-            slot: short(parts.next())?,
-            generation: short(parts.next())?,
-        };
-        let key = match parts.next() {
-            Some(part) => Some(SubscriptionKey(short(Some(part))?)),
-            None => None,
-        };
-        parts.next().is_none().then_some(Self::Token(token, key))
-    }
-}
-
-/// Reads what [`crate::encode::put_hex`] writes.
-fn hex(text: &str) -> Option<u64> {
-    if text.is_empty() || text.len() > 16 {
-        return None;
-    }
-    text.bytes().try_fold(0u64, |sum, byte| {
-        let nibble = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        Some(sum << 4 | u64::from(nibble))
-    })
 }
 
 fn no_such_delivery(command: &str, name: &str) -> Refusal {
