@@ -22,7 +22,7 @@ use text::{standard_paths, stripped, words};
 const LINES_MAX: usize = 600;
 /// Files that are longer for now, and what they may not grow beyond. The list only gets shorter.
 const LONGER: &[(&str, usize)] = &[
-    ("protocols/stomp/src/execute.rs", 640),
+    ("protocols/stomp/src/execute.rs", 620),
     ("src/broker/tests/harness.rs", 660),
     ("src/broker/tests/queues.rs", 620),
     ("src/model/selector/tests.rs", 630),

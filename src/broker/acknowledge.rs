@@ -15,11 +15,11 @@ impl Connection {
     /// Settles what the batch has acknowledged. Returns the newest promise of the log and, per refused acknowledgement,
     /// its place in the batch.
     pub(crate) fn run_acks(&mut self, receipted: bool) -> (Option<Promise>, Vec<usize>) {
-        if self.acks.is_empty() {
+        let acks = self.work.take_acks();
+        if acks.is_empty() {
             return (None, Vec::new());
         }
         self.release();
-        let acks = std::mem::take(&mut self.acks);
         let mut settled: Vec<Settled> = Vec::with_capacity(acks.len());
         let mut unknown: Vec<usize> = Vec::new();
         self.outbox.acknowledged(&acks, &mut settled, &mut unknown);
@@ -37,12 +37,13 @@ impl Connection {
                 && !(receipted && *index == last)
             {
                 self.events
+                    .make()
                     .push_back(Event::SettleRefused { cookie: ack.cookie, refusal: unknown_delivery() });
             }
         }
         let mut acks = acks;
         acks.clear();
-        self.acks = acks;
+        self.work.get().acks = acks;
         (newest, if unknown.last() == Some(&last) { vec![last] } else { Vec::new() })
     }
 
@@ -97,7 +98,9 @@ impl Connection {
         let Some(first) = group.first() else { return };
         let queue =
             (first.token.boot == self.shared.boot).then(|| self.shared.queue(first.token.queue)).flatten();
-        let (Some(queue), Some(transaction)) = (queue, self.transactions.get_mut(&key)) else {
+        let (Some(queue), Some(transaction)) =
+            (queue, self.aside.get_mut().and_then(|aside| aside.transactions.get_mut(&key)))
+        else {
             unknown.extend(group.iter().map(|one| one.ack));
             return;
         };

@@ -1,13 +1,15 @@
 //! The subscriptions of one client session, found by what they cover.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use sabir_model::delivery::{Grant, Guarantee};
+use sabir_model::destination::Kind;
 use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
+use sabir_model::rare::Rare;
 
 use crate::client_session::ClientSession;
 use crate::pattern_trie::Handle;
@@ -54,30 +56,29 @@ impl Terms {
 pub(crate) enum Place {
     /// In the table of topics.
     Topic(Handle),
-    /// It is one of a group's.
-    Group,
-    /// A consumer of a queue.
-    Queue,
+    /// It is one of a group's, or a consumer of a queue: it says so itself.
+    Elsewhere,
 }
 
 /// The subscriptions of one session.
 #[derive(Default)]
-pub(crate) struct Bindings {
-    table: HashTable<(Arc<SessionBinding>, Place)>,
+pub(crate) struct Bindings(Rare<Table>);
+
+#[derive(Default)]
+struct Table {
+    entries: HashTable<(Arc<SessionBinding>, Place)>,
     hasher: RandomState,
 }
 
-impl Bindings {
-    fn hash(&self, pattern: &Pattern, group: Option<&str>) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        pattern.kind().hash(&mut hasher);
-        pattern.levels().hash(&mut hasher);
-        group.hash(&mut hasher);
-        hasher.finish()
+impl Table {
+    fn hash(hasher: &RandomState, pattern: &Pattern, group: Option<&str>) -> u64 {
+        hasher.hash_one((pattern, group))
     }
+}
 
+impl Bindings {
     pub(crate) fn len(&self) -> usize {
-        self.table.len()
+        self.0.get().map_or(0, |table| table.entries.len())
     }
 
     pub(crate) fn get(
@@ -85,20 +86,14 @@ impl Bindings {
         pattern: &Pattern,
         group: Option<&str>,
     ) -> Option<&(Arc<SessionBinding>, Place)> {
-        self.table.find(self.hash(pattern, group), |(known, _)| known.is(pattern, group))
+        let Table { entries, hasher } = self.0.get()?;
+        entries.find(Table::hash(hasher, pattern, group), |(known, _)| known.is(pattern, group))
     }
 
     pub(crate) fn insert(&mut self, binding: Arc<SessionBinding>, place: Place) {
-        let hash = self.hash(&binding.pattern, binding.group.as_deref());
-        let Self { table, hasher } = self;
-        let again = |(known, _): &(Arc<SessionBinding>, Place)| {
-            let mut state = hasher.build_hasher();
-            known.pattern.kind().hash(&mut state);
-            known.pattern.levels().hash(&mut state);
-            known.group.as_deref().hash(&mut state);
-            state.finish()
-        };
-        table.insert_unique(hash, (binding, place), again);
+        let Table { entries, hasher } = self.0.make();
+        let hash = |known: &SessionBinding| Table::hash(hasher, &known.pattern, known.group.as_deref());
+        entries.insert_unique(hash(&binding), (binding, place), |(known, _)| hash(known));
     }
 
     pub(crate) fn remove(
@@ -106,21 +101,22 @@ impl Bindings {
         pattern: &Pattern,
         group: Option<&str>,
     ) -> Option<(Arc<SessionBinding>, Place)> {
-        let hash = self.hash(pattern, group);
-        let found = self.table.find_entry(hash, |(known, _)| known.is(pattern, group)).ok()?;
+        let Table { entries, hasher } = self.0.get_mut()?;
+        let hash = Table::hash(hasher, pattern, group);
+        let found = entries.find_entry(hash, |(known, _)| known.is(pattern, group)).ok()?;
         let (removed, _) = found.remove();
-        if self.table.is_empty() {
-            self.table = HashTable::new();
+        if entries.is_empty() {
+            self.0.clear();
         }
         Some(removed)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(Arc<SessionBinding>, Place)> {
-        self.table.iter()
+        self.0.get().into_iter().flat_map(|table| table.entries.iter())
     }
 
     pub(crate) fn take(&mut self) -> Vec<(Arc<SessionBinding>, Place)> {
-        std::mem::take(&mut self.table).into_iter().collect()
+        self.0.take().entries.into_iter().collect()
     }
 
     /// What all that match a message grant together, as far as the backlog is concerned.
@@ -143,6 +139,11 @@ impl Bindings {
 }
 
 impl SessionBinding {
+    /// Whether one that hangs there is one of a group's.
+    pub(crate) fn is_groups(&self, place: Place) -> bool {
+        matches!(place, Place::Elsewhere) && self.group.is_some() && self.pattern.kind() == Kind::Topic
+    }
+
     fn is(&self, pattern: &Pattern, group: Option<&str>) -> bool {
         self.group.as_deref() == group && self.pattern == *pattern
     }

@@ -37,7 +37,7 @@ use crate::stats::{BrokerStats, Counters, TopicStats, read};
 use crate::will::{Sent, send_for_nobody};
 use crate::window::Window;
 use crate::work::{Work, finish};
-use crate::writer::Writer;
+use crate::writer::{OutboxLimits, Writer};
 
 /// Why a broker did not open.
 #[derive(Debug)]
@@ -129,6 +129,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) policies: Policies,
     pub(crate) limits: BrokerLimits,
+    /// Those of each outbox, which all outboxes share.
+    pub(crate) outbox_limits: Arc<OutboxLimits>,
     pub(crate) counters: Counters,
     /// Bytes of messages in memory; below zero for a moment. Read it by [`Shared::memory`].
     pub(crate) memory: AtomicU64,
@@ -302,6 +304,7 @@ impl Broker {
             rules: options.rules,
             policies: options.policies,
             window: Arc::new(Window::new(options.limits.queue_memory_bytes_max)),
+            outbox_limits: Arc::new(options.limits.outbox),
             limits: options.limits,
             counters: Counters::default(),
             memory: AtomicU64::new(0),

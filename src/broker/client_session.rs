@@ -19,6 +19,7 @@ use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::Message;
+use sabir_model::rare::Rare;
 use sabir_model::settlement::SettleMode;
 use sabir_store::Level;
 
@@ -26,7 +27,7 @@ use crate::bindings::{Bindings, Place, SessionBinding};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Receivers};
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
 use crate::registry::VirtualHost;
@@ -51,7 +52,7 @@ pub(crate) struct ClientSession {
     /// Subscriptions it has.
     pub(crate) bound: AtomicUsize,
     /// Last values still to be sent to new subscriptions. Taken after the state, before queues.
-    pub(crate) owed: Mutex<VecDeque<Replaying>>,
+    pub(crate) owed: Mutex<Rare<VecDeque<Replaying>>>,
 }
 
 /// Where live deliveries go.
@@ -59,6 +60,36 @@ pub(crate) struct ClientSession {
 pub(crate) struct Link {
     connection: ConnectionId,
     pub(crate) outbox: Option<Arc<Outbox>>,
+}
+
+/// Numbers of messages.
+#[derive(Default)]
+pub(crate) struct Numbers(Rare<HashSet<u16, RandomState>>);
+
+impl Numbers {
+    /// Adds one. False if it is there.
+    pub(crate) fn insert(&mut self, number: u16) -> bool {
+        self.0.make().insert(number)
+    }
+
+    /// Takes one out. False if it is not there.
+    pub(crate) fn remove(&mut self, number: u16) -> bool {
+        let Some(numbers) = self.0.get_mut() else { return false };
+        let was_there = numbers.remove(&number);
+        if numbers.is_empty() {
+            self.0.clear();
+        }
+        was_there
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
+        self.0.get().into_iter().flatten().copied()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// What a session knows besides its backlog.
@@ -72,9 +103,11 @@ pub(crate) struct State {
     pub(crate) will_at: Timestamp,
     pub(crate) bindings: Bindings,
     /// Numbers of messages that have arrived and may be repeated.
-    pub(crate) received: HashSet<u16, RandomState>,
+    pub(crate) received: Numbers,
     pub(crate) consumers: Vec<(Arc<Queue>, u32)>,
-    credit: Arc<Credit>,
+    /// How much may be unsettled, and what counts that once there is something to count.
+    credit_max: u32,
+    credit: Option<Arc<Credit>>,
     next_order: u64,
     /// Its time is over: nobody enters any more.
     over: bool,
@@ -95,9 +128,10 @@ impl ClientSession {
                 will: None,
                 will_at: Timestamp::NEVER,
                 bindings: Bindings::default(),
-                received: HashSet::default(),
+                received: Numbers::default(),
                 consumers: Vec::new(),
-                credit: Arc::new(Credit::new(credit, true)),
+                credit_max: credit,
+                credit: None,
                 next_order: 1,
                 over: false,
                 ended: false,
@@ -117,6 +151,17 @@ impl ClientSession {
     /// Gives it the backlog that the log knew.
     pub(crate) fn adopt_backlog(&self, queue: Arc<Queue>) {
         let _ = self.backlog.set(queue);
+    }
+
+    /// Forgets those last values that are not `wanted`.
+    pub(crate) fn still_owe(&self, wanted: impl FnMut(&Replaying) -> bool) {
+        let mut owed = self.owed.lock();
+        if let Some(all) = owed.get_mut() {
+            all.retain(wanted);
+            if all.is_empty() {
+                owed.clear();
+            }
+        }
     }
 
     /// Takes the state. Whoever has it may wait for a queue, so nobody waits for it with a queue in hand.
@@ -146,6 +191,7 @@ impl ClientSession {
         &self,
         message: &Message,
         grant: &Arc<Grant>,
+        receivers: Receivers,
         policy: &Policy,
         shared: &Shared,
         work: &mut Work,
@@ -164,7 +210,7 @@ impl ClientSession {
             sequence: None,
             progress: 0,
         };
-        outbox.deliver_live(work.now, &delivery, Some(grant), &mut work.cache, policy, &shared.counters);
+        outbox.deliver_live(&delivery, Some(grant), receivers, policy, &shared.counters, work);
         work.enlist(outbox);
     }
 
@@ -208,7 +254,7 @@ impl State {
         let consumer = Consumer::new(
             Arc::clone(outbox),
             SESSION_KEY,
-            Arc::clone(&self.credit),
+            self.credit_now(),
             SettleMode::Individual,
             None,
             0,
@@ -247,8 +293,16 @@ impl State {
     }
 
     /// The credit that its subscriptions share.
-    pub(crate) fn credit(&self) -> &Credit {
-        &self.credit
+    pub(crate) fn credit(&self) -> Arc<Credit> {
+        match &self.credit {
+            Some(credit) => Arc::clone(credit),
+            None => Arc::new(Credit::new(self.credit_max, true)),
+        }
+    }
+
+    fn credit_now(&mut self) -> Arc<Credit> {
+        let credit = self.credit();
+        Arc::clone(self.credit.insert(credit))
     }
 
     /// Whether its time is over although nobody is connected.
@@ -335,7 +389,8 @@ impl ClientSession {
         state.ends_at = Timestamp::NEVER;
         state.will = will;
         state.will_at = Timestamp::NEVER;
-        state.credit = Arc::new(Credit::new(credit, true));
+        state.credit_max = credit;
+        state.credit = None;
         *self.link.lock() = Link { connection: outbox.connection(), outbox: Some(Arc::clone(outbox)) };
         if let Some(queue) = self.backlog.get() {
             state.consume(queue, outbox, None);
@@ -350,13 +405,13 @@ impl ClientSession {
             let grant = Arc::new(binding.terms.grant());
             match place {
                 Place::Topic(_) => {}
-                Place::Group => {
+                Place::Elsewhere if binding.is_groups(place) => {
                     let queue = host.shares.lock().queue_of(&binding);
                     if let Some(queue) = queue {
                         state.consume(&queue, outbox, Some(grant));
                     }
                 }
-                Place::Queue => {
+                Place::Elsewhere => {
                     let name = binding.pattern.as_literal();
                     let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
                     if let Some(Err(refusal)) = consumed {
@@ -366,7 +421,7 @@ impl ClientSession {
             }
         }
         // What may be lost is, when its connection is.
-        self.owed.lock().retain(|owed| owed.grant.guarantee > Guarantee::AtMostOnce);
+        self.still_owe(|owed| owed.grant.guarantee > Guarantee::AtMostOnce);
         state.log(shared, host, self, Level::Os);
         true
     }
@@ -462,8 +517,8 @@ impl ClientSession {
         for (binding, place) in &bindings {
             match place {
                 Place::Topic(_) => host.touch(&binding.pattern),
-                Place::Group => leave_group(shared, host, binding, work),
-                Place::Queue => {}
+                Place::Elsewhere if binding.is_groups(*place) => leave_group(shared, host, binding, work),
+                Place::Elsewhere => {}
             }
         }
         if let Some(queue) = self.backlog.get() {

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use parking_lot::Mutex;
 use sabir_model::access::{Action, Principal, Resource};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Instant;
@@ -17,6 +16,7 @@ use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Host, Now};
 use sabir_store::{Level, Wake};
 
@@ -27,11 +27,10 @@ use crate::desk::Desk;
 use crate::login::Opening;
 use crate::mailbox::{Mailbox, Owner};
 use crate::outbox::{Mark, Outbox};
-use crate::queue::{Held, Queue, Role};
+use crate::queue::{Queue, Role};
 use crate::registry::VirtualHost;
-use crate::route::Route;
+use crate::sending::Known;
 use crate::stats::{add, read};
-use crate::tally::Tally;
 use crate::transaction::{Transaction, no_transaction};
 use crate::work::{finish, take_due};
 use crate::writer::Writer;
@@ -45,43 +44,54 @@ pub struct Connection {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
     pub(crate) client_id: Option<Box<str>>,
-    /// Who it is, if that was proved before it said a word.
-    pub(crate) vouched: Option<Principal>,
-    /// Behind a pointer, for most of its life a connection has none.
-    pub(crate) opening: Option<Box<Opening>>,
     /// The client session it is in charge of, and the will that goes with it.
     pub(crate) session: Option<Arc<ClientSession>>,
-    /// What the log must cover before the connection is told that it is introduced.
-    pub(crate) opens_at: Option<Promise>,
     /// The session's deliveries may begin at the end of this batch.
     pub(crate) grants_session: bool,
     pub(crate) work: Desk,
-    pub(crate) held: Option<(Held, u32)>,
-    pub(crate) routes: Vec<Option<(u32, Arc<Route>)>>,
-    /// Where its sends are counted, by the key of their targets.
-    pub(crate) tallies: Vec<Option<(u32, Arc<Tally>)>>,
+    /// What it keeps of where it has sent to, by the slots of their keys.
+    pub(crate) known: Vec<Known>,
     /// Encoded fields that name the sender.
-    pub(crate) stamp: Vec<u8>,
+    pub(crate) stamp: Box<[u8]>,
     pub(crate) next_message: u64,
-    pub(crate) acks: Vec<WireAck>,
-    pub(crate) receipts: VecDeque<Promise>,
+    pub(crate) receipts: Rare<VecDeque<Promise>>,
     pub(crate) waiting_for_log: bool,
     pub(crate) last_promise: Option<Promise>,
-    pub(crate) paused_at: Option<u64>,
     /// How many subscriptions it has.
-    pub(crate) subscribed: usize,
-    pub(crate) to_grant: Vec<SubscriptionKey>,
+    pub(crate) subscribed: u32,
     /// Live messages wait until this batch's replies are in.
     pub(crate) gated: bool,
+    pub(crate) events: Rare<VecDeque<Event>>,
+    /// What most connections need for a moment, or never.
+    pub(crate) aside: Rare<Aside>,
+    pub(crate) closed: bool,
+}
+
+/// What most connections need for a moment, or never.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// Who it is, if that was proved before it said a word.
+    pub(crate) vouched: Option<Principal>,
+    pub(crate) opening: Option<Box<Opening>>,
+    /// What the log must cover before the connection is told that it is introduced.
+    pub(crate) opens_at: Option<Promise>,
+    pub(crate) to_grant: Vec<SubscriptionKey>,
+    pub(crate) paused_at: Option<u64>,
     pub(crate) transactions: HashMap<TransactionKey, Transaction, RandomState>,
     pub(crate) temporaries: Vec<(Destination, Box<str>)>,
-    pub(crate) events: VecDeque<Event>,
-    /// Counted here and added up at the end of a batch.
-    pub(crate) published: u64,
-    published_bytes: u64,
     /// Queues whose deliveries are still on the way to the socket although their subscriptions have ended.
     pub(crate) left: Vec<Arc<Queue>>,
-    pub(crate) closed: bool,
+}
+
+impl Aside {
+    fn is_needed(&self) -> bool {
+        let Self { vouched, opening, opens_at, to_grant, paused_at, transactions, temporaries, left } = self;
+        vouched.is_some()
+            || opening.is_some()
+            || opens_at.is_some()
+            || paused_at.is_some()
+            || !(to_grant.is_empty() && transactions.is_empty() && temporaries.is_empty() && left.is_empty())
+    }
 }
 
 impl Connection {
@@ -93,26 +103,12 @@ impl Connection {
         writer: Box<dyn Writer>,
     ) -> Self {
         let now = shared.now();
-        let outbox = Arc::new(Outbox::new(id, shared.limits.outbox, now.instant, egress, writer));
+        let outbox =
+            Arc::new(Outbox::new(id, Arc::clone(&shared.outbox_limits), now.instant, egress, writer));
         let host = shared.host_named("/");
         let principal = Principal::anonymous(info.remote());
-        let mailbox = Arc::new(Mailbox {
-            id,
-            outbox: Arc::clone(&outbox),
-            events: Mutex::default(),
-            login: Mutex::default(),
-            covered: AtomicBool::new(false),
-            info,
-            since: now.wall,
-            owner: Mutex::new(Owner {
-                principal: principal.clone(),
-                host: Arc::clone(&host),
-                client_id: None,
-            }),
-            published: AtomicU64::new(0),
-            tallies: Mutex::default(),
-            subscriptions: Mutex::default(),
-        });
+        let owner = Owner { principal: principal.clone(), host: Arc::clone(&host), client_id: None };
+        let mailbox = Arc::new(Mailbox::new(id, Arc::clone(&outbox), info, now.wall, owner));
         Self {
             host,
             id,
@@ -120,31 +116,19 @@ impl Connection {
             mailbox,
             principal,
             client_id: None,
-            vouched: None,
-            opening: None,
             session: None,
-            opens_at: None,
             grants_session: false,
             work: Desk::new(now),
-            held: None,
-            routes: Vec::new(),
-            tallies: Vec::new(),
-            stamp: Vec::new(),
+            known: Vec::new(),
+            stamp: Box::default(),
             next_message: 1,
-            acks: Vec::new(),
-            receipts: VecDeque::new(),
+            receipts: Rare::new(),
             waiting_for_log: false,
             last_promise: None,
-            paused_at: None,
             subscribed: 0,
-            to_grant: Vec::new(),
             gated: false,
-            transactions: HashMap::default(),
-            temporaries: Vec::new(),
-            events: VecDeque::new(),
-            published: 0,
-            published_bytes: 0,
-            left: Vec::new(),
+            events: Rare::new(),
+            aside: Rare::new(),
             closed: false,
             shared,
         }
@@ -176,24 +160,26 @@ impl Connection {
     pub fn poll_event(&mut self, cx: &mut Context<'_>, now: Now) -> Poll<Event> {
         self.outbox.set_waker(cx.waker());
         self.work.set_now(now);
-        let login = self.mailbox.login.lock().take();
-        if let Some(result) = login {
+        if let Some(result) = self.mailbox.take_login() {
             let event = self.logged_in(result);
             if !matches!(event, Event::Opened(_)) {
                 return Poll::Ready(event);
             }
             // It comes before anything else that waits, but not before the log is where it must be.
-            self.events.push_front(event);
+            self.events.make().push_front(event);
             self.await_opening();
         }
-        if self.opens_at.is_some() && !self.may_open() {
+        if self.opens_at().is_some() && !self.may_open() {
             return Poll::Pending;
         }
         if self.replay() && finish(&self.shared, self.work.get()) {
             self.outbox.wake_owner();
         }
-        if let Some(event) = self.events.pop_front() {
-            return Poll::Ready(event);
+        if let Some(events) = self.events.get_mut() {
+            if let Some(event) = events.pop_front() {
+                return Poll::Ready(event);
+            }
+            self.events.clear();
         }
         let covered = self.mailbox.covered.swap(false, Ordering::AcqRel);
         if covered {
@@ -203,15 +189,19 @@ impl Connection {
         if let Some(event) = self.due_receipts() {
             return Poll::Ready(event);
         }
-        if let Some(event) = self.mailbox.events.lock().pop_front() {
+        if let Some(event) = self.mailbox.next_event() {
             return Poll::Ready(event);
         }
         Poll::Pending
     }
 
+    fn opens_at(&self) -> Option<Promise> {
+        self.aside.get().and_then(|aside| aside.opens_at)
+    }
+
     /// Has the log wake us once it covers what the connection's opening tells.
     fn await_opening(&mut self) {
-        if let Some(promise) = self.opens_at {
+        if let Some(promise) = self.opens_at() {
             let mailbox: Arc<dyn Wake> = Arc::clone(&self.mailbox) as Arc<dyn Wake>;
             self.shared.store.wake_at(promise.position, level_of(promise), mailbox);
         }
@@ -220,10 +210,10 @@ impl Connection {
     /// Whether the log covers what the connection's opening tells.
     fn may_open(&mut self) -> bool {
         let covers = self
-            .opens_at
+            .opens_at()
             .is_none_or(|promise| self.shared.store.watermark().covers(promise.position, level_of(promise)));
-        if covers {
-            self.opens_at = None;
+        if covers && let Some(aside) = self.aside.get_mut() {
+            aside.opens_at = None;
         }
         covers
     }
@@ -246,19 +236,17 @@ impl Connection {
 
     /// Releases the receipts that the log covers, and asks to be woken for the next.
     fn due_receipts(&mut self) -> Option<Event> {
-        if self.receipts.is_empty() {
-            return None;
-        }
+        let receipts = self.receipts.get_mut()?;
         let durable = self.shared.store.watermark();
         let mut due = 0;
-        while let Some(promise) = self.receipts.front()
+        while let Some(promise) = receipts.front()
             && durable.covers(promise.position, level_of(*promise))
         {
-            self.receipts.pop_front();
+            receipts.pop_front();
             due += 1;
         }
-        if self.receipts.is_empty() && self.receipts.capacity() > 1024 {
-            self.receipts = VecDeque::new();
+        if receipts.is_empty() {
+            self.receipts.clear();
         }
         self.await_log();
         (due > 0).then_some(Event::Receipts(due))
@@ -268,7 +256,7 @@ impl Connection {
         if self.waiting_for_log {
             return;
         }
-        if let Some(promise) = self.receipts.front() {
+        if let Some(promise) = self.receipts.get().and_then(VecDeque::front) {
             self.waiting_for_log = true;
             let mailbox: Arc<dyn Wake> = Arc::clone(&self.mailbox) as Arc<dyn Wake>;
             self.shared.store.wake_at(promise.position, level_of(*promise), mailbox);
@@ -294,19 +282,22 @@ impl Connection {
         }
         self.replay();
         self.await_log();
-        if self.published > 0 {
-            let published = std::mem::take(&mut self.published);
+        let work = self.work.get();
+        if work.published > 0 {
+            let published = std::mem::take(&mut work.published);
             add(&self.shared.counters.published, published);
             // Nobody else writes it.
             self.mailbox.published.store(read(&self.mailbox.published) + published, Ordering::Relaxed);
-            add(&self.shared.counters.published_bytes, std::mem::take(&mut self.published_bytes));
+            add(&self.shared.counters.published_bytes, std::mem::take(&mut work.published_bytes));
         }
-        if finish(&self.shared, self.work.get()) || !self.events.is_empty() {
+        if finish(&self.shared, work) || self.events.get().is_some() {
             // The rest is this connection's to go on with, after others had their turn.
             self.outbox.wake_owner();
         }
         self.work.clear();
-        self.acks.shrink_to(1024);
+        if self.aside.get().is_some_and(|aside| !aside.is_needed()) {
+            self.aside.clear();
+        }
     }
 
     /// Writes what waits. Ready when nothing does.
@@ -356,19 +347,26 @@ impl Connection {
         if self.shared.memory_is_low() {
             // One read per tick: slow enough for consumers to catch up, and never a standstill.
             let ticks = self.shared.ticks.load(Ordering::Acquire);
-            if self.paused_at.is_none_or(|at| at == ticks) {
-                self.paused_at = Some(ticks);
+            let aside = self.aside.make();
+            if aside.paused_at.is_none_or(|at| at == ticks) {
+                aside.paused_at = Some(ticks);
                 self.shared.paused.lock().push(cx.waker().clone());
                 return Poll::Pending;
             }
         }
-        self.paused_at = None;
+        if let Some(aside) = self.aside.get_mut() {
+            aside.paused_at = None;
+        }
         Poll::Ready(())
+    }
+
+    fn temporaries(&self) -> &[(Destination, Box<str>)] {
+        self.aside.get().map_or(&[], |aside| &aside.temporaries)
     }
 
     /// Releases the queue held since the last send, dispatching what came.
     pub(crate) fn release(&mut self) {
-        if let Some((mut held, _)) = self.held.take() {
+        if let Some((mut held, _)) = self.work.take_held() {
             let queue = Arc::clone(&held.queue);
             held.core.dispatch(&queue, self.work.get());
         }
@@ -390,8 +388,9 @@ impl Host for Connection {
         };
         match result {
             Ok(promise) => {
-                self.published += 1;
-                self.published_bytes += publish.body.as_slice().len() as u64;
+                let work = self.work.get();
+                work.published += 1;
+                work.published_bytes += publish.body.as_slice().len() as u64;
                 self.last_promise = promise.or(self.last_promise);
                 self.count_sent(publish.key, publish.targets);
                 Outcome::Accepted(promise)
@@ -408,11 +407,11 @@ impl Host for Connection {
     }
 
     fn settle(&mut self, ack: WireAck) {
-        self.acks.push(ack);
+        self.work.get().acks.push(ack);
     }
 
     fn settle_now(&mut self, ack: WireAck) -> Outcome {
-        self.acks.push(ack);
+        self.work.get().acks.push(ack);
         match self.run_acks(true) {
             (promise, refused) if refused.is_empty() => Outcome::Accepted(promise.or(self.last_promise)),
             _ => Outcome::Refused(unknown_delivery()),
@@ -477,13 +476,15 @@ impl Host for Connection {
             }
             Command::Begin(key) => self.begin(key),
             Command::Commit(key) => self.commit(key),
-            Command::Abort(key) => match self.transactions.remove(&key) {
-                Some(_) => {
-                    add(&self.shared.counters.transactions_aborted, 1);
-                    Outcome::Accepted(None)
+            Command::Abort(key) => {
+                match self.aside.get_mut().and_then(|aside| aside.transactions.remove(&key)) {
+                    Some(_) => {
+                        add(&self.shared.counters.transactions_aborted, 1);
+                        Outcome::Accepted(None)
+                    }
+                    None => no_transaction(),
                 }
-                None => no_transaction(),
-            },
+            }
             Command::Close => {
                 self.drop_transactions();
                 self.give_up_names();
@@ -493,16 +494,16 @@ impl Host for Connection {
     }
 
     fn temporary(&mut self, kind: Kind, label: &str) -> Result<Destination, Refusal> {
-        let known = self.temporaries.iter().find(|(known, name)| known.kind() == kind && **name == *label);
+        let known = self.temporaries().iter().find(|(known, name)| known.kind() == kind && **name == *label);
         if let Some((destination, _)) = known {
             return Ok(destination.clone());
         }
-        if self.temporaries.len() >= self.shared.limits.temporaries_max {
+        if self.temporaries().len() >= self.shared.limits.temporaries_max {
             let most = self.shared.limits.temporaries_max;
             let sentence = format!("a connection may have {most} temporary destinations");
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
-        let number = self.temporaries.len() + 1;
+        let number = self.temporaries().len() + 1;
         let name = format!("ID:{:x}-{:x}:{number}", self.shared.boot, self.id.0);
         let destination = Destination::from_canonical(kind, true, &name)?;
         self.shared.check(&self.principal, Action::Create, Resource::Destination(destination.as_ref()))?;
@@ -515,17 +516,17 @@ impl Host for Connection {
                 self.host.temporary_topics.write().insert(destination.clone(), self.id);
             }
         }
-        self.temporaries.push((destination.clone(), label.into()));
+        self.aside.make().temporaries.push((destination.clone(), label.into()));
         self.outbox.note(EgressNote::Temporary { destination: &destination, label });
         Ok(destination)
     }
 
     fn temporary_label(&self, destination: &Destination) -> Option<&str> {
-        self.temporaries.iter().find(|(known, _)| known == destination).map(|(_, label)| &**label)
+        self.temporaries().iter().find(|(known, _)| known == destination).map(|(_, label)| &**label)
     }
 
     fn receipt(&mut self, promise: Option<Promise>) -> ReceiptTime {
-        let promise = match (promise, self.receipts.back()) {
+        let promise = match (promise, self.receipts.get().and_then(VecDeque::back)) {
             (None, None) => return ReceiptTime::Now,
             (None, Some(newest)) => *newest,
             (Some(promise), None) => {
@@ -536,7 +537,7 @@ impl Host for Connection {
             }
             (Some(promise), Some(_)) => promise,
         };
-        self.receipts.push_back(promise);
+        self.receipts.make().push_back(promise);
         ReceiptTime::Later
     }
 

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
+use sabir_model::command::WireAck;
 use sabir_model::session::Now;
 
+use crate::queue::Held;
 use crate::work::Work;
 
 /// States that a thread keeps for the next connection that works on it.
@@ -42,6 +44,16 @@ impl Desk {
             work.now = now;
             work
         })
+    }
+
+    /// The queue that is kept locked between sends, if there is one, with the number of sends.
+    pub(crate) fn take_held(&mut self) -> Option<(Held, u32)> {
+        self.work.as_mut()?.held.take()
+    }
+
+    /// The batch's acknowledgements.
+    pub(crate) fn take_acks(&mut self) -> Vec<WireAck> {
+        self.work.as_mut().map(|work| std::mem::take(&mut work.acks)).unwrap_or_default()
     }
 
     /// Leaves the state to others if nothing is left in it.

@@ -33,7 +33,8 @@ impl Connection {
         self.reclaim(written);
         self.drop_transactions();
         self.retire_tallies();
-        for (destination, _) in std::mem::take(&mut self.temporaries) {
+        let temporaries = self.aside.get_mut().map(|aside| std::mem::take(&mut aside.temporaries));
+        for (destination, _) in temporaries.unwrap_or_default() {
             self.delete_temporary(&destination);
         }
         self.shared.connections.lock().remove(&self.id);
@@ -45,7 +46,8 @@ impl Connection {
 
     /// Takes back what subscriptions that ended earlier had left to the socket.
     fn reclaim(&mut self, written: u64) {
-        for queue in std::mem::take(&mut self.left) {
+        let left = self.aside.get_mut().map(|aside| std::mem::take(&mut aside.left));
+        for queue in left.unwrap_or_default() {
             let mut settled = Vec::new();
             let mut held = queue.lock();
             held.core.reclaim(&queue, self.id, written, self.work.get(), &mut settled);
@@ -80,11 +82,9 @@ impl Connection {
     }
 
     pub(crate) fn drop_transactions(&mut self) {
-        let open = self.transactions.len() as u64;
-        if open > 0 {
-            add(&self.shared.counters.transactions_aborted, open);
-            self.transactions.clear();
-        }
+        let Some(aside) = self.aside.get_mut() else { return };
+        add(&self.shared.counters.transactions_aborted, aside.transactions.len() as u64);
+        aside.transactions.clear();
     }
 
     fn delete_temporary(&mut self, destination: &Destination) {

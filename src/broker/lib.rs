@@ -16,6 +16,7 @@ mod credit;
 mod desk;
 mod dispatch;
 mod durable;
+mod handing;
 mod inflight;
 mod leaving;
 mod lock_order;

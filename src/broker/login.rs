@@ -65,7 +65,7 @@ impl Connection {
     pub(crate) fn logged_in(&mut self, result: Result<Step, Refusal>) -> Event {
         let result = match result {
             Ok(Step::Challenge { data, next }) => {
-                if let Some(opening) = &mut self.opening {
+                if let Some(opening) = self.aside.get_mut().and_then(|aside| aside.opening.as_mut()) {
                     opening.exchange = Some(next);
                 }
                 return Event::Challenge(data);
@@ -80,7 +80,7 @@ impl Connection {
     }
 
     fn opened(&mut self, result: Result<(Principal, Vec<u8>), Refusal>) -> Result<Opened, Refusal> {
-        let opening = self.opening.take();
+        let opening = self.aside.get_mut().and_then(|aside| aside.opening.take());
         let (principal, data) =
             result.inspect_err(|_: &Refusal| add(&self.shared.counters.logins_failed, 1))?;
         self.admit(principal)?;
@@ -122,7 +122,7 @@ impl Connection {
 
     /// Takes somebody's word for who the client is: it is let in as this principal if it names no login of its own.
     pub fn vouch(&mut self, principal: Principal) {
-        self.vouched = Some(principal);
+        self.aside.make().vouched = Some(principal);
     }
 
     /// Lets others know whose the connection is.
@@ -142,14 +142,14 @@ impl Connection {
         if let Some(name) = principal.name() {
             fields.field(Tag::UserId, name.as_bytes());
         }
-        self.stamp = fields.as_slice().to_vec();
+        self.stamp = fields.as_slice().into();
         self.principal = principal;
         Ok(())
     }
 
     pub(crate) fn open(&mut self, open: Open<'_>) -> Outcome {
         let remote = self.mailbox.info.remote();
-        self.opening = Some(Box::new(Opening {
+        self.aside.make().opening = Some(Box::new(Opening {
             client_id: open.client_id.filter(|id| !id.is_empty()).map(Into::into),
             virtual_host: open.virtual_host.map(Into::into),
             session: open.session.map(|terms| Terms {
@@ -169,7 +169,7 @@ impl Connection {
         let shared = Arc::clone(&self.shared);
         if let Some((mechanism, initial)) = open.mechanism {
             if !shared.authenticator.mechanisms().contains(&mechanism) {
-                self.opening = None;
+                self.aside.make().opening = None;
                 let known = shared.authenticator.mechanisms().join(", ");
                 let offered =
                     if known.is_empty() { "offers none".to_owned() } else { format!("offers {known}") };
@@ -183,10 +183,9 @@ impl Connection {
         }
         if open.login.is_none()
             && open.passcode.is_none()
-            && let Some(principal) = self.vouched.clone()
+            && let Some(principal) = self.aside.get().and_then(|aside| aside.vouched.clone())
         {
-            *self.mailbox.login.lock() = Some(Ok(Step::Done { principal, data: Vec::new() }));
-            self.mailbox.outbox.wake_owner();
+            self.mailbox.tell_login(Ok(Step::Done { principal, data: Vec::new() }));
             return Outcome::Later;
         }
         let login: Option<Box<str>> = open.login.map(Into::into);
@@ -200,7 +199,8 @@ impl Connection {
 
     /// Takes the client's next word of an exchange.
     pub(crate) fn respond(&mut self, response: &[u8]) -> Outcome {
-        let exchange = self.opening.as_mut().and_then(|opening| opening.exchange.take());
+        let opening = self.aside.get_mut().and_then(|aside| aside.opening.as_mut());
+        let exchange = opening.and_then(|opening| opening.exchange.take());
         let Some(exchange) = exchange else {
             return Outcome::Refused(Refusal::new(Code::UnexpectedFrame, "nothing was asked"));
         };
@@ -211,11 +211,7 @@ impl Connection {
     /// Does what takes long elsewhere; the result comes through the mailbox.
     fn prove(&mut self, work: impl FnOnce() -> Result<Step, Refusal> + Send + 'static) -> Outcome {
         let mailbox: Arc<Mailbox> = Arc::clone(&self.mailbox);
-        let job: Box<dyn FnOnce() + Send> = Box::new(move || {
-            let result = work();
-            *mailbox.login.lock() = Some(result);
-            mailbox.outbox.wake_owner();
-        });
+        let job: Box<dyn FnOnce() + Send> = Box::new(move || mailbox.tell_login(work()));
         let accepted = match &self.shared.pool {
             Some(pool) => pool.submit(job),
             None => {
@@ -226,7 +222,7 @@ impl Connection {
         if accepted {
             return Outcome::Later;
         }
-        self.opening = None;
+        self.aside.make().opening = None;
         Outcome::Refused(Refusal::new(Code::LimitReached, "too many logins wait to be checked; try again"))
     }
 }

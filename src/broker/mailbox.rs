@@ -10,6 +10,7 @@ use sabir_model::clock::Timestamp;
 use sabir_model::error::Refusal;
 use sabir_model::event::Event;
 use sabir_model::ids::ConnectionId;
+use sabir_model::rare::Rare;
 use sabir_store::Wake;
 
 use crate::broker::ConnectionInfo;
@@ -28,12 +29,19 @@ pub(crate) struct Owner {
     pub(crate) client_id: Option<Box<str>>,
 }
 
+/// What others have left.
+#[derive(Default)]
+pub(crate) struct News {
+    /// How a login has gone on. It comes before the rest.
+    pub(crate) login: Option<Result<Step, Refusal>>,
+    events: VecDeque<Event>,
+}
+
 /// Where others leave news for a connection, and what they may know of it.
 pub(crate) struct Mailbox {
     pub(crate) id: ConnectionId,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) events: Mutex<VecDeque<Event>>,
-    pub(crate) login: Mutex<Option<Result<Step, Refusal>>>,
+    news: Mutex<Rare<News>>,
     /// The log has covered what the connection waits for.
     pub(crate) covered: AtomicBool,
     pub(crate) info: ConnectionInfo,
@@ -49,13 +57,56 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    pub(crate) fn new(
+        id: ConnectionId,
+        outbox: Arc<Outbox>,
+        info: ConnectionInfo,
+        since: Timestamp,
+        owner: Owner,
+    ) -> Self {
+        Self {
+            id,
+            outbox,
+            news: Mutex::default(),
+            covered: AtomicBool::new(false),
+            info,
+            since,
+            owner: Mutex::new(owner),
+            published: AtomicU64::new(0),
+            tallies: Mutex::default(),
+            subscriptions: Mutex::default(),
+        }
+    }
+
     pub(crate) fn post(&self, event: Event) {
-        let mut events = self.events.lock();
+        let mut news = self.news.lock();
+        let events = &mut news.make().events;
         if events.len() < EVENTS_MAX {
             events.push_back(event);
         }
-        drop(events);
+        drop(news);
         self.outbox.wake_owner();
+    }
+
+    /// Leaves what has come of a login.
+    pub(crate) fn tell_login(&self, result: Result<Step, Refusal>) {
+        self.news.lock().make().login = Some(result);
+        self.outbox.wake_owner();
+    }
+
+    /// What has come of a login, if anything has.
+    pub(crate) fn take_login(&self) -> Option<Result<Step, Refusal>> {
+        self.news.lock().get_mut()?.login.take()
+    }
+
+    /// The oldest event.
+    pub(crate) fn next_event(&self) -> Option<Event> {
+        let mut news = self.news.lock();
+        let event = news.get_mut()?.events.pop_front();
+        if news.get().is_some_and(|news| news.login.is_none() && news.events.is_empty()) {
+            news.clear();
+        }
+        event
     }
 }
 

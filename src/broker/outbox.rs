@@ -6,24 +6,27 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
-use sabir_model::delivery::{Admission, Delivery, EncodeCache, Grant};
+use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
-use sabir_model::ids::{ConnectionId, DeliveryToken, SubscriptionKey};
+use sabir_model::ids::{ConnectionId, SubscriptionKey};
 use sabir_model::message::Message;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
+pub(crate) use crate::handing::{Flushed, Handed, Mark, Receivers};
 use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
 use crate::stats::Counters;
+use crate::work::Work;
 use crate::writer::{OutboxLimits, Writer};
 
 /// Slices handed to one write.
@@ -31,31 +34,6 @@ const SLICES_MAX: usize = 64;
 /// Live messages that may wait while a batch's replies are still to come. That is no slowness of the subscriber's, so its
 /// policy does not apply yet.
 const GATED_MAX: usize = 65_536;
-
-/// What became of a queue's delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Handed {
-    /// It is in the outbox; its bytes end at this offset of everything ever appended. The egress may have noted
-    /// something, to be kept in the log or not, or have said that it needs no acknowledgement (`done`).
-    Sent { ends_at: u64, noted: Option<(u32, bool)>, done: bool },
-    /// There is no room. The queue is told when there is.
-    NoRoom,
-    /// The protocol's own window is full, or the connection is closing.
-    NoCredit,
-    /// This receiver can never take it.
-    Undeliverable(&'static str),
-}
-
-/// What happens once the bytes up to some place have been written.
-#[derive(Debug)]
-pub(crate) enum Mark {
-    /// A delivery in automatic mode is settled.
-    Settle(DeliveryToken),
-    /// A queue that found no room may dispatch again.
-    Resume(Weak<Queue>),
-    /// The owner has more to append.
-    Owner,
-}
 
 /// A live delivery that waits for room.
 #[derive(Debug)]
@@ -76,18 +54,27 @@ struct State {
     delivered: u64,
     /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
     largest: usize,
-    marks: VecDeque<(u64, Mark)>,
-    waiting: VecDeque<Waiting>,
+    marks: Rare<VecDeque<(u64, Mark)>>,
+    waiting: Rare<VecDeque<Waiting>>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
     gated: bool,
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
     progress: Instant,
-    failed: Option<Refusal>,
+    failed: Option<Box<Refusal>>,
     broken: bool,
 }
 
 impl State {
+    fn mark(&mut self, mark: Mark) {
+        let at = self.appended;
+        self.marks.make().push_back((at, mark));
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.waiting.get().is_some_and(|waiting| !waiting.is_empty())
+    }
+
     /// Counts what a delivery has added to the `before` bytes that waited.
     fn count(&mut self, before: usize) {
         let added = self.chunks.len() - before;
@@ -99,7 +86,7 @@ impl State {
 /// One connection's outgoing side, shared with everybody who delivers to it.
 pub(crate) struct Outbox {
     connection: ConnectionId,
-    limits: OutboxLimits,
+    limits: Arc<OutboxLimits>,
     state: Mutex<State>,
     /// Somebody has put it on a list of outboxes to flush.
     queued: AtomicBool,
@@ -107,19 +94,10 @@ pub(crate) struct Outbox {
     waker: Mutex<Option<Waker>>,
 }
 
-/// What a flush left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flushed {
-    /// Nothing is left.
-    Empty,
-    /// The owner has to go on.
-    Blocked,
-}
-
 impl Outbox {
     pub(crate) fn new(
         connection: ConnectionId,
-        limits: OutboxLimits,
+        limits: Arc<OutboxLimits>,
         now: Instant,
         egress: Box<dyn Egress>,
         writer: Box<dyn Writer>,
@@ -135,8 +113,8 @@ impl Outbox {
                 written: 0,
                 delivered: 0,
                 largest: 0,
-                marks: VecDeque::new(),
-                waiting: VecDeque::new(),
+                marks: Rare::new(),
+                waiting: Rare::new(),
                 gated: false,
                 blocked: false,
                 progress: now,
@@ -191,7 +169,7 @@ impl Outbox {
         let mut state = self.state();
         let state = &mut *state;
         if state.chunks.len() > self.limits.bytes_soft {
-            state.marks.push_back((state.appended, Mark::Resume(Arc::downgrade(queue))));
+            state.mark(Mark::Resume(Arc::downgrade(queue)));
             return Handed::NoRoom;
         }
         let Some(egress) = state.egress.as_mut() else { return Handed::NoCredit };
@@ -203,7 +181,7 @@ impl Outbox {
                 state.delivered += 1;
                 let settles = settles || admission == Admission::Done;
                 if settles && let Some(token) = delivery.token {
-                    state.marks.push_back((state.appended, Mark::Settle(token)));
+                    state.mark(Mark::Settle(token));
                 }
                 let noted = match admission {
                     Admission::Noted { progress, kept } => Some((progress, kept)),
@@ -220,13 +198,14 @@ impl Outbox {
     /// Encodes a live delivery of a topic; where there is no room it waits, within the policy's bounds.
     pub(crate) fn deliver_live(
         &self,
-        now: Now,
         delivery: &Delivery<'_>,
         grant: Option<&Arc<Grant>>,
-        cache: &mut EncodeCache,
+        receivers: Receivers,
         policy: &Policy,
         counters: &Counters,
+        work: &mut Work,
     ) {
+        let now = work.now;
         let mut state = self.state();
         let state = &mut *state;
         if state.chunks.len() > self.limits.bytes_soft && !(state.gated || state.blocked || state.broken) {
@@ -236,29 +215,30 @@ impl Outbox {
                 self.wake_owner();
             }
         }
-        if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
+        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
             }
             let most =
                 if state.gated { GATED_MAX.max(policy.pending_max) } else { policy.pending_max.max(1) };
-            if state.waiting.len() >= most {
-                counters.discarded.fetch_add(1, Ordering::Relaxed);
+            let waiting = state.waiting.make();
+            if waiting.len() >= most {
+                work.discarded += 1;
                 match policy.slow_consumer {
                     SlowConsumer::DropNewest => return,
-                    SlowConsumer::DropOldest => drop(state.waiting.pop_front()),
+                    SlowConsumer::DropOldest => drop(waiting.pop_front()),
                     SlowConsumer::Disconnect => {
                         state.waiting.clear();
-                        state.failed = Some(Refusal::new(
+                        state.failed = Some(Box::new(Refusal::new(
                             Code::SlowConsumer,
                             "the subscriber reads too slowly and its topic's policy is to disconnect it",
-                        ));
+                        )));
                         self.wake_owner();
                         return;
                     }
                 }
             }
-            state.waiting.push_back(Waiting {
+            waiting.push_back(Waiting {
                 subscription: delivery.subscription,
                 message: delivery.message.clone(),
                 grant: grant.cloned(),
@@ -267,10 +247,17 @@ impl Outbox {
         }
         let Some(egress) = state.egress.as_mut() else { return };
         let before = state.chunks.len();
-        let admission = egress.deliver(now.wall, delivery, Some(cache), &mut state.chunks);
+        let cache = match receivers {
+            Receivers::One => None,
+            Receivers::Several => Some(&mut work.cache),
+        };
+        let admission = egress.deliver(now.wall, delivery, cache, &mut state.chunks);
         state.count(before);
-        state.delivered += u64::from(has_gone(admission));
-        count_live(admission, counters);
+        // It settles when its bytes are in the outbox. Counted in the batch: the counters are everybody's.
+        match has_gone(admission) {
+            true => (state.delivered, work.dispatched) = (state.delivered + 1, work.dispatched + 1),
+            false => work.discarded += 1,
+        }
     }
 
     /// Encodes as many waiting live deliveries as there is room for.
@@ -279,7 +266,7 @@ impl Outbox {
             return;
         }
         while state.chunks.len() <= self.limits.bytes_soft
-            && let Some(waiting) = state.waiting.pop_front()
+            && let Some(waiting) = state.waiting.get_mut().and_then(VecDeque::pop_front)
         {
             let Some(egress) = state.egress.as_mut() else { return };
             if waiting.message.facts().expires.has_passed(now.wall) {
@@ -304,8 +291,8 @@ impl Outbox {
             state.delivered += u64::from(has_gone(admission));
             count_live(admission, counters);
         }
-        if state.waiting.is_empty() {
-            state.waiting = VecDeque::new();
+        if !state.has_waiting() {
+            state.waiting.clear();
         }
     }
 
@@ -339,7 +326,9 @@ impl Outbox {
 
     /// Forgets what waits for a subscription that has ended.
     pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
-        self.state().waiting.retain(|waiting| waiting.subscription != key);
+        if let Some(waiting) = self.state().waiting.get_mut() {
+            waiting.retain(|waiting| waiting.subscription != key);
+        }
     }
 
     /// Encodes a live delivery that its owner has time for: without room it is not taken, and the owner is woken when there
@@ -347,8 +336,8 @@ impl Outbox {
     pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
         let mut state = self.state();
         let state = &mut *state;
-        if state.gated || !state.waiting.is_empty() || state.chunks.len() > self.limits.bytes_soft {
-            state.marks.push_back((state.appended, Mark::Owner));
+        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
+            state.mark(Mark::Owner);
             return false;
         }
         let Some(egress) = state.egress.as_mut() else { return true };
@@ -362,15 +351,13 @@ impl Outbox {
     /// Marks the end of what a queue has handed over for the moment, so that it goes on when that is written.
     pub(crate) fn resume_when_written(&self, queue: &Arc<Queue>) {
         let mut state = self.state();
-        let at = state.appended;
-        state.marks.push_back((at, Mark::Resume(Arc::downgrade(queue))));
+        state.mark(Mark::Resume(Arc::downgrade(queue)));
     }
 
     /// Marks the end of what waits, so that the owner is woken when that is written.
     pub(crate) fn resume_owner_when_written(&self) {
         let mut state = self.state();
-        let at = state.appended;
-        state.marks.push_back((at, Mark::Owner));
+        state.mark(Mark::Owner);
     }
 
     /// Lets the egress say that a browser has seen everything.
@@ -512,19 +499,18 @@ impl Outbox {
     }
 
     fn due(state: &mut State, due: &mut Vec<Mark>) {
-        while state.marks.front().is_some_and(|(at, _)| *at <= state.written) {
-            if let Some((_, mark)) = state.marks.pop_front() {
-                due.push(mark);
-            }
-        }
-        if state.marks.is_empty() && state.marks.capacity() > 1024 {
-            state.marks = VecDeque::new();
+        let Some(marks) = state.marks.get_mut() else { return };
+        let count = marks.iter().take_while(|(at, _)| *at <= state.written).count();
+        due.extend(marks.drain(..count).map(|(_, mark)| mark));
+        if marks.is_empty() {
+            // What is drained holds nothing, for it may stay so for long.
+            state.marks.clear();
         }
     }
 
     /// Asks the owner to close the connection.
     pub(crate) fn fail(&self, refusal: Refusal) {
-        self.state().failed.get_or_insert(refusal);
+        self.state().failed.get_or_insert_with(|| Box::new(refusal));
         self.wake_owner();
     }
 
@@ -532,7 +518,7 @@ impl Outbox {
     pub(crate) fn overrun(&self, now: Instant) -> Option<Refusal> {
         let state = self.state();
         if let Some(refusal) = &state.failed {
-            return Some(refusal.clone());
+            return Some(Refusal::clone(refusal));
         }
         // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
         if state.chunks.len() > self.limits.bytes_hard.saturating_add(state.largest) {
@@ -554,7 +540,7 @@ impl Outbox {
     /// Whether everything that was delivered has reached the socket.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.chunks.is_empty() && state.waiting.is_empty() && state.marks.is_empty()
+        state.chunks.is_empty() && !state.has_waiting() && state.marks.get().is_none_or(VecDeque::is_empty)
     }
 
     /// Closes. The peer sees the end of its stream when what is returned is dropped.
@@ -562,9 +548,9 @@ impl Outbox {
         *self.waker.lock() = None;
         let mut state = self.state();
         state.chunks = Chunks::new();
-        state.marks = VecDeque::new();
-        state.waiting = VecDeque::new();
-        Closed { written: state.written, _rest: (state.egress.take(), state.writer.take()) }
+        state.marks.clear();
+        state.waiting.clear();
+        Closed { written: state.written, _egress: state.egress.take(), _writer: state.writer.take() }
     }
 }
 
@@ -572,7 +558,8 @@ impl Outbox {
 pub(crate) struct Closed {
     /// Bytes ever written.
     pub(crate) written: u64,
-    _rest: (Option<Box<dyn Egress>>, Option<Box<dyn Writer>>),
+    _egress: Option<Box<dyn Egress>>,
+    _writer: Option<Box<dyn Writer>>,
 }
 
 /// Whether a delivery is in the outbox.

@@ -51,7 +51,7 @@ impl Connection {
     #[must_use]
     pub fn is_being_read_for(&self, key: SubscriptionKey) -> bool {
         let subscriptions = self.mailbox.subscriptions.lock();
-        let consumers = subscriptions.get(&key).map(Subscription::consumers).unwrap_or_default();
+        let consumers = subscriptions.get(key).map(Subscription::consumers).unwrap_or_default();
         drop(subscriptions);
         consumers.iter().any(|(queue, _)| queue.lock().core.fetching)
     }
@@ -60,7 +60,7 @@ impl Connection {
     /// [`sabir_model::delivery::Admission::NoCredit`].
     pub fn resume(&mut self, key: SubscriptionKey) {
         self.release();
-        let consumers = self.mailbox.subscriptions.lock().get(&key).map(Subscription::consumers);
+        let consumers = self.mailbox.subscriptions.lock().get(key).map(Subscription::consumers);
         for (queue, slot) in consumers.unwrap_or_default() {
             let mut held = queue.lock();
             held.core.reopen(slot);

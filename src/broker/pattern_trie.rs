@@ -16,6 +16,8 @@ mod tests;
 
 use std::fmt;
 use std::hash::BuildHasher;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -41,7 +43,7 @@ pub enum Level<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle {
     index: u32,
-    stamp: u32,
+    stamp: NonZeroU32,
 }
 
 /// What a protocol may ask for when it matches.
@@ -87,11 +89,11 @@ struct Entry<V> {
     next: u32,
     previous: u32,
     home: u32,
-    stamp: u32,
+    stamp: NonZeroU32,
 }
 
 struct Literal {
-    name: Box<str>,
+    name: Arc<str>,
     hash: u32,
     first: u32,
 }
@@ -139,7 +141,7 @@ pub struct TopicTable<V> {
     edges: HashTable<u32>,
     levels: Interner,
     root: u32,
-    stamp: u32,
+    stamp: NonZeroU32,
     state: RandomState,
     /// Where the levels of a pattern are joined.
     scratch: String,
@@ -174,7 +176,7 @@ impl<V> TopicTable<V> {
             edges: HashTable::new(),
             levels: Interner::new(state.clone()),
             root: NONE,
-            stamp: 0,
+            stamp: NonZeroU32::MIN,
             state,
             scratch: String::new(),
         }
@@ -199,8 +201,18 @@ impl<V> TopicTable<V> {
         } else {
             self.wildcard_home(pattern)
         };
-        self.stamp = self.stamp.wrapping_add(1);
+        self.insert_at(home, value)
+    }
+
+    /// Adds a subscription to one name, which the table shares.
+    pub fn insert_name(&mut self, name: &Arc<str>, value: V) -> Handle {
+        let home = self.name_home(name, || Arc::clone(name));
+        self.insert_at(home, value)
+    }
+
+    fn insert_at(&mut self, home: Home, value: V) -> Handle {
         let stamp = self.stamp;
+        self.stamp = stamp.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let index =
             self.entries.insert(Entry { value, next: NONE, previous: NONE, home: home.pack(), stamp });
         self.link(index, home);
@@ -358,16 +370,21 @@ impl<V> TopicTable<V> {
                 name.push_str(text);
             }
         }
-        let hash = hash_text(&self.state, &name);
-        let index = self.find_literal_index(&name, hash).unwrap_or_else(|| {
-            let index = self.literals.insert(Literal { name: name.as_str().into(), hash, first: NONE });
+        let home = self.name_home(&name, || name.as_str().into());
+        name.shrink_to(1024);
+        self.scratch = name;
+        home
+    }
+
+    fn name_home(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>) -> Home {
+        let hash = hash_text(&self.state, name);
+        let index = self.find_literal_index(name, hash).unwrap_or_else(|| {
+            let index = self.literals.insert(Literal { name: shared(), hash, first: NONE });
             self.by_name.insert_unique(spread(hash), index, |&other| {
                 self.literals.get(other).map_or(0, |literal| spread(literal.hash))
             });
             index
         });
-        name.shrink_to(1024);
-        self.scratch = name;
         Home::Literal(index)
     }
 

@@ -170,8 +170,8 @@ impl Policies {
 
 /// Exact before wildcard, then more literal levels, then longer.
 fn specificity(pattern: &Pattern) -> (bool, usize, usize) {
-    let literals = pattern.levels().iter().filter(|level| matches!(level, PatternLevel::Literal(_))).count();
-    (pattern.as_literal().is_some(), literals, pattern.levels().len())
+    let literals = pattern.levels().filter(|level| matches!(level, PatternLevel::Literal(_))).count();
+    (pattern.as_literal().is_some(), literals, pattern.levels().count())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
+use crate::outbox::Receivers;
 use crate::policy::Policy;
 use crate::queue::{Held, Queue, Role, SettleResult};
 use crate::ready::Entry;
@@ -288,7 +289,7 @@ pub(crate) fn plan(route: &Route, incoming: &Incoming<'_>, work: &Work, planned:
 /// Publishes to the live subscribers of a topic that no queue collects.
 pub(crate) fn fan_out(shared: &Shared, leg: &Leg, incoming: &Incoming<'_>, work: &mut Work) {
     if leg.live.is_empty() && leg.sessions.is_empty() {
-        add(&shared.counters.unrouted, 1);
+        work.unrouted += 1;
         return;
     }
     let message = build(incoming, leg, work.now.wall);
@@ -296,10 +297,11 @@ pub(crate) fn fan_out(shared: &Shared, leg: &Leg, incoming: &Incoming<'_>, work:
         work.expired += 1;
         return;
     }
-    deliver_live(shared, &message, &leg.live, &leg.policy, incoming.connection, work);
+    let receivers = Receivers::of(leg.live.len() + leg.sessions.len());
+    deliver_live(shared, &message, &leg.live, receivers, &leg.policy, incoming.connection, work);
     for target in &leg.sessions {
         if let Some(grant) = target.grant_for(incoming.connection) {
-            target.session.deliver_live(&message, grant, &leg.policy, shared, work);
+            target.session.deliver_live(&message, grant, receivers, &leg.policy, shared, work);
         }
     }
     work.cache.reset();
@@ -309,6 +311,7 @@ fn deliver_live(
     shared: &Shared,
     message: &Message,
     live: &[Arc<Live>],
+    receivers: Receivers,
     policy: &Policy,
     from: ConnectionId,
     work: &mut Work,
@@ -332,8 +335,7 @@ fn deliver_live(
             sequence: None,
             progress: 0,
         };
-        let now = work.now;
-        subscriber.outbox.deliver_live(now, &delivery, None, &mut work.cache, policy, &shared.counters);
+        subscriber.outbox.deliver_live(&delivery, None, receivers, policy, &shared.counters, work);
         work.enlist(&subscriber.outbox);
     }
 }
@@ -522,9 +524,10 @@ pub(crate) fn execute(
             work.expired += 1;
             continue;
         }
-        deliver_live(shared, &one.message, &one.live, &one.policy, connection, work);
+        let receivers = Receivers::of(one.live.len() + one.sessions.len());
+        deliver_live(shared, &one.message, &one.live, receivers, &one.policy, connection, work);
         for (session, grant) in &one.sessions {
-            session.deliver_live(&one.message, grant, &one.policy, shared, work);
+            session.deliver_live(&one.message, grant, receivers, &one.policy, shared, work);
         }
         work.cache.reset();
     }

@@ -521,6 +521,7 @@ pub(crate) fn count(counters: &Counters, work: &mut Work) {
         (&counters.redelivered, &mut work.redelivered),
         (&counters.expired, &mut work.expired),
         (&counters.discarded, &mut work.discarded),
+        (&counters.unrouted, &mut work.unrouted),
     ] {
         if *value > 0 {
             add(counter, std::mem::take(value));

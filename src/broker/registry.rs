@@ -209,13 +209,20 @@ pub(crate) struct Stamp(u64);
 pub(crate) fn trie_levels(pattern: &Pattern) -> Vec<TrieLevel<'_>> {
     pattern
         .levels()
-        .iter()
         .map(|level| match level {
             PatternLevel::Literal(text) => TrieLevel::Literal(text),
             PatternLevel::One => TrieLevel::One,
             PatternLevel::Rest => TrieLevel::Rest,
         })
         .collect()
+}
+
+/// Adds somebody's interest in what matches a pattern. The name of a pattern without wildcards is shared with the table.
+pub(crate) fn add_interest<V>(topics: &mut TopicTable<V>, pattern: &Pattern, interest: V) -> Handle {
+    match pattern.as_literal() {
+        Some(destination) => topics.insert_name(destination.shared_name(), interest),
+        None => topics.insert(&trie_levels(pattern), interest),
+    }
 }
 
 impl VirtualHost {
@@ -250,7 +257,7 @@ impl VirtualHost {
 
     /// Makes cached routes stale that may concern names matching `pattern`.
     pub(crate) fn touch(&self, pattern: &Pattern) {
-        match pattern.levels().first() {
+        match pattern.levels().next() {
             Some(PatternLevel::Literal(first)) => {
                 if let Some(generation) = self.generations.get(self.shard(first)) {
                     generation.fetch_add(1, Ordering::AcqRel);
@@ -265,9 +272,14 @@ impl VirtualHost {
         self.any_generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The stamp of a route for one topic without rules.
-    pub(crate) fn stamp(&self, destination: &Destination) -> Stamp {
-        let generation = self.generations.get(self.shard(destination.canonical()));
+    /// Where the stamp of a route for one topic without rules is counted.
+    pub(crate) fn stamp_shard(&self, destination: &Destination) -> usize {
+        self.shard(destination.canonical())
+    }
+
+    /// The stamp of such a route now.
+    pub(crate) fn stamp(&self, shard: usize) -> Stamp {
+        let generation = self.generations.get(shard);
         Stamp(generation.map_or(0, |generation| generation.load(Ordering::Acquire)))
     }
 
@@ -408,7 +420,7 @@ impl VirtualHost {
         let names_group = shared.rules.virtual_topics.iter().any(|rule| {
             let levels = rule.prefix.split('.').filter(|level| !level.is_empty());
             levels.zip(pattern.levels()).all(|(wanted, level)| match level {
-                PatternLevel::Literal(text) => wanted == "*" || wanted == &**text,
+                PatternLevel::Literal(text) => wanted == "*" || wanted == text,
                 PatternLevel::One | PatternLevel::Rest => false,
             })
         });

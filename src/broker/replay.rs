@@ -64,7 +64,7 @@ impl Connection {
             // an earlier session: no crash may undo that. The mark is not there anyway; it gives the log a place to name.
             let mut group = shared.store.begin();
             group.remove(TABLE_COUNTERS, MARK_CLEAN);
-            self.opens_at = Some(promise(group.finish(Level::Fsync), Level::Fsync));
+            self.aside.make().opens_at = Some(promise(group.finish(Level::Fsync), Level::Fsync));
         }
         self.client_id = Some(client_id.into());
         self.session = Some(session);
@@ -218,6 +218,7 @@ impl Connection {
             let grant = Grant { retained: true, ..terms.grant() };
             // A repeated subscription starts again.
             let mut owed = session.owed.lock();
+            let owed = owed.make();
             owed.retain(|other| other.pattern != *bind.pattern);
             owed.push_back(Replaying { pattern: bind.pattern.clone(), grant: Arc::new(grant), after: None });
         }
@@ -233,7 +234,7 @@ impl Connection {
         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
         let ended = session.unbind(&shared, &host, self.id, (pattern, share), self.work.get())?;
         if share.is_none() {
-            session.owed.lock().retain(|other| other.pattern != *pattern);
+            session.still_owe(|other| other.pattern != *pattern);
         }
         Ok(ended)
     }
@@ -255,7 +256,7 @@ impl Connection {
         }
         let result = self.send(publish, key.as_deref());
         if result.is_err() {
-            state.received.remove(&number);
+            state.received.remove(number);
         }
         result
     }
@@ -267,7 +268,7 @@ impl Connection {
             Err(refusal) => return Outcome::Refused(refusal),
         };
         let mut state = self.state_of(&session);
-        if state.check_in_charge(Some(self.id)).is_err() || !state.received.remove(&number) {
+        if state.check_in_charge(Some(self.id)).is_err() || !state.received.remove(number) {
             return Outcome::Refused(Refusal::new(Code::UnknownDelivery, "no message goes by that number"));
         }
         if !session.lasting {
@@ -283,7 +284,8 @@ impl Connection {
     /// if nothing is owed.
     pub(crate) fn replay(&mut self) -> bool {
         let Some(session) = self.session.as_ref().map(Arc::clone) else { return false };
-        let mut replays = session.owed.lock();
+        let mut all = session.owed.lock();
+        let Some(replays) = all.get_mut() else { return false };
         if replays.is_empty() || !session.is_on(self.id) {
             return false;
         }
@@ -313,9 +315,7 @@ impl Connection {
                 return true;
             }
         }
-        if replays.capacity() > 64 {
-            replays.shrink_to(0);
-        }
+        all.clear();
         true
     }
 

@@ -87,8 +87,8 @@ impl SessionTarget {
 enum Stamped {
     /// It depends on no subscription.
     Nothing,
-    /// Subscriptions to names that share their first level with this topic.
-    Topic(Destination),
+    /// Subscriptions to names whose first level is counted where the topic's is.
+    Topic(usize),
     /// Any subscription or queue.
     Everything,
 }
@@ -112,7 +112,7 @@ impl Route {
     pub(crate) fn is_fresh(&self, shared: &Shared, host: &VirtualHost) -> bool {
         let holds = match &self.stamped {
             Stamped::Nothing => true,
-            Stamped::Topic(topic) => host.stamp(topic) == self.stamp,
+            Stamped::Topic(shard) => host.stamp(*shard) == self.stamp,
             Stamped::Everything => host.any_stamp() == self.stamp,
         };
         holds
@@ -135,7 +135,8 @@ pub(crate) fn resolve(
     // Stamps are taken before looking, so that a change in between makes the route stale, not wrong.
     let any = host.any_stamp();
     let one = targets.first().filter(|first| targets.len() == 1 && first.kind() == Kind::Topic);
-    let one_stamp = one.map(|topic| host.stamp(topic));
+    let shard = one.map(|topic| host.stamp_shard(topic));
+    let one_stamp = shard.map(|shard| host.stamp(shard));
     let permissions = shared.authorizer.generation();
     let mut resolver =
         Resolver { shared, host, who, legs: Vec::new(), groups: 0, ruled: false, path: Vec::new() };
@@ -178,8 +179,8 @@ pub(crate) fn resolve(
         }
         _ => false,
     };
-    let (stamped, stamp) = match (one, one_stamp) {
-        (Some(topic), Some(stamp)) if !ruled => (Stamped::Topic(topic.clone()), stamp),
+    let (stamped, stamp) = match (shard, one_stamp) {
+        (Some(shard), Some(stamp)) if !ruled => (Stamped::Topic(shard), stamp),
         // A plain queue depends on no subscription; only its deletion makes the route stale, and that is checked.
         _ if !ruled && single.is_some() && targets.len() == 1 => (Stamped::Nothing, any),
         _ => (Stamped::Everything, any),

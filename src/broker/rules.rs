@@ -109,7 +109,7 @@ impl VirtualTopicRule {
     pub fn declared_queue(&self, subscription: &Pattern, topic: &Destination) -> Option<Destination> {
         let mut name: Vec<&str> = Vec::new();
         for (index, level) in self.prefix_levels().enumerate() {
-            match (level, subscription.levels().get(index)?) {
+            match (level, subscription.levels().nth(index)?) {
                 ("*", PatternLevel::Literal(group)) => name.push(group),
                 ("*", _) => return None,
                 (literal, _) => name.push(literal),

@@ -13,39 +13,61 @@ use crate::connection::Connection;
 use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, log_received, plan};
 use crate::route::{Route, resolve};
 use crate::stats::add;
+use crate::tally::Tally;
 
 /// Sends into one queue after which its lock is released and what has come is dispatched.
 const HELD_SENDS_MAX: u32 = 64;
-/// Routes one connection keeps.
-const ROUTES_MAX: usize = 64;
+/// Targets of which one connection keeps what it knows.
+const KNOWN_MAX: usize = 64;
+
+/// What a connection keeps of targets that go by a key.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Of the key.
+    generation: u32,
+    route: Option<Box<Route>>,
+    /// Where the sends are counted, with the generation of the key that it is for.
+    pub(crate) tally: Option<(u32, Arc<Tally>)>,
+}
 
 impl Connection {
-    pub(crate) fn route(&mut self, key: TargetKey, targets: &Targets) -> Result<Arc<Route>, Refusal> {
-        let slot = usize::from(key.slot);
-        if let Some(Some((generation, route))) = self.routes.get(slot)
-            && *generation == key.generation
+    /// The route to some targets. It is the caller's until [`Connection::keep_route`].
+    pub(crate) fn route(&mut self, key: TargetKey, targets: &Targets) -> Result<Box<Route>, Refusal> {
+        let kept =
+            self.known.get_mut(usize::from(key.slot)).filter(|known| known.generation == key.generation);
+        if let Some(route) = kept.and_then(|known| known.route.take())
             && route.is_fresh(&self.shared, &self.host)
         {
-            return Ok(Arc::clone(route));
+            return Ok(route);
         }
         // Resolving may create queues and lock them.
         self.release();
-        let route = Arc::new(resolve(&self.shared, &self.host, Some(&self.principal), targets)?);
-        if slot < ROUTES_MAX {
-            if slot >= self.routes.len() {
-                self.routes.resize(slot + 1, None);
-            }
-            if let Some(place) = self.routes.get_mut(slot) {
-                *place = Some((key.generation, Arc::clone(&route)));
-            }
-        }
-        Ok(route)
+        Ok(Box::new(resolve(&self.shared, &self.host, Some(&self.principal), targets)?))
     }
 
-    fn forget_route(&mut self, key: TargetKey) {
-        if let Some(place) = self.routes.get_mut(usize::from(key.slot)) {
-            *place = None;
+    /// Keeps a route for the next send to the same targets.
+    pub(crate) fn keep_route(&mut self, key: TargetKey, route: Box<Route>) {
+        if let Some(known) = self.known_at(key) {
+            known.route = Some(route);
         }
+    }
+
+    /// What is known of the targets of a key; `None` for slots that are too high.
+    pub(crate) fn known_at(&mut self, key: TargetKey) -> Option<&mut Known> {
+        let slot = usize::from(key.slot);
+        if slot >= KNOWN_MAX {
+            return None;
+        }
+        if slot >= self.known.len() {
+            self.known.resize_with(slot + 1, Known::default);
+        }
+        let known = self.known.get_mut(slot)?;
+        if known.generation != key.generation {
+            // The place has been given to other targets. What was counted for those is retired by who counts.
+            known.generation = key.generation;
+            known.route = None;
+        }
+        Some(known)
     }
 
     pub(crate) fn send(
@@ -58,7 +80,7 @@ impl Connection {
         if facts.timestamp == Timestamp::default() {
             facts.timestamp = self.work.get().now.wall;
         }
-        for attempt in 0..4 {
+        for _ in 0..4 {
             let route = self.route(publish.key, publish.targets)?;
             let stamp = std::mem::take(&mut self.stamp);
             let incoming = Incoming {
@@ -72,10 +94,13 @@ impl Connection {
             };
             let result = self.carry_out(&route, &incoming);
             self.stamp = stamp;
+            // A route that is stale is resolved again.
+            if !matches!(result, Err(Failure::Stale)) {
+                self.keep_route(publish.key, route);
+            }
             match result {
                 Ok(promise) => return Ok(promise),
                 Err(Failure::Refused(refusal)) => return Err(refusal),
-                Err(Failure::Stale) if attempt < 3 => self.forget_route(publish.key),
                 Err(Failure::Stale) => {}
             }
         }
@@ -98,17 +123,19 @@ impl Connection {
             _ => None,
         };
         if let Some((queue, leg, grant)) = single {
-            let mut held = match self.held.take() {
+            let work = self.work.get();
+            let mut held = match work.held.take() {
                 Some((held, sends)) if held.queue.id == queue.id && sends < HELD_SENDS_MAX => (held, sends),
                 other => {
-                    self.held = other;
+                    work.held = other;
                     self.release();
                     (queue.lock(), 0)
                 }
             };
-            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, self.work.get());
+            let work = self.work.get();
+            let result = enqueue_single(&self.shared, &mut held.0, leg, grant, incoming, work);
             held.1 += 1;
-            self.held = Some(held);
+            work.held = Some(held);
             return result;
         }
         self.release();

@@ -88,8 +88,8 @@ pub(crate) fn remove_session(
     for (binding, _) in state.bindings.iter() {
         remove_binding(group, host, session, &binding.pattern, binding.group.as_deref());
     }
-    for number in &state.received {
-        group.remove(TABLE_RECEIVED, &received_key(host, &session.client_id, *number));
+    for number in state.received.iter() {
+        group.remove(TABLE_RECEIVED, &received_key(host, &session.client_id, number));
     }
     group.remove(TABLE_SESSIONS, &session_key(host, &session.client_id));
 }

@@ -15,7 +15,7 @@ use crate::bindings::{Place, SessionBinding, Terms};
 use crate::broker::Shared;
 use crate::client_session::{ClientSession, leave_group, let_go};
 use crate::queue::Role;
-use crate::registry::{Interest, VirtualHost, trie_levels};
+use crate::registry::{Interest, VirtualHost, add_interest};
 use crate::session_log as log;
 use crate::work::{Work, promise};
 
@@ -80,7 +80,7 @@ impl ClientSession {
                     if let Some((_, Place::Topic(old))) = &known {
                         topics.remove(*old);
                     }
-                    topics.insert(&trie_levels(wanted.pattern), interest)
+                    add_interest(&mut topics, wanted.pattern, interest)
                 };
                 host.touch(wanted.pattern);
                 Place::Topic(handle)
@@ -91,7 +91,7 @@ impl ClientSession {
                     // It is there for as long as this member is in the group.
                     state.consume(&queue, outbox, Some(grant));
                 }
-                Place::Group
+                Place::Elsewhere
             }
             (Kind::Queue, _) => {
                 let destination = wanted.pattern.as_literal().ok_or_else(|| {
@@ -104,7 +104,7 @@ impl ClientSession {
                 if let (Some(outbox), false) = (&outbox, state.grant_anew(&queue, &grant)) {
                     state.consume_named(shared, host, destination, outbox, &grant)?;
                 }
-                Place::Queue
+                Place::Elsewhere
             }
         };
         // While the state is held, so that the log tells the same order.
@@ -143,8 +143,8 @@ impl ClientSession {
                 host.touch(pattern);
                 None
             }
-            Place::Group => host.shares.lock().queue_of(&binding),
-            Place::Queue => pattern.as_literal().and_then(|destination| host.find_queue(destination)),
+            Place::Elsewhere if binding.is_groups(place) => host.shares.lock().queue_of(&binding),
+            Place::Elsewhere => pattern.as_literal().and_then(|destination| host.find_queue(destination)),
         };
         if let Some(queue) = queue
             && let Some(at) = state.consumers.iter().position(|(other, _)| other.id == queue.id)
@@ -152,7 +152,7 @@ impl ClientSession {
             let (queue, slot) = state.consumers.swap_remove(at);
             let_go(shared, &queue, slot, None, work);
         }
-        if matches!(place, Place::Group) {
+        if binding.is_groups(place) {
             leave_group(shared, host, &binding, work);
         }
         Ok(self.lasting.then(|| {

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use sabir_model::access::{Action, Resource};
 use sabir_model::command::{Promise, Subscribe};
@@ -22,7 +20,7 @@ use crate::durable::{Declared, Wanted};
 use crate::pattern_trie::Handle;
 use crate::queue::{Queue, Role, check_owner};
 use crate::recovery::{bind, durable_policy};
-use crate::registry::{DurableKey, Interest, Live, Wildcard, trie_levels};
+use crate::registry::{DurableKey, Interest, Live, Wildcard, add_interest, trie_levels};
 use crate::work::log_settled;
 
 /// One thing a subscription is attached to.
@@ -68,8 +66,49 @@ impl Subscription {
     }
 }
 
-/// The subscriptions of one connection.
-pub(crate) type Subscriptions = HashMap<SubscriptionKey, Subscription, RandomState>;
+/// The subscriptions of one connection, by ascending key: keys are given in that order, so a new one comes last.
+#[derive(Default)]
+pub(crate) struct Subscriptions(Vec<Subscription>);
+
+impl Subscriptions {
+    fn position(&self, key: SubscriptionKey) -> Result<usize, usize> {
+        match self.0.last() {
+            Some(last) if last.key < key => Err(self.0.len()),
+            _ => self.0.binary_search_by_key(&key, |subscription| subscription.key),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
+        self.0.get(self.position(key).ok()?)
+    }
+
+    /// Adds one whose key is not in use.
+    fn insert(&mut self, subscription: Subscription) {
+        let (Ok(at) | Err(at)) = self.position(subscription.key);
+        if self.0.is_empty() {
+            // Most connections have one.
+            self.0.reserve_exact(1);
+        }
+        self.0.insert(at, subscription);
+    }
+
+    fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
+        let at = self.position(key).ok()?;
+        Some(self.0.remove(at))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Subscription> {
+        self.0.iter()
+    }
+
+    pub(crate) fn into_values(self) -> impl Iterator<Item = Subscription> {
+        self.0.into_iter()
+    }
+}
 
 /// One thing that a subscription is attached to, for whoever asks.
 pub(crate) enum Attached {
@@ -112,7 +151,7 @@ struct Terms<'a> {
 
 impl Connection {
     pub(crate) fn subscribe(&mut self, request: &Subscribe<'_>) -> Result<Option<Promise>, Refusal> {
-        if self.mailbox.subscriptions.lock().contains_key(&request.key) {
+        if self.mailbox.subscriptions.lock().get(request.key).is_some() {
             return Err(Refusal::new(Code::DuplicateSubscription, "the subscription's id is in use"));
         }
         self.release();
@@ -148,21 +187,17 @@ impl Connection {
             }
         }
         subscription.credit = terms.credit;
-        self.mailbox.subscriptions.lock().insert(request.key, subscription);
+        self.mailbox.subscriptions.lock().insert(subscription);
         self.subscribed += 1;
-        self.to_grant.push(request.key);
+        self.aside.make().to_grant.push(request.key);
         Ok(newest)
     }
 
     /// Changes how much of a subscription may be unsettled at a time, and hands over what that lets through.
     pub(crate) fn change_credit(&mut self, key: SubscriptionKey, limit: u32) -> Result<(), Refusal> {
         self.release();
-        let found = self
-            .mailbox
-            .subscriptions
-            .lock()
-            .get(&key)
-            .map(|known| (known.credit.clone(), known.consumers()));
+        let found =
+            self.mailbox.subscriptions.lock().get(key).map(|known| (known.credit.clone(), known.consumers()));
         let Some((credit, consumers)) = found else {
             return Err(Refusal::new(Code::UnknownSubscription, "no such subscription on this connection"));
         };
@@ -323,8 +358,7 @@ impl Connection {
                 selector: terms.selector.clone(),
                 no_local,
             };
-            let handle =
-                self.host.topics.write().insert(&trie_levels(pattern), Interest::Live(Arc::new(live)));
+            let handle = add_interest(&mut self.host.topics.write(), pattern, Interest::Live(Arc::new(live)));
             self.host.touch(pattern);
             subscription.parts.push(Part::Live(handle, pattern.clone()));
             return Ok(());
@@ -386,9 +420,10 @@ impl Connection {
 
     /// Lets the subscriptions of this batch have deliveries: the greeting is in the outbox.
     pub(crate) fn grant(&mut self) {
-        for key in std::mem::take(&mut self.to_grant) {
+        let to_grant = self.aside.get_mut().map(|aside| std::mem::take(&mut aside.to_grant));
+        for key in to_grant.unwrap_or_default() {
             // Taken out meanwhile, so that nothing is locked under the list's lock.
-            let Some(subscription) = self.mailbox.subscriptions.lock().remove(&key) else { continue };
+            let Some(subscription) = self.mailbox.subscriptions.lock().remove(key) else { continue };
             for part in &subscription.parts {
                 match part {
                     Part::Queue(queue, slot)
@@ -414,13 +449,13 @@ impl Connection {
                     Part::Live(..) => {}
                 }
             }
-            self.mailbox.subscriptions.lock().insert(key, subscription);
+            self.mailbox.subscriptions.lock().insert(subscription);
         }
     }
 
     /// Takes a subscription out of the list.
     pub(crate) fn forget_subscription(&mut self, key: SubscriptionKey) -> Option<Subscription> {
-        let subscription = self.mailbox.subscriptions.lock().remove(&key)?;
+        let subscription = self.mailbox.subscriptions.lock().remove(key)?;
         self.subscribed -= 1;
         Some(subscription)
     }
@@ -431,8 +466,9 @@ impl Connection {
         let mut held = queue.lock();
         let closing = self.closed;
         if held.core.detach(queue, slot, written, closing, self.work.get(), &mut settled, &mut attempts) {
-            self.left.retain(|known| known.id != queue.id && !known.deleted.load(Ordering::Acquire));
-            self.left.push(Arc::clone(queue));
+            let left = &mut self.aside.make().left;
+            left.retain(|known| known.id != queue.id && !known.deleted.load(Ordering::Acquire));
+            left.push(Arc::clone(queue));
         }
         log_settled(&self.shared, queue.id, &mut settled, &attempts, Level::Os);
         held.core.dispatch(queue, self.work.get());

@@ -98,32 +98,28 @@ pub(crate) type Tallies = Mutex<Vec<Arc<Tally>>>;
 impl Connection {
     /// Counts a message to targets that go by a key.
     pub(crate) fn count_sent(&mut self, key: TargetKey, targets: &Targets) {
-        let slot = usize::from(key.slot);
-        if let Some(Some((generation, tally))) = self.tallies.get(slot)
+        let Some(known) = self.known_at(key) else {
+            self.count_unseen(targets);
+            return;
+        };
+        if let Some((generation, tally)) = &known.tally
             && *generation == key.generation
         {
             tally.add(1);
             return;
         }
-        if slot >= TALLIES_MAX {
-            self.count_unseen(targets);
-            return;
-        }
         // The place has been given to other targets.
-        let old = self.tallies.get_mut(slot).and_then(Option::take);
+        let old = known.tally.take();
         // Another name for the same targets may count in it too.
         if let Some((_, old)) = old.filter(|(_, old)| Arc::strong_count(old) <= 2) {
             let mut shown = self.mailbox.tallies.lock();
             shown.retain(|one| !Arc::ptr_eq(one, &old));
             old.retire();
         }
-        if let Some(tally) = self.count_sent_to(targets) {
-            if slot >= self.tallies.len() {
-                self.tallies.resize(slot + 1, None);
-            }
-            if let Some(place) = self.tallies.get_mut(slot) {
-                *place = Some((key.generation, tally));
-            }
+        if let Some(tally) = self.count_sent_to(targets)
+            && let Some(known) = self.known_at(key)
+        {
+            known.tally = Some((key.generation, tally));
         }
     }
 
@@ -154,7 +150,7 @@ impl Connection {
 
     /// Leaves what the connection has counted with the destinations.
     pub(crate) fn retire_tallies(&mut self) {
-        self.tallies.clear();
+        self.known.iter_mut().for_each(|known| known.tally = None);
         for tally in std::mem::take(&mut *self.mailbox.tallies.lock()) {
             tally.retire();
         }

@@ -94,18 +94,20 @@ impl Transaction {
 
 impl Connection {
     pub(crate) fn begin(&mut self, key: TransactionKey) -> Outcome {
-        if self.transactions.contains_key(&key) {
+        let transactions = &mut self.aside.make().transactions;
+        if transactions.contains_key(&key) {
             return Outcome::Refused(Refusal::new(
                 Code::DuplicateTransaction,
                 "the transaction is already open",
             ));
         }
-        self.transactions.insert(key, Transaction::default());
+        transactions.insert(key, Transaction::default());
         Outcome::Accepted(None)
     }
 
     pub(crate) fn commit(&mut self, key: TransactionKey) -> Outcome {
-        let Some(transaction) = self.transactions.remove(&key) else { return no_transaction() };
+        let transaction = self.aside.get_mut().and_then(|aside| aside.transactions.remove(&key));
+        let Some(transaction) = transaction else { return no_transaction() };
         self.release();
         match self.run_transaction(&transaction) {
             Ok(promise) => {
@@ -132,7 +134,7 @@ impl Connection {
             let settlements = &transaction.settlements;
             match execute(&self.shared, &self.host, &planned, settlements, &context, self.work.get()) {
                 Ok(promise) => {
-                    self.published += transaction.sends.len() as u64;
+                    self.work.get().published += transaction.sends.len() as u64;
                     for send in &transaction.sends {
                         self.count_sent_to(&send.targets);
                     }
@@ -150,13 +152,15 @@ impl Connection {
 
     pub(crate) fn keep_for_commit(&mut self, key: TransactionKey, publish: &Publish<'_>) -> Outcome {
         // Targets are resolved now, so that a refusal reaches the send it is about.
-        if let Err(refusal) = self.route(publish.key, publish.targets) {
-            return Outcome::Refused(refusal);
+        match self.route(publish.key, publish.targets) {
+            Ok(route) => self.keep_route(publish.key, route),
+            Err(refusal) => return Outcome::Refused(refusal),
         }
         let id = self.next_id();
         let now = self.work.get().now.wall;
         let limits = &self.shared.limits;
-        let Some(transaction) = self.transactions.get_mut(&key) else { return no_transaction() };
+        let transaction = self.aside.get_mut().and_then(|aside| aside.transactions.get_mut(&key));
+        let Some(transaction) = transaction else { return no_transaction() };
         match transaction.keep(publish, id, now, limits.transaction_bytes_max, limits.transaction_items_max) {
             Ok(()) => Outcome::Accepted(None),
             Err(refusal) => Outcome::Refused(refusal),

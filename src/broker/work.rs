@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use sabir_model::clock::Timestamp;
-use sabir_model::command::Promise;
+use sabir_model::command::{Promise, WireAck};
 use sabir_model::delivery::EncodeCache;
 use sabir_model::destination::{Destination, DestinationRef, Kind};
 use sabir_model::headers::ValueRef;
@@ -67,6 +67,14 @@ pub(crate) struct Work {
     pub(crate) redelivered: u64,
     pub(crate) expired: u64,
     pub(crate) discarded: u64,
+    pub(crate) unrouted: u64,
+    /// Sent by the connection in this batch, and bytes of the bodies.
+    pub(crate) published: u64,
+    pub(crate) published_bytes: u64,
+    /// The queue that the last send went to, still locked, and how many sends it has been kept for.
+    pub(crate) held: Option<(Held, u32)>,
+    /// Acknowledgements of the batch.
+    pub(crate) acks: Vec<WireAck>,
     due: Vec<Mark>,
     settled: Vec<(ConnectionId, DeliveryToken)>,
 }
@@ -94,6 +102,11 @@ impl Work {
             redelivered: 0,
             expired: 0,
             discarded: 0,
+            unrouted: 0,
+            published: 0,
+            published_bytes: 0,
+            held: None,
+            acks: Vec::new(),
             due: Vec::new(),
             settled: Vec::new(),
         }
@@ -120,19 +133,24 @@ impl Work {
 
     /// Whether nothing is in it, neither to be done nor to be counted.
     pub(crate) fn is_blank(&self) -> bool {
-        let counted = [self.dispatched, self.acknowledged, self.redelivered, self.expired, self.discarded];
+        let Self { dispatched, acknowledged, redelivered, expired, discarded, unrouted, published, .. } =
+            self;
+        let counted = [dispatched, acknowledged, redelivered, expired, discarded, unrouted, published];
         self.is_done()
             && self.undurable.is_empty()
             && self.due.is_empty()
             && self.settled.is_empty()
             && !self.yielded
             && self.memory == 0
-            && counted == [0; 5]
+            && self.held.is_none()
+            && self.acks.is_empty()
+            && counted == [&0; 7]
     }
 
     /// Gives back buffers that a burst has made large.
     fn shrink(&mut self) {
         self.dirty.shrink_to(64);
+        self.acks.shrink_to(1024);
         self.resume.shrink_to(64);
         self.windows.shrink_to(64);
         self.due.shrink_to(256);

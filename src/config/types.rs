@@ -428,8 +428,8 @@ impl Value for GroupPrefix {
         let pattern = levels.map(|levels| Pattern::from_dotted(Kind::Queue, false, levels));
         match (raw.text(), pattern) {
             (Some(text), Some(Ok(pattern)))
-                if pattern.levels().contains(&PatternLevel::One)
-                    && !pattern.levels().contains(&PatternLevel::Rest)
+                if pattern.levels().any(|level| level == PatternLevel::One)
+                    && pattern.levels().all(|level| level != PatternLevel::Rest)
                     && !text.starts_with('.')
                     && !text.contains("..") =>
             {

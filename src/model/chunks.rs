@@ -56,8 +56,11 @@ impl Part {
 /// A chain of outgoing bytes.
 #[derive(Debug, Default)]
 pub struct Chunks {
+    /// What comes before `tail`.
     parts: VecDeque<Part>,
-    /// Bytes of the first part that have been taken already.
+    /// The chunk that is written to; without capacity if there is none.
+    tail: Vec<u8>,
+    /// Bytes of the first part, or of `tail` if it is that, that have been taken already.
     taken: usize,
     len: usize,
 }
@@ -84,29 +87,39 @@ impl Chunks {
     /// Lets `encode` append to a buffer that has at least `hint` bytes of room (or [`CHUNK_BYTES`], if less).
     /// Writing more than the hint is correct but may reallocate.
     pub fn write<R>(&mut self, hint: usize, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        let wanted = hint.min(CHUNK_BYTES);
-        let fits =
-            matches!(self.parts.back(), Some(Part::Owned(tail)) if tail.capacity() - tail.len() >= wanted);
-        if !fits {
-            self.parts.push_back(Part::Owned(take_chunk()));
+        if self.tail.capacity() - self.tail.len() < hint.min(CHUNK_BYTES) || self.tail.capacity() == 0 {
+            self.end_tail();
+            self.tail = take_chunk();
         }
-        let Some(Part::Owned(tail)) = self.parts.back_mut() else {
-            unreachable!("the last part is the owned chunk checked or pushed above")
-        };
-        let before = tail.len();
-        let result = encode(tail);
+        let before = self.tail.len();
+        let result = encode(&mut self.tail);
         // In this order: `before` counts what has been taken already too, and may be more than is left.
-        self.len = self.len + tail.len() - before;
+        self.len = self.len + self.tail.len() - before;
+        if self.len == 0 {
+            // Nothing was written after all.
+            self.clear();
+        }
         result
+    }
+
+    /// Puts the chunk that was written to behind the other parts.
+    fn end_tail(&mut self) {
+        if self.tail.capacity() == 0 {
+            return;
+        }
+        let tail = std::mem::take(&mut self.tail);
+        if self.parts.is_empty() && self.taken == tail.len() {
+            self.taken = 0;
+            give_chunk(tail);
+        } else {
+            self.parts.push_back(Part::Owned(tail));
+        }
     }
 
     /// Appends a copy of `bytes`.
     pub fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = match self.parts.back() {
-                Some(Part::Owned(tail)) => tail.capacity() - tail.len(),
-                _ => 0,
-            };
+            let room = self.tail.capacity() - self.tail.len();
             let (now, later) = bytes.split_at(bytes.len().min(if room == 0 { CHUNK_BYTES } else { room }));
             self.write(now.len(), |out| out.extend_from_slice(now));
             bytes = later;
@@ -118,6 +131,7 @@ impl Chunks {
         if bytes.len() < REFERENCE_BYTES_MIN {
             self.put(bytes);
         } else {
+            self.end_tail();
             self.len += bytes.len();
             self.parts.push_back(Part::Shared(bytes.clone()));
         }
@@ -128,22 +142,26 @@ impl Chunks {
         if other.is_empty() {
             return;
         }
-        let skip = std::mem::take(&mut other.taken);
+        let mut skip = std::mem::take(&mut other.taken);
         let small = other.len <= CHUNK_BYTES / 4;
         other.len = 0;
-        for (index, part) in other.parts.drain(..).enumerate() {
-            let from = if index == 0 { skip } else { 0 };
+        let tail = Part::Owned(std::mem::take(&mut other.tail));
+        for part in std::mem::take(&mut other.parts).into_iter().chain([tail]) {
+            let from = std::mem::take(&mut skip);
             match part {
                 // Small remainders are copied so that chunks do not travel between pools nearly empty.
                 Part::Owned(bytes) if small || from > 0 => {
                     self.put(bytes.get(from..).unwrap_or_default());
                     give_chunk(bytes);
                 }
+                Part::Owned(bytes) if bytes.is_empty() => give_chunk(bytes),
                 Part::Owned(bytes) => {
+                    self.end_tail();
                     self.len += bytes.len();
-                    self.parts.push_back(Part::Owned(bytes));
+                    self.tail = bytes;
                 }
                 Part::Shared(bytes) => {
+                    self.end_tail();
                     let rest = bytes.slice(from..);
                     self.len += rest.len();
                     self.parts.push_back(Part::Shared(rest));
@@ -152,17 +170,19 @@ impl Chunks {
         }
     }
 
+    /// What is left, piece by piece.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let parts = self.parts.iter().map(Part::as_slice).chain([self.tail.as_slice()]);
+        let taken = std::iter::once(self.taken).chain(std::iter::repeat(0));
+        parts.zip(taken).map(|(bytes, taken)| bytes.get(taken..).unwrap_or_default())
+    }
+
     /// Fills `slices` with what comes next and returns how many were filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
-        for (index, part) in self.parts.iter().enumerate() {
-            let Some(slot) = slices.get_mut(count) else { break };
-            let from = if index == 0 { self.taken } else { 0 };
-            let bytes = part.as_slice().get(from..).unwrap_or_default();
-            if !bytes.is_empty() {
-                *slot = IoSlice::new(bytes);
-                count += 1;
-            }
+        for (slot, bytes) in slices.iter_mut().zip(self.pieces().filter(|bytes| !bytes.is_empty())) {
+            *slot = IoSlice::new(bytes);
+            count += 1;
         }
         count
     }
@@ -183,6 +203,15 @@ impl Chunks {
                 give_chunk(chunk);
             }
         }
+        self.taken += left;
+        if self.len == 0 {
+            // What is drained holds nothing, for it may stay so for long.
+            self.taken = 0;
+            give_chunk(std::mem::take(&mut self.tail));
+            if self.parts.capacity() > 0 {
+                self.parts = VecDeque::new();
+            }
+        }
     }
 
     /// Drops everything.
@@ -194,16 +223,14 @@ impl Chunks {
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len);
-        for (index, part) in self.parts.iter().enumerate() {
-            let from = if index == 0 { self.taken } else { 0 };
-            all.extend_from_slice(part.as_slice().get(from..).unwrap_or_default());
-        }
+        self.pieces().for_each(|bytes| all.extend_from_slice(bytes));
         all
     }
 }
 
 impl Drop for Chunks {
     fn drop(&mut self) {
+        give_chunk(std::mem::take(&mut self.tail));
         for part in self.parts.drain(..) {
             if let Part::Owned(chunk) = part {
                 give_chunk(chunk);
@@ -223,6 +250,19 @@ mod tests {
         chunks.consume(8);
         chunks.put(b"ab");
         assert_eq!((chunks.len(), chunks.to_vec()), (4, b"89ab".to_vec()));
+    }
+
+    #[test]
+    fn what_is_drained_holds_no_buffer() {
+        let mut chunks = Chunks::new();
+        chunks.put(&[7; 3 * CHUNK_BYTES]);
+        chunks.put_shared(&Bytes::from(vec![1; REFERENCE_BYTES_MIN]));
+        chunks.consume(CHUNK_BYTES + 5);
+        chunks.put(b"more");
+        let left = chunks.to_vec();
+        assert_eq!((left.len(), chunks.len()), (2 * CHUNK_BYTES - 5 + REFERENCE_BYTES_MIN + 4, left.len()));
+        chunks.clear();
+        assert_eq!((chunks.parts.capacity(), chunks.tail.capacity(), chunks.taken), (0, 0, 0));
     }
 
     #[test]

@@ -72,6 +72,16 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Whether that is the destination of this stored form. Reads less than [`Delivery::destination`]: for whoever keeps
+    /// what it made of the last one.
+    #[must_use]
+    pub fn goes_to(&self, stored: &[u8]) -> bool {
+        match self.queue {
+            Some(queue) => queue.as_ref().is_stored_as(stored),
+            None => self.message.fields().find(Tag::Destination).is_some_and(|own| own == stored),
+        }
+    }
+
     /// Where the message was first sent if that is not [`Delivery::destination`]: dotted qualified text.
     #[must_use]
     pub fn original_destination(&self) -> Option<String> {
@@ -124,6 +134,13 @@ impl EncodeCache {
             bytes.shrink_to(64 * 1024);
         }
         self.used = 0;
+    }
+
+    /// What `dialect` encoded, if anybody of that dialect has.
+    #[must_use]
+    pub fn get(&self, dialect: u32) -> Option<&[u8]> {
+        let mut used = self.entries.iter().take(self.used);
+        used.find(|(known, _)| *known == dialect).map(|(_, bytes)| bytes.as_slice())
     }
 
     /// What `dialect` encoded, encoding it now if nobody of that dialect has.

@@ -5,7 +5,6 @@
 //! inside a level is written `%2E` there, and so `%2E` is the one sequence that a dotted name cannot hold literally.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -38,23 +37,14 @@ impl Kind {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Inner {
+/// A queue or a topic by name. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Destination {
     kind: Kind,
     temporary: bool,
-    name: Box<str>,
-}
-
-/// A queue or a topic by name. Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Destination(Arc<Inner>);
-
-impl Hash for Destination {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.kind.hash(state);
-        self.0.temporary.hash(state);
-        self.0.name.hash(state);
-    }
+    /// It is the text of a pattern with wildcards, and no destination at all. Never seen outside of patterns.
+    wild: bool,
+    name: Arc<str>,
 }
 
 impl Destination {
@@ -64,7 +54,14 @@ impl Destination {
     /// [`Code::InvalidDestination`] if the name is empty, too long, or holds CR or LF.
     pub fn from_canonical(kind: Kind, temporary: bool, name: &str) -> Result<Self, Refusal> {
         check_name(name)?;
-        Ok(Self(Arc::new(Inner { kind, temporary, name: name.into() })))
+        check_line(name)?;
+        Ok(Self { kind, temporary, wild: false, name: name.into() })
+    }
+
+    /// The text of a pattern with wildcards, which are line breaks in it.
+    pub(crate) fn wild(kind: Kind, temporary: bool, name: &str) -> Result<Self, Refusal> {
+        check_name(name)?;
+        Ok(Self { kind, temporary, wild: true, name: name.into() })
     }
 
     /// A destination from the dotted form, blanks at both ends trimmed.
@@ -103,45 +100,53 @@ impl Destination {
         Self::from_dotted(kind, temporary, name)
     }
 
+    pub(crate) fn is_wild(&self) -> bool {
+        self.wild
+    }
+
     /// Queue or topic.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.0.kind
+        self.kind
     }
 
     /// Whether it lives only as long as the connection that made it.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        self.0.temporary
+        self.temporary
     }
 
     /// The canonical name: levels joined by NUL.
     #[must_use]
     pub fn canonical(&self) -> &str {
-        &self.0.name
+        &self.name
+    }
+
+    /// The canonical name, shared.
+    #[must_use]
+    pub fn shared_name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The levels of the name.
     pub fn levels(&self) -> impl Iterator<Item = &str> {
-        self.0.name.split(LEVEL_SEPARATOR)
+        self.name.split(LEVEL_SEPARATOR)
     }
 
     /// Appends the dotted name to `out`.
     pub fn write_dotted(&self, out: &mut Vec<u8>) {
-        write_dotted(&self.0.name, out);
+        write_dotted(&self.name, out);
     }
 
     /// The dotted name.
     #[must_use]
     pub fn dotted(&self) -> String {
-        dotted(&self.0.name)
+        dotted(&self.name)
     }
 
     /// Appends the stored form: one byte of kind, then the canonical name.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let bits = u8::from(self.0.kind == Kind::Topic) | (u8::from(self.0.temporary) << 1);
-        out.push(bits);
-        out.extend_from_slice(self.0.name.as_bytes());
+        self.as_ref().encode(out);
     }
 
     /// Reads the stored form; `None` if it is not one.
@@ -153,7 +158,7 @@ impl Destination {
     /// This destination, borrowed.
     #[must_use]
     pub fn as_ref(&self) -> DestinationRef<'_> {
-        DestinationRef { kind: self.0.kind, temporary: self.0.temporary, canonical: &self.0.name }
+        DestinationRef { kind: self.kind, temporary: self.temporary, canonical: &self.name }
     }
 }
 
@@ -193,14 +198,26 @@ impl<'a> DestinationRef<'a> {
         Some(Self { kind, temporary: bits & 2 != 0, canonical })
     }
 
+    /// Appends the stored form: one byte of kind, then the canonical name.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.bits());
+        out.extend_from_slice(self.canonical.as_bytes());
+    }
+
+    /// Whether this is its stored form.
+    #[must_use]
+    pub fn is_stored_as(&self, bytes: &[u8]) -> bool {
+        bytes.split_first() == Some((&self.bits(), self.canonical.as_bytes()))
+    }
+
+    fn bits(&self) -> u8 {
+        u8::from(self.kind == Kind::Topic) | (u8::from(self.temporary) << 1)
+    }
+
     /// An owned copy.
     #[must_use]
     pub fn to_owned(self) -> Destination {
-        Destination(Arc::new(Inner {
-            kind: self.kind,
-            temporary: self.temporary,
-            name: self.canonical.into(),
-        }))
+        Destination { kind: self.kind, temporary: self.temporary, wild: false, name: self.canonical.into() }
     }
 
     /// Appends the dotted name to `out`.
@@ -258,12 +275,19 @@ fn check_name(name: &str) -> Result<(), Refusal> {
         "a destination name cannot be empty"
     } else if name.len() > NAME_BYTES_MAX {
         "a destination name is at most 65535 bytes long"
-    } else if name.bytes().any(|b| b == b'\r' || b == b'\n') {
-        "a destination name cannot hold a line break"
     } else {
         return Ok(());
     };
     Err(Refusal::new(Code::InvalidDestination, problem))
+}
+
+/// Refuses line breaks.
+pub(crate) fn check_line(text: &str) -> Result<(), Refusal> {
+    if text.bytes().any(|b| b == b'\r' || b == b'\n') {
+        let problem = "a destination name cannot hold a line break";
+        return Err(Refusal::new(Code::InvalidDestination, problem));
+    }
+    Ok(())
 }
 
 fn write_dotted(canonical: &str, out: &mut Vec<u8>) {

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod pattern;
+pub mod rare;
 pub mod selector;
 pub mod session;
 pub mod settlement;

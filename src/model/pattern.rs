@@ -1,28 +1,33 @@
 //! Wildcards over names: `*` is exactly one level, `>` at the end is the level before it and everything below.
 
-use crate::destination::{Destination, DestinationRef, Kind, LEVEL_SEPARATOR, canonical_from_dotted, dotted};
+use crate::destination::{
+    Destination, DestinationRef, Kind, LEVEL_SEPARATOR, canonical_from_dotted, check_line, dotted,
+};
 use crate::error::{Code, Refusal};
 use crate::varint;
 
+/// What stands for the wildcards in a pattern's text: no name holds a line break.
+const ONE: &str = "\r";
+const REST: &str = "\n";
+
 /// One level of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum PatternLevel {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PatternLevel<'a> {
     /// This very level.
-    Literal(Box<str>),
+    Literal(&'a str),
     /// Exactly one level, whatever it holds.
     One,
     /// Zero or more further levels; only at the end.
     Rest,
 }
 
-/// A destination or a wildcard over destinations of one kind.
+/// A destination or a wildcard over destinations of one kind. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pattern {
-    kind: Kind,
-    temporary: bool,
-    levels: Vec<PatternLevel>,
-    literal: Option<Destination>,
-}
+pub struct Pattern(
+    /// The destination, if there is no wildcard; else what has line breaks for wildcards. One text, for there may be a
+    /// million patterns.
+    Destination,
+);
 
 impl Pattern {
     /// Parses the dotted form, in which a whole level `*` or `>` is a wildcard.
@@ -31,13 +36,12 @@ impl Pattern {
     /// [`Code::InvalidDestination`] for a name that is no name, and for `>` anywhere but at the end.
     pub fn from_dotted(kind: Kind, temporary: bool, text: &str) -> Result<Self, Refusal> {
         let canonical = canonical_from_dotted(text)?;
-        let whole = Destination::from_canonical(kind, temporary, &canonical)?;
-        let mut levels: Vec<PatternLevel> = canonical
+        let mut levels: Vec<PatternLevel<'_>> = canonical
             .split(LEVEL_SEPARATOR)
             .map(|level| match level {
                 "*" => PatternLevel::One,
                 ">" => PatternLevel::Rest,
-                other => PatternLevel::Literal(other.into()),
+                other => PatternLevel::Literal(other),
             })
             .collect();
         while levels.ends_with(&[PatternLevel::Rest, PatternLevel::Rest]) {
@@ -45,13 +49,13 @@ impl Pattern {
         }
         let rests = levels.iter().filter(|level| **level == PatternLevel::Rest).count();
         if rests > 1 || (rests == 1 && levels.last() != Some(&PatternLevel::Rest)) {
+            check_line(&canonical)?;
             return Err(Refusal::new(
                 Code::InvalidDestination,
                 format!("\"{}\" has '>' before its last level; '>' must come last", text.trim()),
             ));
         }
-        let literal = levels.iter().all(|level| matches!(level, PatternLevel::Literal(_))).then_some(whole);
-        Ok(Self { kind, temporary, levels, literal })
+        Self::of_levels(kind, temporary, levels)
     }
 
     /// A pattern over lasting destinations from its levels, for protocols with a grammar of their own: a level of text is
@@ -59,33 +63,59 @@ impl Pattern {
     ///
     /// # Errors
     /// [`Code::InvalidDestination`] for levels that make no name, and for [`PatternLevel::Rest`] anywhere but at the end.
-    pub fn from_levels(kind: Kind, levels: Vec<PatternLevel>) -> Result<Self, Refusal> {
-        let rest = levels.iter().position(|level| *level == PatternLevel::Rest);
-        if rest.is_some_and(|at| at + 1 != levels.len()) {
-            return Err(Refusal::new(
-                Code::InvalidDestination,
-                "the wildcard for all further levels must come last",
-            ));
+    pub fn from_levels<'a>(
+        kind: Kind,
+        levels: impl IntoIterator<Item = PatternLevel<'a>>,
+    ) -> Result<Self, Refusal> {
+        Self::of_levels(kind, false, levels)
+    }
+
+    fn of_levels<'a>(
+        kind: Kind,
+        temporary: bool,
+        levels: impl IntoIterator<Item = PatternLevel<'a>>,
+    ) -> Result<Self, Refusal> {
+        let invalid = |problem| Err(Refusal::new(Code::InvalidDestination, problem));
+        let mut text = String::new();
+        let (mut literal, mut ended) = (true, false);
+        for (index, level) in levels.into_iter().enumerate() {
+            if ended {
+                return invalid("the wildcard for all further levels must come last");
+            }
+            if index > 0 {
+                text.push(LEVEL_SEPARATOR);
+            }
+            match level {
+                PatternLevel::Literal(level) if level.contains(LEVEL_SEPARATOR) => {
+                    return invalid("a level holds no NUL");
+                }
+                PatternLevel::Literal(level) => {
+                    check_line(level)?;
+                    text.push_str(level);
+                }
+                PatternLevel::One => {
+                    literal = false;
+                    text.push_str(ONE);
+                }
+                PatternLevel::Rest => {
+                    (literal, ended) = (false, true);
+                    text.push_str(REST);
+                }
+            }
         }
-        let literal = levels.iter().all(|level| matches!(level, PatternLevel::Literal(_)));
-        let mut pattern = Self { kind, temporary: false, levels, literal: None };
-        let whole = Destination::from_canonical(kind, false, &pattern.canonical())?;
-        let plain = pattern.levels.iter().all(|level| match level {
-            PatternLevel::Literal(text) => !text.contains(LEVEL_SEPARATOR),
-            PatternLevel::One | PatternLevel::Rest => true,
-        });
-        if !plain {
-            return Err(Refusal::new(Code::InvalidDestination, "a level holds no NUL"));
+        if literal {
+            Destination::from_canonical(kind, temporary, &text)
+        } else {
+            Destination::wild(kind, temporary, &text)
         }
-        pattern.literal = literal.then_some(whole);
-        Ok(pattern)
+        .map(Self)
     }
 
     /// Appends the stored form: kind, then each level as one byte that says what it is and, for text, its length and
     /// bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.kind == Kind::Topic) | u8::from(self.temporary) << 1);
-        for level in &self.levels {
+        out.push(u8::from(self.kind() == Kind::Topic) | u8::from(self.is_temporary()) << 1);
+        for level in self.levels() {
             match level {
                 PatternLevel::Literal(text) => {
                     out.push(0);
@@ -110,7 +140,7 @@ impl Pattern {
                     let (length, used) = varint::read(rest)?;
                     let (text, after) = rest.get(used..)?.split_at_checked(usize::try_from(length).ok()?)?;
                     rest = after;
-                    PatternLevel::Literal(std::str::from_utf8(text).ok()?.into())
+                    PatternLevel::Literal(std::str::from_utf8(text).ok()?)
                 }
                 1 => PatternLevel::One,
                 2 => PatternLevel::Rest,
@@ -118,14 +148,7 @@ impl Pattern {
             });
         }
         let kind = if head & 1 != 0 { Kind::Topic } else { Kind::Queue };
-        let pattern = Self::from_levels(kind, levels).ok()?;
-        let literal = match pattern.literal {
-            Some(literal) => {
-                Some(Destination::from_canonical(kind, head & 2 != 0, literal.canonical()).ok()?)
-            }
-            None => None,
-        };
-        Some(Self { temporary: head & 2 != 0, literal, ..pattern })
+        Self::of_levels(kind, head & 2 != 0, levels).ok()
     }
 
     /// Parses the qualified form of configuration files (`topic://a.>`); without a prefix it takes `default`.
@@ -140,40 +163,46 @@ impl Pattern {
     /// Queue or topic.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind()
     }
 
     /// Whether it names temporary destinations.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        self.temporary
+        self.0.is_temporary()
     }
 
     /// The levels.
-    #[must_use]
-    pub fn levels(&self) -> &[PatternLevel] {
-        &self.levels
+    pub fn levels(&self) -> impl Iterator<Item = PatternLevel<'_>> + Clone {
+        self.0.canonical().split(LEVEL_SEPARATOR).map(|level| match level {
+            ONE => PatternLevel::One,
+            REST => PatternLevel::Rest,
+            text => PatternLevel::Literal(text),
+        })
     }
 
     /// The one destination this pattern names, if it holds no wildcard.
     #[must_use]
     pub fn as_literal(&self) -> Option<&Destination> {
-        self.literal.as_ref()
+        (!self.0.is_wild()).then_some(&self.0)
     }
 
     /// Whether `destination` is of this kind and its name matches.
     #[must_use]
     pub fn matches(&self, destination: DestinationRef<'_>) -> bool {
-        self.kind == destination.kind
-            && self.temporary == destination.temporary
+        self.kind() == destination.kind
+            && self.is_temporary() == destination.temporary
             && self.matches_name(destination.canonical)
     }
 
     /// Whether the canonical `name` matches, whatever the kind.
     #[must_use]
     pub fn matches_name(&self, name: &str) -> bool {
+        if let Some(destination) = self.as_literal() {
+            return destination.canonical() == name;
+        }
         let mut names = name.split(LEVEL_SEPARATOR);
-        for level in &self.levels {
+        for level in self.levels() {
             match level {
                 PatternLevel::Rest => return true,
                 PatternLevel::One => {
@@ -194,38 +223,24 @@ impl Pattern {
     /// The canonical text, wildcards as `*` and `>`.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let mut text = String::new();
-        for (index, level) in self.levels.iter().enumerate() {
-            if index > 0 {
-                text.push(LEVEL_SEPARATOR);
-            }
-            text.push_str(match level {
-                PatternLevel::Literal(literal) => literal,
-                PatternLevel::One => "*",
-                PatternLevel::Rest => ">",
-            });
+        match self.as_literal() {
+            Some(destination) => destination.canonical().to_owned(),
+            None => self.0.canonical().replace(ONE, "*").replace(REST, ">"),
         }
-        text
     }
 }
 
 impl From<Destination> for Pattern {
     /// The pattern that matches this destination only, even if a level of it looks like a wildcard.
     fn from(destination: Destination) -> Self {
-        let levels = destination.levels().map(|level| PatternLevel::Literal(level.into())).collect();
-        Self {
-            kind: destination.kind(),
-            temporary: destination.is_temporary(),
-            levels,
-            literal: Some(destination),
-        }
+        Self(destination)
     }
 }
 
 impl std::fmt::Display for Pattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let prefix = if self.temporary { "temp-" } else { "" };
-        write!(f, "{prefix}{}://{}", self.kind.word(), dotted(&self.canonical()))
+        let prefix = if self.is_temporary() { "temp-" } else { "" };
+        write!(f, "{prefix}{}://{}", self.kind().word(), dotted(&self.canonical()))
     }
 }
 
@@ -258,7 +273,7 @@ mod tests {
 
     #[test]
     fn levels_of_any_text_are_kept_and_stored() {
-        let text = |text: &str| PatternLevel::Literal(text.into());
+        let text = PatternLevel::Literal;
         for levels in [
             vec![text("a"), PatternLevel::One, PatternLevel::Rest],
             vec![text("*"), text(">"), text("")],
@@ -266,7 +281,7 @@ mod tests {
             vec![PatternLevel::Rest],
         ] {
             let pattern = Pattern::from_levels(Kind::Topic, levels.clone()).unwrap();
-            assert_eq!(pattern.levels(), levels);
+            assert_eq!(pattern.levels().collect::<Vec<_>>(), levels);
             let mut stored = Vec::new();
             pattern.encode(&mut stored);
             assert_eq!(Pattern::decode(&stored), Some(pattern));
@@ -276,7 +291,11 @@ mod tests {
         }
         let refusal = Pattern::from_levels(Kind::Topic, vec![PatternLevel::Rest, text("a")]).unwrap_err();
         assert_eq!(refusal.code, Code::InvalidDestination);
-        assert!(Pattern::from_levels(Kind::Topic, vec![text("a\0b")]).is_err());
+        for bad in ["a\0b", "\r", "a\n"] {
+            assert!(Pattern::from_levels(Kind::Topic, [text(bad)]).is_err());
+            assert!(Pattern::from_dotted(Kind::Topic, false, &format!("x.{bad}.x")).is_err());
+        }
+        assert_eq!(size_of::<Pattern>(), 24, "there may be a million");
     }
 
     #[test]

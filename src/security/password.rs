@@ -1,6 +1,6 @@
 //! Argon2id: the one way passwords are kept and compared.
 
-use argon2::password_hash::phc::{PasswordHash, Salt};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 
 use crate::scram;
@@ -48,14 +48,27 @@ impl Stored {
     /// Hashes `password` with a fresh salt.
     pub(crate) fn new(password: &[u8], cost: Cost) -> Result<Self, String> {
         let mut salt = [0_u8; 16];
-        getrandom::fill(&mut salt)
-            .map_err(|error| format!("the system's random numbers are not to be had: {error}"))?;
+        getrandom::fill(&mut salt).map_err(no_random)?;
         Self::salted(password, salt, cost)
     }
 
     /// A hash that no password is meant to match: what unknown names are compared with, so that they take as long.
     pub(crate) fn nobody(cost: Cost) -> Result<Self, String> {
-        Self::new(b"nobody", cost)
+        // Made up, not computed: a start need not take the memory and the time of a login.
+        let (mut salt, mut hash) = ([0_u8; 16], [0_u8; 32]);
+        for bytes in [&mut salt[..], &mut hash[..]] {
+            getrandom::fill(bytes).map_err(no_random)?;
+        }
+        let salt = Salt::new(&salt).map_err(|error| error.to_string())?;
+        let hash = Output::new(&hash).map_err(|error| error.to_string())?;
+        let params = ParamsString::try_from(cost.hasher()?.params()).map_err(|error| error.to_string())?;
+        Ok(Self(PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params,
+            salt: Some(salt),
+            hash: Some(hash),
+        }))
     }
 
     fn salted(password: &[u8], salt: [u8; 16], cost: Cost) -> Result<Self, String> {
@@ -92,10 +105,26 @@ impl Stored {
     }
 }
 
+fn no_random(error: getrandom::Error) -> String {
+    format!("the system's random numbers are not to be had: {error}")
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn nobodys_password_takes_what_any_other_takes_and_is_none() {
+        let shape = |stored: &Stored| {
+            let text = stored.to_phc();
+            (text.len(), text.rsplitn(3, '$').last().map(str::to_owned))
+        };
+        let nobody = Stored::nobody(Cost::TEST).unwrap();
+        assert_eq!(shape(&nobody), shape(&Stored::new(b"nobody", Cost::TEST).unwrap()));
+        let nobody = Stored::parse(&nobody.to_phc()).unwrap();
+        assert!(!nobody.matches(b"nobody") && !nobody.matches(b""));
+    }
 
     #[test]
     fn a_stored_password_matches_itself_only_and_survives_its_text() {

@@ -155,33 +155,35 @@ fn same_sort(one: &Pattern, other: &Pattern) -> bool {
     one.kind() == other.kind() && one.is_temporary() == other.is_temporary()
 }
 
-fn levels_cover(mut outer: &[PatternLevel], mut inner: &[PatternLevel]) -> bool {
+fn levels_cover<'a>(
+    mut outer: impl Iterator<Item = PatternLevel<'a>>,
+    mut inner: impl Iterator<Item = PatternLevel<'a>>,
+) -> bool {
     loop {
-        match (outer.split_first(), inner.split_first()) {
-            (Some((PatternLevel::Rest, _)), _) | (None, None) => return true,
-            (None, Some(_)) | (Some(_), None | Some((PatternLevel::Rest, _))) => return false,
-            (Some((wide, outer_rest)), Some((narrow, inner_rest))) => {
-                if *wide != PatternLevel::One && wide != narrow {
+        match (outer.next(), inner.next()) {
+            (Some(PatternLevel::Rest), _) | (None, None) => return true,
+            (None, Some(_)) | (Some(_), None | Some(PatternLevel::Rest)) => return false,
+            (Some(wide), Some(narrow)) => {
+                if wide != PatternLevel::One && wide != narrow {
                     return false;
                 }
-                (outer, inner) = (outer_rest, inner_rest);
             }
         }
     }
 }
 
-fn levels_overlap(mut one: &[PatternLevel], mut other: &[PatternLevel]) -> bool {
+fn levels_overlap<'a>(
+    mut one: impl Iterator<Item = PatternLevel<'a>>,
+    mut other: impl Iterator<Item = PatternLevel<'a>>,
+) -> bool {
     loop {
-        match (one.split_first(), other.split_first()) {
-            (Some((PatternLevel::Rest, _)), _) | (_, Some((PatternLevel::Rest, _))) | (None, None) => {
-                return true;
-            }
+        match (one.next(), other.next()) {
+            (Some(PatternLevel::Rest), _) | (_, Some(PatternLevel::Rest)) | (None, None) => return true,
             (None, Some(_)) | (Some(_), None) => return false,
-            (Some((here, one_rest)), Some((there, other_rest))) => {
-                if *here != PatternLevel::One && *there != PatternLevel::One && here != there {
+            (Some(here), Some(there)) => {
+                if here != PatternLevel::One && there != PatternLevel::One && here != there {
                     return false;
                 }
-                (one, other) = (one_rest, other_rest);
             }
         }
     }

@@ -6,9 +6,9 @@ use sabir_model::chunks::{Chunks, REFERENCE_BYTES_MIN};
 use sabir_model::clock::Timestamp;
 use sabir_model::command::{AckName, WireAck};
 use sabir_model::delivery::{Admission, Delivery, EncodeCache};
-use sabir_model::destination::{DestinationRef, Kind};
 use sabir_model::ids::SubscriptionKey;
 use sabir_model::message::Message;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Settled};
 
 use crate::inflight::{Choice, Handover, Inflight, RECEIVED};
@@ -48,38 +48,30 @@ pub(crate) fn dialect(version: Version) -> u32 {
 /// The topic name last written: most connections see few destinations, and runs of one.
 #[derive(Debug, Default)]
 struct TopicName {
-    kind: Option<Kind>,
-    temporary: bool,
-    canonical: String,
+    /// The stored form of its destination.
+    of: Vec<u8>,
     name: String,
 }
 
 impl TopicName {
-    /// The name of `destination`; empty if it has none.
-    fn get(&mut self, destination: DestinationRef<'_>) -> &str {
-        let same = self.kind == Some(destination.kind)
-            && self.temporary == destination.temporary
-            && self.canonical == destination.canonical;
-        if !same {
-            self.kind = Some(destination.kind);
-            self.temporary = destination.temporary;
-            for text in [&mut self.canonical, &mut self.name] {
-                text.clear();
-                text.shrink_to(NAME_BYTES_KEPT);
+    /// The name of where `delivery` goes; empty if there is none.
+    fn get(&mut self, delivery: &Delivery<'_>) -> &str {
+        if !delivery.goes_to(&self.of) {
+            self.of.clear();
+            self.of.shrink_to(NAME_BYTES_KEPT);
+            self.name.clear();
+            self.name.shrink_to(NAME_BYTES_KEPT);
+            if let Some(destination) = delivery.destination() {
+                destination.encode(&mut self.of);
+                topic::put_name(&mut self.name, destination);
             }
-            self.canonical.push_str(destination.canonical);
-            topic::put_name(&mut self.name, destination);
         }
         &self.name
     }
 }
 
-/// Short names that the client knows, or may learn.
-#[derive(Debug, Default)]
-struct Aliases {
-    max: u16,
-    known: HashMap<Box<str>, u16, RandomState>,
-}
+/// Short names that the client knows.
+type Aliases = HashMap<Box<str>, u16, RandomState>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alias {
@@ -89,18 +81,17 @@ enum Alias {
     Fresh(u16),
 }
 
-impl Aliases {
-    fn find(&self, topic: &str) -> Alias {
-        if self.max == 0 || topic.len() < ALIAS_TOPIC_BYTES_MIN {
-            return Alias::Unused;
+/// The short name for a topic, of which the client takes `max`.
+fn alias_of(topic: &str, known: &Aliases, max: u16) -> Alias {
+    if max == 0 || topic.len() < ALIAS_TOPIC_BYTES_MIN {
+        return Alias::Unused;
+    }
+    match known.get(topic) {
+        Some(alias) => Alias::Known(*alias),
+        None if known.len() < usize::from(max) => {
+            Alias::Fresh(u16::try_from(known.len() + 1).unwrap_or(u16::MAX))
         }
-        match self.known.get(topic) {
-            Some(alias) => Alias::Known(*alias),
-            None if self.known.len() < usize::from(self.max) => {
-                Alias::Fresh(u16::try_from(self.known.len() + 1).unwrap_or(u16::MAX))
-            }
-            None => Alias::Unused,
-        }
+        None => Alias::Unused,
     }
 }
 
@@ -110,10 +101,18 @@ pub struct MqttEgress {
     version: Version,
     /// Largest packet the client takes.
     packet_bytes_max: usize,
+    /// Most short names that it takes.
+    aliases_max: u16,
+    writing: Rare<Writing>,
+    inflight: Rare<Inflight>,
+}
+
+/// What a client needs that gets messages of its own.
+#[derive(Debug, Default)]
+struct Writing {
     topic: TopicName,
     aliases: Aliases,
     renderer: Renderer,
-    inflight: Inflight,
 }
 
 /// What a PUBLISH says besides its topic and properties.
@@ -130,10 +129,9 @@ impl MqttEgress {
         Self {
             version: Version::V311,
             packet_bytes_max: usize::MAX,
-            topic: TopicName::default(),
-            aliases: Aliases::default(),
-            renderer: Renderer::default(),
-            inflight: Inflight::default(),
+            aliases_max: 0,
+            writing: Rare::new(),
+            inflight: Rare::new(),
         }
     }
 
@@ -146,18 +144,25 @@ impl MqttEgress {
         cache: Option<&mut EncodeCache>,
         out: &mut Chunks,
     ) -> Result<(), Admission> {
-        let Self { version, packet_bytes_max, topic, aliases, renderer, .. } = self;
-        let destination = delivery.destination();
-        let topic = destination.map(|destination| topic.get(destination)).unwrap_or_default();
-        if topic.is_empty() {
-            return Err(Admission::Undeliverable("the destination has no name in MQTT"));
-        }
-        let alias = aliases.find(topic);
+        let Self { version, packet_bytes_max, aliases_max, writing, .. } = self;
         let identifiers = match delivery.grant {
             Some(grant) if version.has_properties() => grant.identifiers.as_slice(),
             _ => &[],
         };
         let message = delivery.message;
+        let cache = cache.filter(|_| identifiers.is_empty() && delivery.queue.is_none());
+        if *aliases_max == 0
+            && let Some(encoded) = cache.as_ref().and_then(|cache| cache.get(shared_dialect(*version, terms)))
+            && !encoded.is_empty()
+        {
+            return copy_shared(encoded, terms, message, *packet_bytes_max, out);
+        }
+        let Writing { topic, aliases, renderer } = writing.make();
+        let topic = topic.get(delivery);
+        if topic.is_empty() {
+            return Err(Admission::Undeliverable("the destination has no name in MQTT"));
+        }
+        let alias = alias_of(topic, aliases, *aliases_max);
         let packet = Publish {
             dup: terms.dup,
             qos: terms.qos,
@@ -172,15 +177,14 @@ impl MqttEgress {
             properties: MessageProperties::default(),
             payload: &[],
         };
-        let shareable = alias == Alias::Unused && identifiers.is_empty() && delivery.queue.is_none();
         let writer = Writer { version: *version, packet_bytes_max: *packet_bytes_max, renderer, now };
-        let result = match cache.filter(|_| shareable) {
-            Some(cache) => writer.shared(packet, message, cache, out),
+        let result = match cache.filter(|_| alias == Alias::Unused) {
+            Some(cache) => writer.shared(packet, terms, message, cache, out),
             None => writer.own(packet, message, out),
         };
         renderer.tidy();
         if let (Ok(()), Alias::Fresh(alias)) = (&result, alias) {
-            aliases.known.insert(topic.into(), alias);
+            aliases.insert(topic.into(), alias);
         }
         result
     }
@@ -188,13 +192,13 @@ impl MqttEgress {
     /// Repeats PUBREL: the client has the message already.
     fn release(&mut self, delivery: &Delivery<'_>, out: &mut Chunks) -> Admission {
         let Some(token) = delivery.token else { return Admission::Sent };
-        let choice = self.inflight.choose(Handover::SecondStep, delivery.progress, delivery.sequence);
+        let choice = self.inflight.make().choose(Handover::SecondStep, delivery.progress, delivery.sequence);
         let Some((id, choice)) = choice.and_then(|choice| Some((PacketId::new(choice.id)?, choice))) else {
             return Admission::NoCredit;
         };
         let version = self.version;
         out.write(8, |out| put_ack(AckKind::Pubrel, id, Reason::Success, version, out));
-        self.inflight.sent(choice.id, Handover::SecondStep, token);
+        self.inflight.make().sent(choice.id, Handover::SecondStep, token);
         Admission::Sent
     }
 }
@@ -246,21 +250,20 @@ impl Writer<'_> {
     fn shared(
         self,
         packet: Publish<'_>,
+        terms: Terms,
         message: &Message,
         cache: &mut EncodeCache,
         out: &mut Chunks,
     ) -> Result<(), Admission> {
         let Self { version, packet_bytes_max, renderer, now } = self;
-        let properties = if version.has_properties() { DIALECT_PROPERTIES } else { 0 };
-        let kind = u32::from(packet.qos.level()) << 1 | u32::from(packet.retain);
-        let small = message.shared_body().is_none();
-        let encoded = cache.get_or_encode(DIALECT_BASE | properties | kind, |encoded| {
+        let encoded = cache.get_or_encode(shared_dialect(version, terms), |encoded| {
             let mut packet = Publish { dup: false, id: packet.id.map(|_| PacketId::MIN), ..packet };
             if version.has_properties() {
                 packet.properties = renderer.properties(message, now);
             }
             let body = body(message);
             // What cannot be written leaves nothing, which is no packet.
+            let small = message.shared_body().is_none();
             if packet.encode_head(version, body.len(), encoded).is_ok() && small {
                 encoded.extend_from_slice(&body);
             }
@@ -268,31 +271,49 @@ impl Writer<'_> {
         if encoded.is_empty() {
             return Err(INEXPRESSIBLE);
         }
-        let large = if small { None } else { Some(body(message)) };
-        if encoded.len() + large.as_ref().map_or(0, |body| body.len()) > packet_bytes_max {
-            return Err(TOO_LARGE);
-        }
-        out.write(encoded.len(), |out| {
-            let start = out.len();
-            out.extend_from_slice(encoded);
-            if let Some(id) = packet.id {
-                patch(out.get_mut(start..).unwrap_or_default(), packet.topic.len(), packet.dup, id);
-            }
-        });
-        if let Some(body) = large {
-            put_large(&body, message, out);
-        }
-        Ok(())
+        copy_shared(encoded, terms, message, packet_bytes_max, out)
     }
 }
 
+/// What a PUBLISH that receivers share depends on, besides the message.
+fn shared_dialect(version: Version, terms: Terms) -> u32 {
+    let properties = if version.has_properties() { DIALECT_PROPERTIES } else { 0 };
+    DIALECT_BASE | properties | u32::from(terms.qos.level()) << 1 | u32::from(terms.retain)
+}
+
+/// Appends a PUBLISH that receivers share, with what is this one's own.
+fn copy_shared(
+    encoded: &[u8],
+    terms: Terms,
+    message: &Message,
+    packet_bytes_max: usize,
+    out: &mut Chunks,
+) -> Result<(), Admission> {
+    let large = message.shared_body().map(|_| body(message));
+    if encoded.len() + large.as_ref().map_or(0, |body| body.len()) > packet_bytes_max {
+        return Err(TOO_LARGE);
+    }
+    out.write(encoded.len(), |out| {
+        let start = out.len();
+        out.extend_from_slice(encoded);
+        if let Some(id) = terms.id {
+            patch(out.get_mut(start..).unwrap_or_default(), terms.dup, id);
+        }
+    });
+    if let Some(body) = large {
+        put_large(&body, message, out);
+    }
+    Ok(())
+}
+
 /// Gives an encoded PUBLISH its own id, and says whether it is a repetition.
-fn patch(packet: &mut [u8], topic_bytes: usize, dup: bool, id: PacketId) {
+fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
     if let Some(first) = packet.first_mut() {
         *first |= u8::from(dup) << 3;
     }
     let length = packet.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
-    let at = 1 + length + 2 + topic_bytes;
+    let topic = packet.get(1 + length..).and_then(|rest| rest.first_chunk()).copied();
+    let at = 1 + length + 2 + usize::from(topic.map_or(0, u16::from_be_bytes));
     if let Some(place) = packet.get_mut(at..at + 2) {
         place.copy_from_slice(&id.get().to_be_bytes());
     }
@@ -348,13 +369,13 @@ impl Egress for MqttEgress {
                 Err(admission) => admission,
             };
         };
-        let choice = self.inflight.choose(handover, delivery.progress, delivery.sequence);
+        let choice = self.inflight.make().choose(handover, delivery.progress, delivery.sequence);
         let Some(Choice { id, note }) = choice else { return Admission::NoCredit };
         let terms = Terms { dup: delivery.redelivered, qos, retain, id: PacketId::new(id) };
         if let Err(admission) = self.publish(now, delivery, terms, cache, out) {
             return admission;
         }
-        self.inflight.sent(id, handover, token);
+        self.inflight.make().sent(id, handover, token);
         match note {
             Some((progress, kept)) => Admission::Noted { progress, kept },
             None => Admission::Sent,
@@ -364,7 +385,9 @@ impl Egress for MqttEgress {
     fn acknowledged(&mut self, acks: &[WireAck], settled: &mut Vec<Settled>, unknown: &mut Vec<usize>) {
         for (index, ack) in acks.iter().enumerate() {
             let token = match ack.name {
-                AckName::Number(name) => self.inflight.acknowledge(name, ack.settlement),
+                AckName::Number(name) => {
+                    self.inflight.get_mut().and_then(|inflight| inflight.acknowledge(name, ack.settlement))
+                }
                 AckName::Token(_) | AckName::Text(_) => None,
             };
             match token {
@@ -386,7 +409,7 @@ impl Egress for MqttEgress {
             }
             EgressNote::Receiver { frame_bytes_max, aliases_max } => {
                 self.packet_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
-                self.aliases.max = aliases_max.min(ALIASES_MAX);
+                self.aliases_max = aliases_max.min(ALIASES_MAX);
             }
             // A client session has one backlog, and the client names none of its subscriptions.
             EgressNote::Attach { .. }

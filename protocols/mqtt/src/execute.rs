@@ -12,6 +12,7 @@ use sabir_model::error::{Code, Refusal};
 use sabir_model::limits::Limits;
 use sabir_model::message::FieldsWriter;
 use sabir_model::pattern::Pattern;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Host, Input, Now};
 use sabir_model::settlement::Settlement;
 use smallvec::SmallVec;
@@ -47,14 +48,20 @@ pub(crate) struct Core {
     pub(crate) resumed: bool,
     /// CONNECT asked for a session that ends with the connection.
     pub(crate) ends_with_connection: bool,
-    replies: Replies,
-    fields: FieldsWriter,
-    addresses: AddressBook,
-    aliases: Aliases,
+    replies: Rare<Replies>,
+    sending: Rare<Sending>,
     /// PUBLISH packets with QoS above 0 whose exchange has not ended. Counted in version 5.
     unanswered: usize,
     /// Of these, those with QoS 2 that have been accepted: a repetition is not counted again.
-    received: HashSet<u16, RandomState>,
+    received: Rare<HashSet<u16, RandomState>>,
+}
+
+/// What a client needs that publishes.
+#[derive(Debug, Default)]
+struct Sending {
+    fields: FieldsWriter,
+    addresses: AddressBook,
+    aliases: Aliases,
 }
 
 impl Core {
@@ -67,12 +74,10 @@ impl Core {
             packet_bytes_max: usize::MAX,
             resumed: false,
             ends_with_connection: false,
-            replies: Replies::default(),
-            fields: FieldsWriter::new(),
-            addresses: AddressBook::default(),
-            aliases: Aliases::default(),
+            replies: Rare::new(),
+            sending: Rare::new(),
             unanswered: 0,
-            received: HashSet::default(),
+            received: Rare::new(),
         }
     }
 
@@ -86,12 +91,16 @@ impl Core {
 
     /// Whether so many answers wait that reading pauses.
     pub(crate) fn is_held_up(&self) -> bool {
-        self.replies.is_full(self.limits.receipts_pending_max)
+        self.replies.get().is_some_and(|replies| replies.is_full(self.limits.receipts_pending_max))
     }
 
     /// The oldest `count` answers may leave.
     pub(crate) fn release(&mut self, count: usize, out: &mut Chunks) {
-        let ended = self.replies.release(count, out);
+        let Some(replies) = self.replies.get_mut() else { return };
+        let ended = replies.release(count, out);
+        if replies.is_empty() {
+            self.replies.clear();
+        }
         self.unanswered = self.unanswered.saturating_sub(ended);
     }
 
@@ -142,6 +151,16 @@ impl Core {
         Ok(())
     }
 
+    fn has_received(&self, id: PacketId) -> bool {
+        self.received.get().is_some_and(|received| received.contains(&id.get()))
+    }
+
+    fn no_more_received(&mut self, id: PacketId) {
+        if let Some(received) = self.received.get_mut() {
+            received.remove(&id.get());
+        }
+    }
+
     /// Sends what `write` appends once `promise` is kept, after all answers before it.
     fn reply(
         &mut self,
@@ -156,7 +175,7 @@ impl Core {
                 out.write(64, write);
                 self.unanswered = self.unanswered.saturating_sub(usize::from(ends_exchange));
             }
-            ReceiptTime::Later => self.replies.push(ends_exchange, write),
+            ReceiptTime::Later => self.replies.make().push(ends_exchange, write),
         }
     }
 
@@ -184,8 +203,7 @@ impl Core {
         out: &mut Chunks,
     ) -> Result<(), Breach> {
         let id = publish.id;
-        let repeated =
-            publish.qos == Qos::ExactlyOnce && id.is_some_and(|id| self.received.contains(&id.get()));
+        let repeated = publish.qos == Qos::ExactlyOnce && id.is_some_and(|id| self.has_received(id));
         if id.is_some() && !repeated && self.version.has_properties() {
             // [5: 3.3.4-8, 4.9.0-2]
             if self.unanswered >= usize::from(self.limits.receive_max.max(1)) {
@@ -205,13 +223,13 @@ impl Core {
         match accepted {
             Ok(promise) => {
                 if kind == AckKind::Pubrec && self.version.has_properties() {
-                    self.received.insert(id.get());
+                    self.received.make().insert(id.get());
                 }
                 self.ack(kind, id, Reason::Success, promise, host, out);
                 Ok(())
             }
             Err(refusal) if self.version.has_properties() => {
-                self.received.remove(&id.get());
+                self.no_more_received(id);
                 let (account, version) = (self.account(), self.version);
                 let reason = refusal::publish(refusal.code);
                 self.reply(None, true, host, out, |out| {
@@ -235,7 +253,8 @@ impl Core {
         input: &Input<'_>,
         host: &mut dyn Host,
     ) -> Result<Result<Option<Promise>, Refusal>, Breach> {
-        let Self { limits, fields, addresses, aliases, .. } = self;
+        let Self { limits, sending, .. } = self;
+        let Sending { fields, addresses, aliases } = sending.make();
         let topic = aliases.resolve(publish, limits.topic_aliases_max)?;
         let levels_max = limits.topic_levels_max;
         let payload = publish.payload;
@@ -272,7 +291,7 @@ impl Core {
 
     /// PUBREL: the client knows that its message has arrived.
     fn forget(&mut self, id: PacketId, host: &mut dyn Host, out: &mut Chunks) -> Result<(), Breach> {
-        self.received.remove(&id.get());
+        self.no_more_received(id);
         match accepted(host.ask(Command::Forget(id.get()))) {
             Ok(promise) => self.ack(AckKind::Pubcomp, id, Reason::Success, promise, host, out),
             Err(refusal) if refusal.code == Code::UnknownDelivery => {

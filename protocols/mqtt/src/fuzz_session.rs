@@ -101,7 +101,7 @@ impl FakeHost<'_> {
         let shares = bind.group.is_some() || bind.pattern.kind() == Kind::Queue;
         assert!(!shares || bind.guarantee < Guarantee::ExactlyOnce, "who shares takes turns");
         assert!(bind.pattern.kind() == Kind::Topic || bind.pattern.as_literal().is_some(), "one queue");
-        assert!(bind.pattern.levels().len() <= limits().topic_levels_max, "no more levels than allowed");
+        assert!(bind.pattern.levels().count() <= limits().topic_levels_max, "no more levels than allowed");
         assert!(self.version == Some(Version::V5) || bind.identifier == 0);
     }
 }

@@ -6,8 +6,6 @@ use sabir_model::chunks::Chunks;
 
 /// Bytes of waiting packets beyond which the connection's reading pauses, whatever their number.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Capacity kept when nothing waits.
-const BYTES_KEPT: usize = 16 * 1024;
 
 /// Set in a length: the packet ends an exchange that a client has to begin no more than so many of at a time.
 const ENDS_EXCHANGE: u32 = 1 << 31;
@@ -43,13 +41,17 @@ impl Replies {
         self.left = end;
         if self.lengths.is_empty() {
             self.packets.clear();
-            self.packets.shrink_to(BYTES_KEPT);
             self.left = 0;
         } else if self.left > self.packets.len() / 2 {
             self.packets.drain(..self.left);
             self.left = 0;
         }
         ended
+    }
+
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
     }
 
     /// Whether so many wait that no further packet should be read.

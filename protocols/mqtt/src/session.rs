@@ -11,6 +11,7 @@ use sabir_model::error::{Code, Refusal, Violation};
 use sabir_model::event::{Event, Opened};
 use sabir_model::limits::Limits;
 use sabir_model::message::FieldsWriter;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Activity, EgressNote, Flow, Host, Input, Now, Session};
 
 use crate::account::Account;
@@ -61,7 +62,8 @@ struct Greeting {
 pub struct MqttSession {
     core: Core,
     connect_by: Instant,
-    greeting: Greeting,
+    /// Until CONNACK.
+    greeting: Rare<Greeting>,
     /// Silence after which the client is given up.
     silence_max: Option<Duration>,
     /// The method of authentication that CONNECT named.
@@ -75,7 +77,7 @@ impl MqttSession {
         Self {
             connect_by: now.after(Duration::from_millis(limits.connect_timeout_ms)),
             core: Core::new(limits),
-            greeting: Greeting::default(),
+            greeting: Rare::new(),
             silence_max: None,
             method: None,
             version: None,
@@ -147,10 +149,11 @@ impl MqttSession {
         }
         let lifetime = Lifetime::at_connect(&connect, &limits);
         self.core.ends_with_connection = lifetime.asked_s == Some(0);
-        self.greeting.session_expiry_s = lifetime.told_s;
-        self.greeting.aliases_max = properties.topic_alias_max.unwrap_or(0);
+        let greeting = self.greeting.make();
+        greeting.session_expiry_s = lifetime.told_s;
+        greeting.aliases_max = properties.topic_alias_max.unwrap_or(0);
         if connect.client_id.is_empty() {
-            self.greeting.assigned = Some(host.session_name());
+            greeting.assigned = Some(host.session_name());
         }
         let mut fields = FieldsWriter::new();
         let will = match &connect.will {
@@ -165,8 +168,9 @@ impl MqttSession {
         };
         let will = will.as_ref().map(|testament| testament.will(&fields));
         let data = properties.authentication_data.unwrap_or_default();
+        let assigned = self.greeting.get().and_then(|greeting| greeting.assigned.as_deref());
         let open = Open {
-            client_id: Some(self.greeting.assigned.as_deref().unwrap_or(connect.client_id)),
+            client_id: Some(assigned.unwrap_or(connect.client_id)),
             login: connect.username,
             passcode: connect.password,
             virtual_host: None,
@@ -174,7 +178,7 @@ impl MqttSession {
             mechanism: properties.authentication_method.map(|method| (method, data)),
             session: Some(SessionTerms {
                 // Nobody has had an id that was made just now.
-                clean_start: connect.clean_start || self.greeting.assigned.is_some(),
+                clean_start: connect.clean_start || assigned.is_some(),
                 lasts_ms: lifetime.lasts_ms,
                 credit: u32::from(properties.receive_max.unwrap_or(u16::MAX))
                     .min(limits.session_credit_max)
@@ -193,7 +197,7 @@ impl MqttSession {
         let mut granted_s = asked_s;
         if asked_s > longest_s && self.core.version.has_properties() {
             granted_s = longest_s;
-            self.greeting.keep_alive_s = Some(longest_s);
+            self.greeting.make().keep_alive_s = Some(longest_s);
         }
         // [5: 3.1.2-22] [3: 3.1.2-24] One and a half times as long; 0 turns it off.
         self.silence_max = (granted_s > 0).then(|| Duration::from_millis(u64::from(granted_s) * 1500));
@@ -232,7 +236,8 @@ impl MqttSession {
 
     /// The client is let in: says so, and on which terms.
     fn greet(&mut self, opened: &Opened, host: &mut dyn Host, out: &mut Chunks) {
-        let Self { core, greeting, .. } = self;
+        let greeting = self.greeting.take();
+        let core = &mut self.core;
         core.state = State::Open;
         core.resumed = opened.resumed;
         host.note(EgressNote::Dialect(dialect(core.version)));
@@ -267,7 +272,6 @@ impl MqttSession {
                 let _ = Connack::new(opened.resumed, Reason::Success).encode(version, out);
             }
         });
-        self.greeting.assigned = None;
     }
 
     /// The broker does not let the client in [5: 3.1.4-2, 3.2.2-7] [3: 3.2.2-5].
@@ -410,5 +414,17 @@ impl Session for MqttSession {
             }
             State::Opening | State::Closed => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::MqttEgress;
+
+    #[test]
+    fn a_client_that_does_nothing_costs_little() {
+        let (session, egress) = (size_of::<MqttSession>(), size_of::<MqttEgress>());
+        assert!(session <= 112 && egress <= 32, "{session} and {egress} bytes");
     }
 }

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use sabir_model::destination::{Destination, DestinationRef, Kind, LEVEL_SEPARATOR, NAME_BYTES_MAX};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::pattern::{Pattern, PatternLevel};
+use smallvec::SmallVec;
 
 /// First level of a queue's name.
 const QUEUE: &str = "$queue/";
@@ -61,17 +62,15 @@ pub(crate) fn pattern(filter: &str, levels_max: usize) -> Result<Pattern, Refusa
         ));
     }
     check_levels(name, levels_max)?;
-    let mut levels = Vec::new();
-    for level in name.split('/') {
-        levels.push(match level {
-            "+" | "#" if kind == Kind::Queue => {
-                return Err(Refusal::new(Code::InvalidDestination, "a queue is subscribed to by its name"));
-            }
-            "+" => PatternLevel::One,
-            "#" => PatternLevel::Rest,
-            text => PatternLevel::Literal(unescaped(text).into()),
-        });
+    if kind == Kind::Queue && name.split('/').any(|level| matches!(level, "+" | "#")) {
+        return Err(Refusal::new(Code::InvalidDestination, "a queue is subscribed to by its name"));
     }
+    let texts: SmallVec<[Cow<'_, str>; 8]> = name.split('/').map(unescaped).collect();
+    let levels = name.split('/').zip(&texts).map(|(level, text)| match level {
+        "+" => PatternLevel::One,
+        "#" => PatternLevel::Rest,
+        _ => PatternLevel::Literal(text),
+    });
     Pattern::from_levels(kind, levels)
 }
 

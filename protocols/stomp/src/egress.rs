@@ -10,6 +10,7 @@ use sabir_model::delivery::{Admission, Delivery, EncodeCache};
 use sabir_model::destination::{DestinationRef, Kind};
 use sabir_model::ids::SubscriptionKey;
 use sabir_model::message::Tag;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Settled};
 use sabir_model::settlement::SettleMode;
 
@@ -20,6 +21,8 @@ use crate::window::{Lookup, Name, Window, Windows};
 
 /// Marks this protocol's numbers among the dialects of an encode cache.
 const DIALECT_BASE: u32 = 0x5354_4f00;
+
+const NOWHERE: Admission = Admission::Undeliverable("the message names no destination");
 
 /// Option of a subscription: it is a browser, and its label holds a line end and the destination behind the id.
 pub(crate) const OPTION_BROWSER: u32 = 1;
@@ -71,22 +74,26 @@ impl Lookup for Subscriptions {
 
 /// The client's names for its temporary destinations, by the broker's.
 #[derive(Debug, Default)]
-struct Labels {
+struct Labels(Rare<Maps>);
+
+#[derive(Debug, Default)]
+struct Maps {
     queues: HashMap<Box<str>, Box<str>, RandomState>,
     topics: HashMap<Box<str>, Box<str>, RandomState>,
 }
 
 impl Labels {
     fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.topics.is_empty()
+        self.0.get().is_none()
     }
 }
 
 impl OwnNames for Labels {
     fn own_name(&self, destination: DestinationRef<'_>) -> Option<&str> {
+        let maps = self.0.get()?;
         let labels = match destination.kind {
-            Kind::Queue => &self.queues,
-            Kind::Topic => &self.topics,
+            Kind::Queue => &maps.queues,
+            Kind::Topic => &maps.topics,
         };
         labels.get(destination.canonical).map(|label| &**label)
     }
@@ -95,30 +102,27 @@ impl OwnNames for Labels {
 /// The `destination` line last written: most connections see few destinations, and runs of one.
 #[derive(Debug, Default)]
 struct DestinationLine {
-    kind: Option<Kind>,
-    temporary: bool,
-    canonical: String,
+    /// The stored form of its destination; empty if there is none.
+    of: Vec<u8>,
     line: Vec<u8>,
 }
 
 impl DestinationLine {
-    fn get(&mut self, destination: DestinationRef<'_>, version: Version, own: &Labels) -> &[u8] {
-        let same = self.kind == Some(destination.kind)
-            && self.temporary == destination.temporary
-            && self.canonical == destination.canonical;
-        if !same {
-            self.kind = Some(destination.kind);
-            self.temporary = destination.temporary;
-            self.canonical.clear();
-            self.canonical.push_str(destination.canonical);
+    /// The line of where `delivery` goes; empty if that has no name.
+    fn get(&mut self, delivery: &Delivery<'_>, version: Version, own: &Labels) -> &[u8] {
+        if !delivery.goes_to(&self.of) {
+            self.of.clear();
             self.line.clear();
-            put_destination_line(&mut self.line, "destination", destination, version, own);
+            if let Some(destination) = delivery.destination() {
+                destination.encode(&mut self.of);
+                put_destination_line(&mut self.line, "destination", destination, version, own);
+            }
         }
         &self.line
     }
 
     fn forget(&mut self) {
-        self.kind = None;
+        self.of.clear();
     }
 }
 
@@ -128,7 +132,7 @@ pub struct StompEgress {
     version: Version,
     subscriptions: Subscriptions,
     labels: Labels,
-    windows: Windows,
+    windows: Rare<Windows>,
     destination: DestinationLine,
 }
 
@@ -138,7 +142,7 @@ impl StompEgress {
             version: Version::V10,
             subscriptions: Subscriptions::default(),
             labels: Labels::default(),
-            windows: Windows::default(),
+            windows: Rare::new(),
             destination: DestinationLine::default(),
         }
     }
@@ -188,7 +192,9 @@ impl StompEgress {
     fn detach(&mut self, key: SubscriptionKey) {
         if let Ok(at) = self.subscriptions.position(key) {
             let subscription = self.subscriptions.list.remove(at);
-            self.windows.detached(key, subscription.window);
+            if let Some(windows) = self.windows.get_mut() {
+                windows.detached(key, subscription.window);
+            }
         }
     }
 
@@ -200,12 +206,12 @@ impl StompEgress {
                 true
             }
             (AckName::Token(token), Some(key)) => {
-                windows.take_up_to(key, token, ack.transaction, subscriptions, settled)
+                windows.make().take_up_to(key, token, ack.transaction, subscriptions, settled)
             }
             (AckName::Text(text), subscription) => {
                 let Ok(text) = std::str::from_utf8(text) else { return false };
                 let name = Name::new(text);
-                windows.take_named(subscription, &name, ack.transaction, subscriptions, settled)
+                windows.make().take_named(subscription, &name, ack.transaction, subscriptions, settled)
                     || self.may_be_free(subscription)
             }
             (AckName::Number(_), _) => false,
@@ -243,15 +249,14 @@ impl Egress for StompEgress {
         let Some(subscription) = subscriptions.get_mut(delivery.subscription) else {
             return Admission::NoCredit;
         };
-        let Some(to) = delivery.destination() else {
-            return Admission::Undeliverable("the message names no destination");
-        };
         let message = delivery.message;
         let renderer = Renderer { version, own: labels };
         match cache {
             Some(cache) => {
                 let small = message.shared_body().is_none();
                 let shared = cache.get_or_encode(dialect(version), |shared| {
+                    // What goes nowhere leaves nothing, which is no frame.
+                    let Some(to) = delivery.destination() else { return };
                     put_destination_line(shared, "destination", to, version, labels);
                     let body = body(message);
                     renderer.put_headers(shared, delivery, body.len());
@@ -260,6 +265,9 @@ impl Egress for StompEgress {
                         shared.push(0);
                     }
                 });
+                if shared.is_empty() {
+                    return NOWHERE;
+                }
                 out.write(subscription.opening.len() + 64 + shared.len(), |out| {
                     put_opening(out, subscription, delivery, version);
                     out.extend_from_slice(shared);
@@ -269,7 +277,10 @@ impl Egress for StompEgress {
                 }
             }
             None => {
-                let line = destination.get(to, version, labels);
+                let line = destination.get(delivery, version, labels);
+                if line.is_empty() {
+                    return NOWHERE;
+                }
                 let body = body(message);
                 let small = body.len() < REFERENCE_BYTES_MIN;
                 let inline = if small { body.len() } else { 0 };
@@ -302,7 +313,7 @@ impl Egress for StompEgress {
             let sender = message.fields().find_text(Tag::SenderMessageId).filter(|id| is_sound_id(id));
             sender.map_or_else(|| Name::Id(message.id()), Name::new)
         });
-        windows.sent(delivery.subscription, &mut subscription.window, cumulative, name, token);
+        windows.make().sent(delivery.subscription, &mut subscription.window, cumulative, name, token);
         Admission::Sent
     }
 
@@ -337,15 +348,18 @@ impl Egress for StompEgress {
             EgressNote::Attach { key, label, settle, options } => self.attach(key, label, settle, options),
             EgressNote::Detach(key) => self.detach(key),
             EgressNote::Temporary { destination, label } => {
+                let maps = self.labels.0.make();
                 let labels = match destination.kind() {
-                    Kind::Queue => &mut self.labels.queues,
-                    Kind::Topic => &mut self.labels.topics,
+                    Kind::Queue => &mut maps.queues,
+                    Kind::Topic => &mut maps.topics,
                 };
                 labels.insert(destination.canonical().into(), label.into());
                 self.destination.forget();
             }
             EgressNote::TransactionEnded { transaction, committed } => {
-                self.windows.transaction_ended(transaction, committed, &mut self.subscriptions);
+                if let Some(windows) = self.windows.get_mut() {
+                    windows.transaction_ended(transaction, committed, &mut self.subscriptions);
+                }
             }
         }
     }

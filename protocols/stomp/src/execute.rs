@@ -6,14 +6,16 @@ use sabir_model::chunks::Chunks;
 use sabir_model::command::{AckName, Command, Outcome, Promise, Publish, ReceiptTime, Subscribe, WireAck};
 use sabir_model::destination::Kind;
 use sabir_model::error::{Code, Refusal, Violation};
-use sabir_model::ids::{DeliveryToken, QueueId, SubscriptionKey};
+use sabir_model::ids::SubscriptionKey;
 use sabir_model::limits::Limits;
 use sabir_model::message::FieldsWriter;
 use sabir_model::pattern::Pattern;
+use sabir_model::rare::Rare;
 use sabir_model::session::{EgressNote, Host, Input, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_model::transactions::Transactions;
 
+use crate::ack_id::AckId;
 use crate::address::{Temporaries, own_prefix};
 use crate::egress::OPTION_BROWSER;
 use crate::error::{put_error, survives};
@@ -36,17 +38,23 @@ pub(crate) struct Core {
     pub(crate) has_client_id: bool,
     pub(crate) continues_on_error: bool,
     pub(crate) heartbeat: HeartBeat,
-    pub(crate) receipts: Receipts,
-    fields: FieldsWriter,
-    addresses: AddressBook,
+    receipts: Rare<Receipts>,
+    sending: Rare<Sending>,
     temporaries: Temporaries,
     subscriptions: Subscriptions,
-    transactions: Transactions,
+    transactions: Rare<Transactions>,
     /// Own temporary queues named by a `reply-to` of this batch, which nobody has subscribed to.
     reply_queues: Vec<Box<str>>,
     /// Names of the batch's acknowledgements, for refusals that come at its end.
     ack_names: Vec<u8>,
     batch: u16,
+}
+
+/// What a client needs that sends.
+#[derive(Debug, Default)]
+struct Sending {
+    fields: FieldsWriter,
+    addresses: AddressBook,
 }
 
 /// A SEND that was accepted, and what is left to do for it.
@@ -56,50 +64,6 @@ struct Done<'a> {
     receipt: Option<&'a str>,
     /// Own temporary queue named by `reply-to`.
     reply_queue: Option<&'a str>,
-}
-
-/// What the `ack` value of a 1.2 MESSAGE stands for.
-enum AckId {
-    Token(DeliveryToken, Option<SubscriptionKey>),
-    /// A delivery that needs no settling.
-    Free(SubscriptionKey),
-}
-
-impl AckId {
-    fn parse(text: &str) -> Option<Self> {
-        let hex = |part: Option<&str>| hex(part?);
-        let short = |part: Option<&str>| u32::try_from(hex(part)?).ok();
-        if let Some(free) = text.strip_prefix('u') {
-            return Some(Self::Free(SubscriptionKey(short(free.split('-').next())?)));
-        }
-        let mut parts = text.split('-');
-        let token = DeliveryToken {
-            boot: short(parts.next())?,
-            queue: QueueId(hex(parts.next())?),
-            slot: short(parts.next())?,
-            generation: short(parts.next())?,
-        };
-        let key = match parts.next() {
-            Some(part) => Some(SubscriptionKey(short(Some(part))?)),
-            None => None,
-        };
-        parts.next().is_none().then_some(Self::Token(token, key))
-    }
-}
-
-/// Reads what [`crate::encode::put_hex`] writes.
-fn hex(text: &str) -> Option<u64> {
-    if text.is_empty() || text.len() > 16 {
-        return None;
-    }
-    text.bytes().try_fold(0u64, |sum, byte| {
-        let nibble = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        Some(sum << 4 | u64::from(nibble))
-    })
 }
 
 fn no_such_delivery(command: &str, name: &str) -> Refusal {
@@ -120,12 +84,11 @@ impl Core {
             has_client_id: false,
             continues_on_error: false,
             heartbeat: HeartBeat::default(),
-            receipts: Receipts::default(),
-            fields: FieldsWriter::new(),
-            addresses: AddressBook::default(),
+            receipts: Rare::new(),
+            sending: Rare::new(),
             temporaries,
             subscriptions: Subscriptions::default(),
-            transactions: Transactions::default(),
+            transactions: Rare::new(),
             reply_queues: Vec::new(),
             ack_names: Vec::new(),
             batch: 0,
@@ -141,7 +104,21 @@ impl Core {
 
     /// Whether so many receipts wait that reading pauses.
     pub(crate) fn is_held_up(&self) -> bool {
-        self.receipts.is_full(self.limits.receipts_pending_max)
+        self.receipts.get().is_some_and(|receipts| receipts.is_full(self.limits.receipts_pending_max))
+    }
+
+    /// Whether receipts wait for the disk.
+    pub(crate) fn owes_receipts(&self) -> bool {
+        self.receipts.get().is_some_and(|receipts| !receipts.is_empty())
+    }
+
+    /// The oldest `count` receipts may leave.
+    pub(crate) fn release(&mut self, count: usize, out: &mut Chunks) {
+        let Some(receipts) = self.receipts.get_mut() else { return };
+        receipts.release(count, out);
+        if receipts.is_empty() {
+            self.receipts.clear();
+        }
     }
 
     /// Carries out one frame.
@@ -200,7 +177,7 @@ impl Core {
         let Some(raw) = raw else { return };
         match host.receipt(promise) {
             ReceiptTime::Now => out.write(raw.len() + 52, |out| put_receipt(out, raw, kept)),
-            ReceiptTime::Later => self.receipts.push(raw, kept),
+            ReceiptTime::Later => self.receipts.make().push(raw, kept),
         }
     }
 
@@ -212,13 +189,12 @@ impl Core {
         host: &mut dyn Host,
         out: &mut Chunks,
     ) -> Result<(), Refusal> {
-        self.fields.clear();
         let result = self.publish(frame, now, input, host);
         let Done { promise, kept, receipt, reply_queue } = match result {
             Ok(done) => done,
             Err(refusal) => {
                 if let Some(name) = frame.raw("transaction") {
-                    self.transactions.spoil(name, &refusal);
+                    self.transactions.make().spoil(name, &refusal);
                 }
                 return Err(refusal);
             }
@@ -246,17 +222,19 @@ impl Core {
             wall: now.wall,
             length_means_bytes: self.limits.length_means_bytes,
         };
-        let sent = read_send(frame, &mut self.fields, &mut around)?;
-        let transaction = sent.transaction.map(|name| self.transactions.key(name)).transpose()?;
+        let Sending { fields, addresses } = self.sending.make();
+        fields.clear();
+        let sent = read_send(frame, fields, &mut around)?;
+        let transaction = sent.transaction.map(|name| self.transactions.make().key(name)).transpose()?;
         let temporaries = &mut self.temporaries;
-        let (targets, key) = self.addresses.resolve(sent.destination, || {
+        let (targets, key) = addresses.resolve(sent.destination, || {
             temporaries.targets(&frame.get("destination").unwrap_or_default(), host)
         })?;
         let outcome = host.publish(Publish {
             targets,
             key,
             facts: sent.facts,
-            fields: self.fields.as_slice(),
+            fields: fields.as_slice(),
             body: input.body(frame.body_start, frame.body.len()),
             transaction,
             once: None,
@@ -301,7 +279,7 @@ impl Core {
             }
         };
         let transaction = match &transaction {
-            Some(header) => Some(self.transactions.key(header.raw_value())?),
+            Some(header) => Some(self.transactions.make().key(header.raw_value())?),
             None => None,
         };
         let receipt = receipt.map(|header| header.raw_value());
@@ -509,7 +487,7 @@ impl Core {
 
     fn begin(&mut self, frame: &Frame<'_>, host: &mut dyn Host, out: &mut Chunks) -> Result<(), Refusal> {
         let name = transaction_name(frame)?;
-        let key = self.transactions.begin(name, self.limits.transactions_max)?;
+        let key = self.transactions.make().begin(name, self.limits.transactions_max)?;
         let promise = accepted(host.ask(Command::Begin(key)))?;
         self.receipt(frame.raw("receipt"), promise, host, out);
         Ok(())
@@ -517,7 +495,7 @@ impl Core {
 
     fn commit(&mut self, frame: &Frame<'_>, host: &mut dyn Host, out: &mut Chunks) -> Result<(), Refusal> {
         let name = transaction_name(frame)?;
-        let (transaction, spoiled) = self.transactions.end(name)?;
+        let (transaction, spoiled) = self.transactions.make().end(name)?;
         let result = match spoiled {
             None => accepted(host.ask(Command::Commit(transaction))),
             Some(cause) => {
@@ -536,7 +514,7 @@ impl Core {
     }
 
     fn abort(&mut self, frame: &Frame<'_>, host: &mut dyn Host, out: &mut Chunks) -> Result<(), Refusal> {
-        let (transaction, _) = self.transactions.end(transaction_name(frame)?)?;
+        let (transaction, _) = self.transactions.make().end(transaction_name(frame)?)?;
         let promise = accepted(host.ask(Command::Abort(transaction)))?;
         host.note(EgressNote::TransactionEnded { transaction, committed: false });
         self.receipt(frame.raw("receipt"), promise, host, out);

@@ -7,6 +7,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod ack_id;
 mod address;
 pub mod client;
 mod decode;

@@ -6,8 +6,6 @@ use sabir_model::chunks::Chunks;
 
 /// Bytes of waiting frames beyond which the connection's reading pauses, whatever their number.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Capacity kept when nothing waits.
-const BYTES_KEPT: usize = 16 * 1024;
 
 /// How safe what a receipt speaks of is, where the client may think it safer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +54,6 @@ impl Receipts {
         self.left = end;
         if self.lengths.is_empty() {
             self.frames.clear();
-            self.frames.shrink_to(BYTES_KEPT);
             self.left = 0;
         } else if self.left > self.frames.len() / 2 {
             self.frames.drain(..self.left);

@@ -70,7 +70,7 @@ impl StompSession {
         match self.core.state {
             State::Fresh | State::Open => self.core.is_held_up().then_some(Flow::Parked),
             State::Opening => Some(Flow::Parked),
-            State::Leaving if !self.core.receipts.is_empty() => Some(Flow::Parked),
+            State::Leaving if self.core.owes_receipts() => Some(Flow::Parked),
             State::Leaving | State::Closed => Some(Flow::Close),
         }
     }
@@ -273,7 +273,7 @@ impl Session for StompSession {
                 put_error(out, self.core.version, &refusal, &[]);
                 self.core.state = State::Closed;
             }
-            Event::Receipts(count) => self.core.receipts.release(count, out),
+            Event::Receipts(count) => self.core.release(count, out),
             Event::SettleRefused { cookie, refusal } => self.core.settle_refused(cookie, refusal, out)?,
             Event::SubscriptionEnded { key, refusal } => {
                 self.core.subscription_ended(key, refusal, host, out)?;
@@ -319,5 +319,17 @@ impl Session for StompSession {
             State::Open => self.core.heartbeat.next(activity, !self.core.is_held_up()),
             State::Opening | State::Leaving | State::Closed => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::StompEgress;
+
+    #[test]
+    fn a_client_that_does_nothing_costs_little() {
+        let (session, egress) = (size_of::<StompSession>(), size_of::<StompEgress>());
+        assert!(session <= 480 && egress <= 96, "{session} and {egress} bytes");
     }
 }

@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::SubscriptionKey;
+use sabir_model::rare::Rare;
 use sabir_model::settlement::SettleMode;
 
 use crate::address::split_options;
@@ -223,9 +224,9 @@ pub(crate) struct Subscriptions {
     active: HashMap<Box<str>, Active, RandomState>,
     next: u32,
     /// Own temporary queues, as the client writes them, that it has subscribed to itself at some time.
-    claimed: HashSet<Box<str>, RandomState>,
+    claimed: Rare<HashSet<Box<str>, RandomState>>,
     /// Own temporary queues subscribed to for a client that expects that of a `reply-to`.
-    automatic: HashMap<Box<str>, SubscriptionKey, RandomState>,
+    automatic: Rare<HashMap<Box<str>, SubscriptionKey, RandomState>>,
 }
 
 impl Subscriptions {
@@ -239,7 +240,7 @@ impl Subscriptions {
             };
             return Err(Refusal::new(Code::DuplicateSubscription, sentence));
         }
-        if self.active.len() + self.automatic.len() >= max {
+        if self.active.len() + self.automatic.get().map_or(0, HashMap::len) >= max {
             return Err(Refusal::new(
                 Code::LimitReached,
                 format!("a connection has at most {max} subscriptions"),
@@ -274,9 +275,10 @@ impl Subscriptions {
 
     /// Forgets a subscription the broker has ended; its id, if it had one.
     pub(crate) fn remove_key(&mut self, key: SubscriptionKey) -> Option<Box<str>> {
-        if let Some((label, _)) = self.automatic.iter().find(|(_, known)| **known == key) {
+        let automatic = self.automatic.get().into_iter().flatten();
+        if let Some((label, _)) = automatic.into_iter().find(|(_, known)| **known == key) {
             let label = label.clone();
-            self.automatic.remove(&label);
+            self.remove_automatic(&label);
             return Some(label);
         }
         let name = self.active.iter().find(|(_, active)| active.key == key)?.0.clone();
@@ -290,22 +292,24 @@ impl Subscriptions {
 
     /// Whether the broker should subscribe the client to this temporary queue of its own.
     pub(crate) fn wants_automatic(&self, label: &str) -> bool {
-        !self.claimed.contains(label) && !self.automatic.contains_key(label)
+        let claimed = self.claimed.get().is_some_and(|claimed| claimed.contains(label));
+        !claimed && !self.automatic.get().is_some_and(|automatic| automatic.contains_key(label))
     }
 
     pub(crate) fn insert_automatic(&mut self, label: &str, key: SubscriptionKey) {
-        self.automatic.insert(label.into(), key);
+        self.automatic.make().insert(label.into(), key);
     }
 
     pub(crate) fn remove_automatic(&mut self, label: &str) -> Option<SubscriptionKey> {
-        self.automatic.remove(label)
+        self.automatic.get_mut()?.remove(label)
     }
 
     /// The client subscribes to this temporary queue itself. Returns the automatic subscription to end first.
     pub(crate) fn claim(&mut self, label: &str) -> Option<SubscriptionKey> {
-        if !self.claimed.contains(label) {
-            self.claimed.insert(label.into());
+        let claimed = self.claimed.make();
+        if !claimed.contains(label) {
+            claimed.insert(label.into());
         }
-        self.automatic.remove(label)
+        self.automatic.get_mut()?.remove(label)
     }
 }

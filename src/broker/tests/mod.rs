@@ -25,6 +25,7 @@ mod selectors;
 mod session_durability;
 mod session_races;
 mod sessions;
+mod sizes;
 mod stress;
 mod topics;
 mod transactions;

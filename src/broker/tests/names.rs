@@ -141,7 +141,7 @@ fn who_sees_its_stream_end_finds_everything_gone_that_was_the_connections() {
         owner.temporary(Kind::Queue, "reply");
         owner.subscribe("topic://news").auto().ok();
         let (broker, host) = (world.broker.clone(), Arc::clone(&owner.host().host));
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         owner.wire.lock().ended = Some(Box::new(move || {
             let stats = broker.stats();
             let topic_is_there = host.temporary_topics.read().contains_key(&topic);

@@ -1,0 +1,57 @@
+//! What passes between an outbox and those who hand over to it.
+
+use std::sync::Weak;
+
+use sabir_model::ids::DeliveryToken;
+
+use crate::queue::Queue;
+
+/// What became of a queue's delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// It is in the outbox; its bytes end at this offset of everything ever appended. The egress may have noted
+    /// something, to be kept in the log or not, or have said that it needs no acknowledgement (`done`).
+    Sent { ends_at: u64, noted: Option<(u32, bool)>, done: bool },
+    /// There is no room. The queue is told when there is.
+    NoRoom,
+    /// The protocol's own window is full, or the connection is closing.
+    NoCredit,
+    /// This receiver can never take it.
+    Undeliverable(&'static str),
+}
+
+/// What happens once the bytes up to some place have been written.
+#[derive(Debug)]
+pub(crate) enum Mark {
+    /// A delivery in automatic mode is settled.
+    Settle(DeliveryToken),
+    /// A queue that found no room may dispatch again.
+    Resume(Weak<Queue>),
+    /// The owner has more to append.
+    Owner,
+}
+
+/// How many a live message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receivers {
+    /// It is written straight where it goes.
+    One,
+    /// It is written once for each dialect, and copied from there.
+    Several,
+}
+
+impl Receivers {
+    /// Of so many.
+    pub(crate) fn of(count: usize) -> Self {
+        if count > 1 { Self::Several } else { Self::One }
+    }
+}
+
+/// What a flush left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing is left.
+    Empty,
+    /// The owner has to go on.
+    Blocked,
+}

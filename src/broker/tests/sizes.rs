@@ -1,0 +1,36 @@
+//! What an idle connection and a subscription are made of stays small: there may be very many.
+
+use std::mem::size_of;
+
+use sabir_model::pattern::Pattern;
+
+use crate::bindings::{Place, SessionBinding};
+use crate::client_session::ClientSession;
+use crate::connection::Connection;
+use crate::mailbox::Mailbox;
+use crate::outbox::Outbox;
+use crate::registry::Interest;
+
+#[test]
+fn what_every_connection_has_stays_small() {
+    for (what, bytes, most) in [
+        ("connection", size_of::<Connection>(), 192),
+        ("outbox", size_of::<Outbox>(), 240),
+        ("mailbox", size_of::<Mailbox>(), 224),
+        ("client session", size_of::<ClientSession>(), 232),
+    ] {
+        assert!(bytes <= most, "{what}: {bytes}");
+    }
+}
+
+#[test]
+fn what_every_subscription_has_stays_small() {
+    for (what, bytes, most) in [
+        ("pattern", size_of::<Pattern>(), 24),
+        ("binding", size_of::<SessionBinding>(), 64),
+        ("place", size_of::<Place>(), 8),
+        ("interest", size_of::<Interest>(), 16),
+    ] {
+        assert!(bytes <= most, "{what}: {bytes}");
+    }
+}
