@@ -150,12 +150,12 @@ impl Client {
 
     fn pump(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(event) = self.connection.poll_event(&mut cx) {
+        while let Poll::Ready(event) = self.connection.poll_event(&mut cx, self.now) {
             let mut out = Chunks::new();
             self.session.notify(self.now, event, &mut self.connection, &mut out).unwrap();
             self.connection.end_batch(self.now, &mut out);
         }
-        let _ = self.connection.poll_flush(&mut cx);
+        let _ = self.connection.poll_flush(&mut cx, self.now);
     }
 
     fn written(&self) -> u64 {
