@@ -77,21 +77,32 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         after.pid = common.pid.and_then(|before| pid.or(Some(before)));
         restarted = Some((seconds, rss(&after)));
     }
+    let shape = Shape::Share { senders: arguments.senders, receivers: arguments.receivers };
+    let mut drain = plan(arguments, &dialect, &after, shape);
+    drain.run = fill.run;
     let mut drained = None;
     if !arguments.fill_only && clean {
-        let (senders, receivers) = (arguments.senders, arguments.receivers);
-        let shape = Shape::Share { senders, receivers };
-        let mut plan = plan(arguments, &dialect, &after, shape);
-        plan.run = fill.run;
-        let outcome = engine::drain(&plan, &filled.sent_by)?;
+        let outcome = engine::drain(&drain, &filled.sent_by)?;
         clean = outcome.is_clean();
-        dialect.forget(&mut scratch, receivers.into(), common.patience());
+        dialect.forget(&mut scratch, arguments.receivers.into(), common.patience());
         drained = Some(outcome);
     }
     if common.json {
-        print_line(&object(&dialect, &fill, &filled, drained.as_ref(), rss_filled, restarted, clean));
+        print_line(&object(
+            &dialect,
+            (&fill, &filled),
+            drained.as_ref().map(|outcome| (&drain, outcome)),
+            rss_filled,
+            restarted,
+            clean,
+        ));
     } else {
-        print_line(&table(&fill, &filled, drained.as_ref(), rss_filled, restarted));
+        print_line(&table(
+            (&fill, &filled),
+            drained.as_ref().map(|outcome| (&drain, outcome)),
+            rss_filled,
+            restarted,
+        ));
     }
     for outcome in [Some(&filled), drained.as_ref()].into_iter().flatten() {
         complain(&outcome.problems);
@@ -188,32 +199,35 @@ fn restart(command: &str, dialect: &Dialect, common: &Common) -> Result<(f64, Op
     }
 }
 
+/// What was to be done, and how it went.
+type Part<'a> = (&'a Plan<'a>, &'a Outcome);
+
 fn object(
     dialect: &Dialect,
-    plan: &Plan<'_>,
-    filled: &Outcome,
-    drained: Option<&Outcome>,
+    filled: Part<'_>,
+    drained: Option<Part<'_>>,
     rss_filled: Option<u64>,
     restarted: Option<(f64, Option<u64>)>,
     clean: bool,
 ) -> String {
-    let part = |outcome: &Outcome| {
+    let part = |(plan, outcome): Part<'_>| {
         let mut object = Object::new();
         put_outcome(&mut object, plan, outcome);
         object.put("tenths", json::list(outcome.slices.iter().map(Slice::json)));
         object.end()
     };
-    let rss_before = filled.lap.broker.map(|broker| broker.rss_before);
-    let growth = rss_before.zip(rss_filled).map(|(before, after)| bytes_each(before, after, filled.sent));
+    let (plan, fill) = filled;
+    let rss_before = fill.lap.broker.map(|broker| broker.rss_before);
+    let growth = rss_before.zip(rss_filled).map(|(before, after)| bytes_each(before, after, fill.sent));
     let mut object = Object::new();
     object.text("tool", "sabir bench").text("protocol", dialect.name()).text("topology", "backlog");
-    object.text("loop", "closed").put("messages", filled.sent).put("size", plan.size);
-    object.maybe("delivered", drained.map(|outcome| outcome.delivered));
+    object.text("loop", "closed").put("messages", fill.sent).put("size", plan.size);
+    object.maybe("delivered", drained.map(|(_, outcome)| outcome.delivered));
     object.maybe("rss_before", rss_before).maybe("rss_filled", rss_filled);
     object.maybe("rss_bytes_per_message", growth);
     object.maybe("restart_seconds", restarted.map(|(seconds, _)| format!("{seconds:.3}")));
     object.maybe("rss_restarted", restarted.and_then(|(_, rss)| rss));
-    let sum = |of: fn(&Outcome) -> u64| of(filled) + drained.map_or(0, of);
+    let sum = |of: fn(&Outcome) -> u64| of(fill) + drained.map_or(0, |(_, outcome)| of(outcome));
     object.put("lost", sum(|outcome| outcome.lost)).put("duplicated", sum(|outcome| outcome.duplicated));
     object.put("reordered", sum(|outcome| outcome.reordered));
     object.put("corrupted", sum(|outcome| outcome.corrupted)).put("clean", clean);
@@ -222,14 +236,14 @@ fn object(
 }
 
 fn table(
-    plan: &Plan<'_>,
-    filled: &Outcome,
-    drained: Option<&Outcome>,
+    filled: Part<'_>,
+    drained: Option<Part<'_>>,
     rss_filled: Option<u64>,
     restarted: Option<(f64, Option<u64>)>,
 ) -> String {
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0);
-    let mut out = format!("filled\n{}\n{}", report::table(plan, filled), tenths(&filled.slices, &mib));
+    let mut out =
+        format!("filled\n{}\n{}", report::table(filled.0, filled.1), tenths(&filled.1.slices, &mib));
     if let Some(rss) = rss_filled {
         out.push_str(&format!("resident   {} when full\n", mib(rss)));
     }
@@ -237,7 +251,7 @@ fn table(
         let rss = rss.map_or_else(String::new, |rss| format!(", {} resident", mib(rss)));
         out.push_str(&format!("restarted  in {seconds:.3} s{rss}\n"));
     }
-    if let Some(outcome) = drained {
+    if let Some((plan, outcome)) = drained {
         let table = report::table(plan, outcome);
         out.push_str(&format!("drained\n{table}\n{}", tenths(&outcome.slices, &mib)));
     }

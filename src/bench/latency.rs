@@ -1,5 +1,7 @@
 //! How long things took: percentiles of many instants.
 
+use std::borrow::Cow;
+
 use hdrhistogram::Histogram;
 
 use crate::json::Object;
@@ -11,29 +13,58 @@ const LONGEST_NANOS: u64 = 3_600_000_000_000;
 
 /// Latencies, to three digits.
 #[derive(Clone, Debug)]
-pub(crate) struct Latency(Histogram<u64>);
+pub(crate) struct Latency {
+    histogram: Histogram<u64>,
+    /// What was recorded last and how often, which is not in the histogram yet: what was sent and is received together
+    /// took as long.
+    last: (u64, u64),
+}
 
 impl Latency {
     pub(crate) fn new() -> Self {
         let histogram = Histogram::new_with_bounds(FINEST_NANOS, LONGEST_NANOS, 3);
-        Self(histogram.expect("these bounds and digits are ones that the histogram takes"))
+        let histogram = histogram.expect("these bounds and digits are ones that the histogram takes");
+        Self { histogram, last: (0, 0) }
     }
 
     pub(crate) fn record(&mut self, nanos: u64) {
-        self.0.saturating_record(nanos);
+        if nanos == self.last.0 {
+            self.last.1 += 1;
+        } else {
+            self.settle();
+            self.last = (nanos, 1);
+        }
+    }
+
+    /// With everything in the histogram. Whoever reads does so seldom.
+    fn settled(&self) -> Cow<'_, Self> {
+        if self.last.1 == 0 {
+            return Cow::Borrowed(self);
+        }
+        let mut settled = self.clone();
+        settled.settle();
+        Cow::Owned(settled)
+    }
+
+    fn settle(&mut self) {
+        let (nanos, count) = std::mem::take(&mut self.last);
+        if count > 0 {
+            self.histogram.saturating_record_n(nanos, count);
+        }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.reset();
+        self.histogram.reset();
+        self.last = (0, 0);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.histogram.is_empty() && self.last.1 == 0
     }
 
     /// Microseconds within which this share of all, from 0 to 1, was done.
     pub(crate) fn quantile_us(&self, share: f64) -> f64 {
-        self.0.value_at_quantile(share) as f64 / 1e3
+        self.settled().histogram.value_at_quantile(share) as f64 / 1e3
     }
 
     /// `{"p50":…}` in microseconds; null if there were none.
@@ -41,16 +72,17 @@ impl Latency {
         if self.is_empty() {
             return None;
         }
-        let mut object = Object::new();
+        let (mut object, settled) = (Object::new(), self.settled());
         for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
-            object.put(name, format!("{:.1}", self.quantile_us(share)));
+            object.put(name, format!("{:.1}", settled.quantile_us(share)));
         }
         Some(object.end())
     }
 
     /// The same for people.
     pub(crate) fn text(&self) -> String {
-        let us = |share| span(self.quantile_us(share));
+        let settled = self.settled();
+        let us = |share| span(settled.quantile_us(share));
         format!("p50 {}, p90 {}, p99 {}, p99.9 {}, max {}", us(0.5), us(0.9), us(0.99), us(0.999), us(1.0))
     }
 }

@@ -11,6 +11,9 @@ const EVENTS: usize = 256;
 /// The machine's own timers are allowed to be this late: as little as there is.
 const SLACK_NANOS: u64 = 1;
 
+/// Longer waits end with a whole millisecond.
+const EXACT_BELOW: Duration = Duration::from_millis(20);
+
 /// What has happened to one socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ready {
@@ -53,14 +56,15 @@ impl Poll {
             .map_err(|error| format!("cannot watch a socket: {error}"))
     }
 
-    /// Waits until something happens or the time is over, which it is to the microsecond.
+    /// Waits until something happens or the time is over, which a short one is to the microsecond.
     pub(crate) fn wait(&mut self, time: Duration) -> Result<(), String> {
         self.events.clear();
         let spec = |time: Duration| Timespec {
             tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
         };
-        // epoll_wait itself counts in milliseconds.
+        // epoll_wait itself counts in milliseconds, and another call is dear where there are many.
+        let time = if time < EXACT_BELOW { time } else { Duration::from_millis(time.as_millis() as u64) };
         let mut rest = spec(time);
         if !time.is_zero() && !time.subsec_nanos().is_multiple_of(1_000_000) {
             let mut fds = [PollFd::new(&self.epoll, PollFlags::IN)];

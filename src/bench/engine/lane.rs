@@ -86,7 +86,8 @@ impl Lane {
 
     /// Notes `count` messages that are written now.
     pub(crate) fn note_sent(&mut self, count: u64, now: u64) {
-        for number in self.sent..self.sent + count {
+        let noted = if self.times.is_empty() { 0 } else { count };
+        for number in self.sent..self.sent + noted {
             let place = slot(number, self.times.len());
             if let Some(time) = self.times.get_mut(place) {
                 *time = now;

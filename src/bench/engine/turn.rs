@@ -33,7 +33,7 @@ impl Engine<'_> {
         self.begin = std::time::Instant::now();
         let mut phase = Phase::WarmUp;
         let mut watch = self.watch();
-        let mut before = Counts::default();
+        let mut before = self.state.counts;
         for sender in 0..self.senders.len() {
             self.limit(sender, u64::MAX);
             self.state.touch(sender);
@@ -50,19 +50,20 @@ impl Engine<'_> {
             let now = self.begin.elapsed();
             if phase == Phase::WarmUp && now >= self.plan.warmup {
                 phase = Phase::Measured;
-                (watch, before) = (self.watch(), self.state.counts);
+                if !self.plan.warmup.is_zero() {
+                    (watch, before) = (self.watch(), self.state.counts);
+                }
                 self.measure(now);
             }
             let timed = self.plan.messages.is_none() && !self.senders.is_empty();
             if phase == Phase::Measured && if timed { now >= end } else { self.is_all_sent() } {
                 phase = Phase::Settling;
-                (0..self.senders.len()).for_each(|sender| {
-                    let sent = self.state.lanes.get(sender).map_or(0, |lane| lane.sent);
-                    self.limit(sender, sent);
-                });
+                self.stop_sending(if timed { end } else { now });
             }
             self.pump(now, &mut order);
-            if !self.problems.is_empty() || (phase == Phase::Settling && self.is_settled()) {
+            if !self.problems.is_empty()
+                || (phase == Phase::Settling && self.is_all_sent() && self.is_settled())
+            {
                 break;
             }
             if self.state.counts != moved.0 {
@@ -110,6 +111,17 @@ impl Engine<'_> {
         if self.plan.slices > 0 {
             self.slices = Some(Slices::new(messages, self.plan.slices));
             self.state.slice_latency = Some(Latency::new());
+        }
+    }
+
+    /// Nothing more is sent than what has been or, at a rate, should have been by then.
+    fn stop_sending(&mut self, by: Duration) {
+        let pace = self.state.pace;
+        for sender in 0..self.senders.len() {
+            let Some(lane) = self.state.lanes.get_mut(sender) else { continue };
+            let due = pace.map_or(0, |pace| pace.due(sender, by));
+            lane.limit = lane.sent.max(due.min(lane.limit));
+            self.state.touch(sender);
         }
     }
 
