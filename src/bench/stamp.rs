@@ -1,5 +1,5 @@
 //! What every body carries: which run, whose message, its number, the instant its latency counts from, and a checksum
-//! over all that and the filling behind it. All of it is lower-case hexadecimal text, so that it passes through
+//! over all that and the filling behind it. All of it is letters, so that it passes through
 //! whatever takes a body for text.
 
 /// Bytes at the front of each body that identify the message.
@@ -56,7 +56,7 @@ impl Source {
 
     /// A whole body that [`Source::stamp`] may be called on.
     pub(crate) fn body(&self) -> Vec<u8> {
-        let mut body = vec![b'0'; STAMP_BYTES];
+        let mut body = vec![b'a'; STAMP_BYTES];
         body.extend_from_slice(&self.filling);
         self.stamp(&mut body, 0, 0);
         body
@@ -70,19 +70,18 @@ impl Source {
         let sum = seal(names, number, time_ns, self.filling_sum);
         let (first, rest) = head.split_at_mut(16);
         let (second, third) = rest.split_at_mut(16);
-        first.copy_from_slice(&hex(names << 32 | u64::from(sum)));
-        second.copy_from_slice(&hex(number << 16 | time_ns >> 32));
-        let low = hex(time_ns << 32);
-        third.copy_from_slice(low.first_chunk::<8>().unwrap_or(&[0; 8]));
+        first.copy_from_slice(&letters(names << 32 | u64::from(sum)));
+        second.copy_from_slice(&letters(number << 16 | time_ns >> 32));
+        third.copy_from_slice(&letters_half(time_ns as u32));
     }
 }
 
 /// Reads the body of a message of run `run`, whose bodies have `size` bytes.
 pub(crate) fn read(body: &[u8], run: u16, size: usize) -> Reading {
     let parts = || {
-        let first = unhex(body.first_chunk()?)?;
-        let second = unhex(body.get(16..)?.first_chunk()?)?;
-        let third = unhex_half(body.get(32..)?.first_chunk()?)?;
+        let first = value(body.first_chunk()?)?;
+        let second = value(body.get(16..)?.first_chunk()?)?;
+        let third = value_half(body.get(32..)?.first_chunk()?)?;
         Some((first, second, third))
     };
     let Some((first, second, third)) = parts() else { return Reading::Foreign };
@@ -113,40 +112,41 @@ fn sum_of(bytes: &[u8]) -> u64 {
     rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte)))
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
+/// Eight times the first letter.
+const LETTERS: u64 = 0x0101_0101_0101_0101 * b'a' as u64;
 
-/// Eight digits at once: each nibble into a byte of its own, then all of them into digits.
-fn hex_half(value: u32) -> [u8; 8] {
+/// Eight letters at once, each for four bits, from `a` for none of them to `p` for all.
+fn letters_half(value: u32) -> [u8; 8] {
     let mut x = u64::from(value);
     x = (x | x << 16) & 0x0000_ffff_0000_ffff;
     x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
     x = (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    let letters = (x + 6 * ONES) >> 4 & ONES;
-    (x + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'9' - 1)).to_be_bytes()
+    (x + LETTERS).to_be_bytes()
 }
 
-fn hex(value: u64) -> [u8; 16] {
+fn letters(value: u64) -> [u8; 16] {
     let mut out = [0; 16];
     let (high, low) = out.split_at_mut(8);
-    high.copy_from_slice(&hex_half((value >> 32) as u32));
-    low.copy_from_slice(&hex_half(value as u32));
+    high.copy_from_slice(&letters_half((value >> 32) as u32));
+    low.copy_from_slice(&letters_half(value as u32));
     out
 }
 
-/// The way back; `None` if it is not what [`hex_half`] writes.
-fn unhex_half(digits: &[u8; 8]) -> Option<u32> {
-    let text = u64::from_be_bytes(*digits);
-    let letters = text >> 6 & ONES;
-    let mut x = (text & 0x0f0f_0f0f_0f0f_0f0f) + letters * 9;
+/// The way back; `None` if it is not what [`letters_half`] writes.
+fn value_half(letters: &[u8; 8]) -> Option<u32> {
+    // A byte below the first letter borrows and so leaves its own upper half set, as one above the last does.
+    let mut x = u64::from_be_bytes(*letters).wrapping_sub(LETTERS);
+    if x & 0xf0f0_f0f0_f0f0_f0f0 != 0 {
+        return None;
+    }
     x = (x | x >> 4) & 0x00ff_00ff_00ff_00ff;
     x = (x | x >> 8) & 0x0000_ffff_0000_ffff;
-    let value = (x | x >> 16) as u32;
-    (hex_half(value) == *digits).then_some(value)
+    Some((x | x >> 16) as u32)
 }
 
-fn unhex(digits: &[u8; 16]) -> Option<u64> {
-    let high = unhex_half(digits.first_chunk()?)?;
-    let low = unhex_half(digits.last_chunk()?)?;
+fn value(letters: &[u8; 16]) -> Option<u64> {
+    let high = value_half(letters.first_chunk()?)?;
+    let low = value_half(letters.last_chunk()?)?;
     Some(u64::from(high) << 32 | u64::from(low))
 }
 
@@ -155,14 +155,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_those_that_everybody_writes() {
-        for value in [0, 1, 9, 10, 0x1234_5678_9abc_def0, 0xffff_ffff_ffff_ffff, 0x00a0_9f99_0000_0001] {
-            assert_eq!(hex(value), *format!("{value:016x}").as_bytes().first_chunk().unwrap_or(&[0; 16]));
-            assert_eq!(unhex(&hex(value)), Some(value));
+    fn letters_stand_for_four_bits_each_and_nothing_else_does() {
+        for number in [0, 1, 9, 10, 0x1234_5678_9abc_def0, u64::MAX, 0x00a0_9f99_0000_0001] {
+            let text: Vec<u8> = format!("{number:016x}").bytes().map(letter_for).collect();
+            assert_eq!(letters(number)[..], text[..]);
+            assert_eq!(value(&letters(number)), Some(number));
         }
-        for bad in [b"0000000g", b"0000000A", b"0000 000", b"0000000/", b"0000000:", b"\xff0000000"] {
-            assert_eq!(unhex_half(bad), None, "{bad:?}");
+        for place in 0..8 {
+            for byte in (0..=255).filter(|byte| !(b'a'..=b'p').contains(byte)) {
+                let mut text = *b"abcdefgp";
+                text[place] = byte;
+                assert_eq!(value_half(&text), None, "{place} {byte}");
+            }
         }
+    }
+
+    fn letter_for(digit: u8) -> u8 {
+        b'a' + (digit as char).to_digit(16).unwrap_or(16) as u8
     }
 
     #[test]
@@ -171,7 +180,7 @@ mod tests {
             let source = Source::new(7, 4095, size);
             let mut body = source.body();
             assert_eq!(body.len(), size);
-            assert!(body.iter().all(u8::is_ascii_alphanumeric));
+            assert!(body.iter().all(u8::is_ascii_lowercase));
             for (number, time_ns) in [(0, 0), (1, u64::from(u32::MAX) + 5), (WIDE_MASK, WIDE_MASK)] {
                 source.stamp(&mut body, number, time_ns);
                 assert_eq!(read(&body, 7, size), Reading::Whole(Stamp { sender: 4095, number, time_ns }));
