@@ -17,7 +17,7 @@ use crate::report::{lap_table, print_line, put_lap, warn};
 use crate::tool::Target;
 use crate::watch::Watch;
 
-/// A port cools down for a minute after its connection; this many of each source address are used before the next.
+/// A port cools down for a minute after its connection, so the connections come from this many addresses in turn.
 const SOURCES: usize = 8;
 /// How long nothing may happen before it is looked at whether to give up.
 const LOOK: Duration = Duration::from_millis(200);
@@ -130,13 +130,13 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
         print_line(&object.end());
     } else {
         print_line(&format!(
-            "connections  {done} let in and gone in {:.3} s: {rate:.0} per second, {} lost\n\
+            "done       {done} let in and gone in {:.3} s: {rate:.0} per second, {} lost\n\
              latency    {} (connect to welcome, closed loop with {} under way)\n{}",
             lap.elapsed.as_secs_f64(),
             opened - done,
             if latency.is_empty() { "none".to_owned() } else { latency.text() },
             arguments.window,
-            lap_table(&lap, done),
+            lap_table(&lap, done, "connection"),
         ));
     }
     crate::report::complain(&problems);

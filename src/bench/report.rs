@@ -105,12 +105,12 @@ pub(crate) fn table(plan: &Plan<'_>, outcome: &Outcome) -> String {
         outcome.unacknowledged,
         outcome.redelivered
     );
-    out.push_str(&lap_table(lap, units(outcome)));
+    out.push_str(&lap_table(lap, units(outcome), "message"));
     out
 }
 
-/// The lines that say what the broker and we have used for `count` messages.
-pub(crate) fn lap_table(lap: &Lap, count: u64) -> String {
+/// The lines that say what the broker and we have used for each of `count`, whatever it is.
+pub(crate) fn lap_table(lap: &Lap, count: u64, unit: &str) -> String {
     let mut out = String::new();
     if let Some(broker) = lap.broker {
         let cpu = each(broker.cpu, count);
@@ -120,7 +120,7 @@ pub(crate) fn lap_table(lap: &Lap, count: u64) -> String {
         let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
         let _ = writeln!(
             out,
-            "broker     {cpu:.3} µs of CPU per message{parts}, {:.3} context switches\n\
+            "broker     {cpu:.3} µs of CPU per {unit}{parts}, {:.3} context switches\n\
              memory     {:.1} MiB before, {:.1} at most, {:.1} after",
             broker.switches as f64 / count.max(1) as f64,
             mib(broker.rss_before),
@@ -130,11 +130,11 @@ pub(crate) fn lap_table(lap: &Lap, count: u64) -> String {
     }
     if let Some(syscalls) = lap.syscalls {
         let _ =
-            writeln!(out, "calls      {:.3} system calls per message", syscalls as f64 / count.max(1) as f64);
+            writeln!(out, "calls      {:.3} system calls per {unit}", syscalls as f64 / count.max(1) as f64);
     }
     let _ = write!(
         out,
-        "generator  {:.3} µs of CPU per message, {:.2} cores",
+        "generator  {:.3} µs of CPU per {unit}, {:.2} cores",
         each(lap.own_cpu, count),
         lap.own_cores()
     );
