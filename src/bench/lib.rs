@@ -2,8 +2,8 @@
 //! in the same run, and it checks what it measures: every message carries its sender, its number and a checksum, and
 //! loss, duplicates, order and damage are part of the result.
 //!
-//! One thread does everything, so that its own cost is seen: [`engine`] turns, [`dialect`] speaks, [`verify`] checks.
-//! Each sub-command has a file; what they share is in [`options`], [`load`] and [`report`].
+//! One thread does everything, so that its own cost is seen: `engine` turns, `dialect` speaks, `verify` checks.
+//! Each sub-command has a file; what they share is in `options`, `load` and `report`.
 
 #![expect(clippy::disallowed_methods, reason = "measures time")]
 
