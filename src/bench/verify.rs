@@ -1,145 +1,124 @@
-//! Every message names its sender and number; what arrives is checked against that: by a [`Tally`] where several
-//! consumers share the messages, by a [`Ledger`] where a subscriber is to get all of them.
+//! Checks what arrives: a [`Ledger`] knows which messages of each sender have come and which not, an [`Order`] whether
+//! one consumer got them in the order in which they were sent.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
-/// Bytes at the front of each body that identify the message.
-pub(crate) const STAMP_BYTES: usize = 21;
+/// Words of 64 numbers that are remembered beyond the first one that is missing. What is older than that is given up.
+const WORDS_MAX: usize = 16 * 1024;
 
-/// Writes `pppp ssssssssssssssss` over the front of a body.
-pub(crate) fn stamp(body: &mut [u8], producer: u16, number: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit =
-        |value: u64, place: u32| DIGITS.get((value >> (4 * place) & 15) as usize).copied().unwrap_or(b'0');
-    for (index, slot) in body.iter_mut().take(STAMP_BYTES).enumerate() {
-        *slot = match index {
-            0..4 => digit(u64::from(producer), 3 - index as u32),
-            4 => b' ',
-            _ => digit(number, 20 - index as u32),
-        };
-    }
-}
-
-/// Reads a stamp.
-pub(crate) fn read_stamp(body: &[u8]) -> Option<(u16, u64)> {
-    let text = std::str::from_utf8(body.get(..STAMP_BYTES)?).ok()?;
-    let (producer, number) = text.split_once(' ')?;
-    Some((u16::from_str_radix(producer, 16).ok()?, u64::from_str_radix(number, 16).ok()?))
-}
-
-/// What one consumer saw of one producer.
+/// Which numbers of one sender have come.
 #[derive(Clone, Debug, Default)]
 struct Seen {
-    highest: Option<u64>,
-    count: u64,
+    /// Below this, everything has come or has been given up.
+    base: u64,
+    /// A bit for each number from `base` on. Empty as long as all come in order.
+    words: VecDeque<u64>,
+    received: u64,
+    duplicates: u64,
 }
 
-/// What one consumer saw.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tally {
-    producers: Vec<Seen>,
-    /// Messages received, redelivered ones included.
-    pub(crate) received: u64,
-    /// Messages that came after a later one of the same producer.
-    pub(crate) out_of_order: u64,
-    /// Messages marked as redelivered.
-    pub(crate) redelivered: u64,
-    /// Messages without a stamp of ours.
-    pub(crate) foreign: u64,
-}
-
-impl Tally {
-    /// Notes one message.
-    pub(crate) fn note(&mut self, body: &[u8], redelivered: bool) {
-        let Some((producer, number)) = read_stamp(body) else {
-            self.foreign += 1;
-            return;
+impl Seen {
+    /// True if the number comes for the first time.
+    fn note(&mut self, number: u64) -> bool {
+        if number == self.base && self.words.is_empty() {
+            self.base += 1;
+            self.received += 1;
+            return true;
+        }
+        let Some(distance) = number.checked_sub(self.base) else {
+            self.duplicates += 1;
+            return false;
         };
+        let place = (distance / 64) as usize;
+        let excess = place.saturating_sub(WORDS_MAX - 1);
+        if excess > 0 {
+            self.words.drain(..excess.min(self.words.len()));
+            self.base += excess as u64 * 64;
+        }
+        let place = place - excess;
+        if self.words.len() <= place {
+            self.words.resize(place + 1, 0);
+        }
+        let bit = 1 << (distance % 64);
+        let Some(word) = self.words.get_mut(place) else { return false };
+        if *word & bit != 0 {
+            self.duplicates += 1;
+            return false;
+        }
+        *word |= bit;
         self.received += 1;
-        self.redelivered += u64::from(redelivered);
-        let index = usize::from(producer);
-        if self.producers.len() <= index {
-            self.producers.resize(index + 1, Seen::default());
+        while self.words.front() == Some(&u64::MAX) {
+            self.words.pop_front();
+            self.base += 64;
         }
-        if let Some(seen) = self.producers.get_mut(index) {
-            if seen.highest.is_some_and(|highest| number <= highest) {
-                self.out_of_order += 1;
-            } else {
-                seen.highest = Some(number);
-            }
-            seen.count += 1;
+        // Nothing is missing before the last: back to counting.
+        if let (1, Some(word)) = (self.words.len(), self.words.front().copied())
+            && word.trailing_ones() + word.leading_zeros() == 64
+        {
+            self.base += u64::from(word.trailing_ones());
+            self.words.clear();
         }
+        true
     }
 }
 
-/// Numbers that one subscriber may miss of one publisher and still have told late from doubled.
-const MISSING_MAX: usize = 100_000;
-
-/// What one subscriber, that is to get every message, saw of one publisher.
-#[derive(Clone, Debug, Default)]
-struct Line {
-    /// One above the highest number seen.
-    next: u64,
-    /// Numbers below that have not been seen; the first [`MISSING_MAX`] of them.
-    missing: BTreeSet<u64>,
-    received: u64,
-}
-
-/// What one subscriber saw that is to get every message of some publishers.
-#[derive(Clone, Debug, Default)]
+/// Whoever is to get every message of some senders, alone or with others: what of it has come.
+#[derive(Clone, Debug)]
 pub(crate) struct Ledger {
-    lines: Vec<Line>,
-    /// Messages that came again.
-    pub(crate) duplicates: u64,
-    /// Messages that came for the first time, but after a later one of the same publisher.
-    pub(crate) out_of_order: u64,
-    /// Messages marked as sent before.
-    pub(crate) redelivered: u64,
-    /// Messages without a stamp of ours.
-    pub(crate) foreign: u64,
+    first: usize,
+    seen: Vec<Seen>,
 }
 
 impl Ledger {
-    /// For messages of publishers with numbers below `publishers`.
-    pub(crate) fn new(publishers: usize) -> Self {
-        Self { lines: vec![Line::default(); publishers], ..Self::default() }
+    /// For the messages of `count` senders from number `first` on.
+    pub(crate) fn new(first: usize, count: usize) -> Self {
+        Self { first, seen: vec![Seen::default(); count] }
     }
 
-    /// Notes one message; says whose it was, if it has a stamp of ours.
-    pub(crate) fn note(&mut self, body: &[u8], redelivered: bool) -> Option<usize> {
-        let stamp = read_stamp(body);
-        let Some((publisher, number)) = stamp.map(|(publisher, number)| (usize::from(publisher), number))
-        else {
-            self.foreign += 1;
-            return None;
+    /// Notes a message; true if it comes for the first time, nothing if it should not come here at all.
+    pub(crate) fn note(&mut self, sender: usize, number: u64) -> Option<bool> {
+        let seen = self.seen.get_mut(sender.checked_sub(self.first)?)?;
+        Some(seen.note(number))
+    }
+
+    /// Messages that came again.
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.seen.iter().map(|seen| seen.duplicates).sum()
+    }
+
+    /// Messages that have not come, if each sender has sent what `sent` says.
+    pub(crate) fn lost(&self, sent: impl Fn(usize) -> u64) -> u64 {
+        let each = self.seen.iter().enumerate();
+        each.map(|(index, seen)| sent(self.first + index).saturating_sub(seen.received)).sum()
+    }
+}
+
+/// In which order one consumer gets the messages of each sender.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Order {
+    first: usize,
+    /// One above the highest number of each sender.
+    next: Vec<u64>,
+    /// Messages that came after a later one of their sender.
+    pub(crate) reordered: u64,
+}
+
+impl Order {
+    /// For the messages of `count` senders from number `first` on.
+    pub(crate) fn new(first: usize, count: usize) -> Self {
+        Self { first, next: vec![0; count], reordered: 0 }
+    }
+
+    /// Notes a message that comes for the first time.
+    pub(crate) fn note(&mut self, sender: usize, number: u64) {
+        let Some(next) = sender.checked_sub(self.first).and_then(|index| self.next.get_mut(index)) else {
+            return;
         };
-        let Some(line) = self.lines.get_mut(publisher) else {
-            self.foreign += 1;
-            return None;
-        };
-        self.redelivered += u64::from(redelivered);
-        if number >= line.next {
-            let room = MISSING_MAX.saturating_sub(line.missing.len());
-            line.missing.extend((line.next..number).take(room));
-            line.next = number + 1;
-            line.received += 1;
-        } else if line.missing.remove(&number) {
-            self.out_of_order += 1;
-            line.received += 1;
+        if number < *next {
+            self.reordered += 1;
         } else {
-            self.duplicates += 1;
+            *next = number + 1;
         }
-        Some(publisher)
-    }
-
-    /// How far a publisher's messages have come: one above the highest number seen.
-    pub(crate) fn reached(&self, publisher: usize) -> u64 {
-        self.lines.get(publisher).map_or(0, |line| line.next)
-    }
-
-    /// Different messages received of a publisher.
-    pub(crate) fn received_of(&self, publisher: usize) -> u64 {
-        self.lines.get(publisher).map_or(0, |line| line.received)
     }
 }
 
@@ -148,30 +127,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_round_trip_and_disorder_is_seen() {
-        let mut tally = Tally::default();
-        let mut body = [0; 30];
-        for number in [0, 1, 3, 2, 3] {
-            stamp(&mut body, 7, number);
-            assert_eq!(read_stamp(&body), Some((7, number)));
-            tally.note(&body, false);
+    fn what_is_missing_late_doubled_or_misled_is_told_apart() {
+        let (mut ledger, mut order) = (Ledger::new(5, 2), Order::new(5, 2));
+        for (sender, number, is_new) in [
+            (5, 0, Some(true)),
+            (5, 3, Some(true)),
+            (5, 2, Some(true)),
+            (5, 3, Some(false)),
+            (5, 0, Some(false)),
+            (6, 1, Some(true)),
+            (7, 0, None),
+            (4, 0, None),
+        ] {
+            assert_eq!(ledger.note(sender, number), is_new, "{sender} {number}");
+            if is_new == Some(true) {
+                order.note(sender, number);
+            }
         }
-        tally.note(b"hello", false);
-        assert_eq!((tally.received, tally.out_of_order, tally.foreign), (5, 2, 1));
+        assert_eq!((ledger.duplicates(), order.reordered), (2, 1));
+        assert_eq!(ledger.lost(|sender| if sender == 5 { 4 } else { 2 }), 2);
     }
 
     #[test]
-    fn what_is_missing_late_doubled_or_foreign_is_told_apart() {
-        let mut ledger = Ledger::new(2);
-        let mut body = [0; 30];
-        for (publisher, number) in [(0, 0), (0, 3), (0, 2), (0, 3), (0, 2), (1, 1), (2, 0)] {
-            stamp(&mut body, publisher, number);
-            ledger.note(&body, number == 2);
+    fn every_number_once_is_whole_in_any_order_and_leaves_nothing_behind() {
+        for stride in [1, 3, 7, 63, 77, 997] {
+            let mut ledger = Ledger::new(0, 1);
+            for number in 0..1000 {
+                assert_eq!(ledger.note(0, number * stride % 1000), Some(true), "{stride}: {number}");
+            }
+            for number in 0..1000 {
+                assert_eq!(ledger.note(0, number), Some(false), "{stride}: {number}");
+            }
+            assert_eq!((ledger.lost(|_| 1000), ledger.duplicates()), (0, 1000));
+            assert!(ledger.seen[0].words.len() <= 1);
         }
-        ledger.note(b"hello", false);
-        assert_eq!((ledger.duplicates, ledger.out_of_order), (2, 1));
-        assert_eq!((ledger.redelivered, ledger.foreign), (2, 2));
-        assert_eq!((ledger.received_of(0), ledger.reached(0)), (3, 4));
-        assert_eq!((ledger.received_of(1), ledger.reached(1)), (1, 2));
+    }
+
+    #[test]
+    fn one_lost_message_makes_memory_grow_to_a_bound_only() {
+        let mut ledger = Ledger::new(0, 1);
+        let count = 3_000_000;
+        for number in (0..count).filter(|number| *number != 7) {
+            assert_eq!(ledger.note(0, number), Some(true));
+        }
+        assert!(ledger.seen[0].words.len() <= WORDS_MAX);
+        assert_eq!((ledger.lost(|_| count), ledger.duplicates()), (1, 0));
+        assert_eq!(ledger.note(0, count + 100_000_000), Some(true), "a leap");
     }
 }

@@ -91,6 +91,18 @@ enum Bench {
     Mqtt(sabir_bench::MqttArguments),
     /// Messages sent by HTTP request, each with its receipt
     Http(sabir_bench::HttpArguments),
+    /// What one protocol sends, another receives
+    Cross(sabir_bench::CrossArguments),
+    /// Connections that do nothing, and the memory for each
+    Idle(sabir_bench::IdleArguments),
+    /// Messages that nobody takes; then perhaps a restart; then all are taken and checked
+    Backlog(sabir_bench::BacklogArguments),
+    /// Connections that come and go
+    Churn(sabir_bench::ChurnArguments),
+    /// Very many subscriptions, and messages that find theirs
+    Subs(sabir_bench::SubsArguments),
+    /// Subscribers that never read beside many that do
+    Slow(sabir_bench::SlowArguments),
 }
 
 /// Where and as whom the messaging commands connect.
@@ -185,9 +197,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sub(arguments) => subscribe::run(&arguments),
         Command::Request(arguments) => request::run(&arguments),
         Command::Health(arguments) => health::run(arguments),
-        Command::Bench(Bench::Stomp(arguments)) => measured(sabir_bench::run_stomp(&arguments)),
-        Command::Bench(Bench::Mqtt(arguments)) => measured(sabir_bench::run_mqtt(&arguments)),
-        Command::Bench(Bench::Http(arguments)) => measured(sabir_bench::run_http(&arguments)),
+        Command::Bench(what) => measured(measure(&what)),
         Command::Completion { shell } => completion(shell),
     };
     match done {
@@ -201,10 +211,24 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+fn measure(what: &Bench) -> Result<bool, String> {
+    match what {
+        Bench::Stomp(arguments) => sabir_bench::run_stomp(arguments),
+        Bench::Mqtt(arguments) => sabir_bench::run_mqtt(arguments),
+        Bench::Http(arguments) => sabir_bench::run_http(arguments),
+        Bench::Cross(arguments) => sabir_bench::run_cross(arguments),
+        Bench::Idle(arguments) => sabir_bench::run_idle(arguments),
+        Bench::Backlog(arguments) => sabir_bench::run_backlog(arguments),
+        Bench::Churn(arguments) => sabir_bench::run_churn(arguments),
+        Bench::Subs(arguments) => sabir_bench::run_subs(arguments),
+        Bench::Slow(arguments) => sabir_bench::run_slow(arguments),
+    }
+}
+
 fn measured(outcome: Result<bool, String>) -> Result<(), Failure> {
     match outcome {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::Failed("messages were lost, doubled or out of order".into())),
+        Ok(false) => Err(Failure::Failed("messages were lost, doubled, out of order or broken".into())),
         Err(problem) => Err(Failure::Failed(problem)),
     }
 }

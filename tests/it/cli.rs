@@ -124,24 +124,3 @@ fn failures_are_one_sentence_and_a_status() {
     let stomp = format!("mqtt://{}", server.stomp);
     assert_eq!(fails(&stomp, &["pub", "a", "x"]).0, Some(1));
 }
-
-#[test]
-fn the_load_generator_finds_nothing_lost_doubled_or_out_of_order() {
-    let server = Server::start(&[]);
-    let (address, pid) = (server.mqtt.to_string(), server.pid().to_string());
-    for (version, words) in [
-        ("3.1", &["--qos", "0"][..]),
-        ("3.1.1", &["--qos", "1", "--publishers", "7", "--subscribers", "3"]),
-        ("5", &["--qos", "2", "--pairs", "5", "--window", "7"]),
-        ("5", &["--qos", "0", "--publishers", "9", "--window", "1"]),
-    ] {
-        let base = ["bench", "mqtt", "--server", &address, "--mqtt-version", version, "--messages", "2000"];
-        let out = prints("", &[&base[..], &["--json", "--pid", &pid], words].concat(), b"");
-        assert!(
-            out.contains("\"lost\":0,\"duplicates\":0,\"out_of_order\":0,") && out.contains("\"sent\":2000,"),
-            "{words:?}: {out}"
-        );
-    }
-    let out = prints("", &["bench", "mqtt", "--server", &address, "--pid", &pid, "--idle", "20"], b"");
-    assert!(out.contains("20 in ") && out.contains("all still answer"), "{out}");
-}

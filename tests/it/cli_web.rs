@@ -128,7 +128,7 @@ fn the_load_generator_loses_nothing_over_http_and_websocket() {
         vec!["bench", "mqtt", "--url", &mqtt, "--messages", "500", "--qos", "1", "--json"],
     ] {
         let report = prints("", &words, b"");
-        assert!(report.contains("\"lost\":0,\"duplicates\":0,\"out_of_order\":0"), "{words:?}: {report}");
+        assert!(report.contains("\"lost\":0,\"duplicated\":0,\"reordered\":0"), "{words:?}: {report}");
     }
     // All that the first two sent is there, each with its receipt.
     let queued = prints(&format!("http://{address}"), &["sub", "/queue/sabir.bench", "-n", "600"], b"");

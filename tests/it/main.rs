@@ -1,6 +1,7 @@
 //! The whole server over real sockets: the binary as a process, raw bytes as its clients.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bench;
 mod cli;
 mod cli_web;
 mod client;
