@@ -196,7 +196,8 @@ fn a_power_loss_anywhere_in_a_long_life_keeps_what_was_covered_and_nothing_half(
         assert!(run.synced >= run.appended, "seed {seed}: without faults everything is synced in the end");
         assert!(run.stats.evacuations > 0, "seed {seed}: {:?}", run.stats);
     }
-    println!("{crashes} crashes");
+    // For whoever reports how many there were.
+    eprintln!("{crashes} crashes");
 }
 
 fn crash_and_go_on(run: &Run, fs: &FaultFs, survival: Survival, what: &str) {
