@@ -286,7 +286,6 @@ impl Broker {
             true => None,
             false => Some(Pool::start().map_err(OpenError::Thread)?),
         };
-        let (pager, jobs) = Pager::new(!options.single_threaded);
         let session_policy = Arc::new(Policy {
             messages_max: options.limits.session_messages_max,
             bytes_max: options.limits.session_bytes_max,
@@ -313,7 +312,7 @@ impl Broker {
             next_message: AtomicU64::new(1),
             session_policy,
             notes: Mutex::new(std::mem::take(&mut recovered.notes)),
-            pager,
+            pager: Pager::new(!options.single_threaded),
             redrives: Redrives::default(),
             by_id: RwLock::default(),
             hosts,
@@ -324,9 +323,7 @@ impl Broker {
             draining: AtomicBool::new(false),
             pool,
         });
-        if let Some(jobs) = jobs {
-            pager::start(&shared, jobs).map_err(OpenError::Thread)?;
-        }
+        pager::start(&shared).map_err(OpenError::Thread)?;
         let restored = recovered.restore(&shared);
         let mut running = shared.store.begin();
         running.remove(TABLE_COUNTERS, MARK_CLEAN);

@@ -1,13 +1,13 @@
 //! The pager: reads from the log what queues have paged out. It has a thread of its own, for a disk takes its time; in a
 //! simulation whoever asks reads at once.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use sabir_model::clock::Timestamp;
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::{Body, Facts, Message};
@@ -49,10 +49,40 @@ impl Sweep {
     }
 }
 
+/// Jobs that wait for the thread. A queue has one page and one walk under way at most, and a browser one part, so there
+/// are no more than that.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    waiting: Mutex<VecDeque<Job>>,
+    arrived: Condvar,
+    over: AtomicBool,
+}
+
+impl Jobs {
+    fn put(&self, job: Job) {
+        self.waiting.lock().push_back(job);
+        self.arrived.notify_one();
+    }
+
+    /// The next job; nothing once the broker has gone.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if self.over.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Some(job) = waiting.pop_front() {
+                return Some(job);
+            }
+            self.arrived.wait(&mut waiting);
+        }
+    }
+}
+
 /// Where jobs go.
 pub(crate) struct Pager {
     /// Absent in a simulation.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Arc<Jobs>>,
     /// Queues to be looked at again with the next tick.
     later: Mutex<Vec<Arc<Queue>>>,
     /// Queues of whose messages none has been read since the start.
@@ -60,15 +90,8 @@ pub(crate) struct Pager {
 }
 
 impl Pager {
-    pub(crate) fn new(threaded: bool) -> (Self, Option<Receiver<Job>>) {
-        let (jobs, taken) = match threaded {
-            true => {
-                let (jobs, taken) = channel();
-                (Some(jobs), Some(taken))
-            }
-            false => (None, None),
-        };
-        (Self { jobs, later: Mutex::default(), cold: Mutex::default() }, taken)
+    pub(crate) fn new(threaded: bool) -> Self {
+        Self { jobs: threaded.then(Arc::default), later: Mutex::default(), cold: Mutex::default() }
     }
 
     /// Notes a queue whose messages are all in the log.
@@ -80,8 +103,7 @@ impl Pager {
     pub(crate) fn take(&self, shared: &Shared, work: &mut Work) {
         for job in std::mem::take(&mut work.jobs) {
             match &self.jobs {
-                // The thread ends with the broker only.
-                Some(jobs) => drop(jobs.send(job)),
+                Some(jobs) => jobs.put(job),
                 None => run(shared, job, work),
             }
         }
@@ -112,11 +134,24 @@ impl Pager {
     }
 }
 
-/// Starts the thread. It ends when the broker does.
-pub(crate) fn start(shared: &Arc<Shared>, jobs: Receiver<Job>) -> std::io::Result<()> {
+impl Drop for Pager {
+    fn drop(&mut self) {
+        if let Some(jobs) = &self.jobs {
+            // Under the lock, so that it is not missed by a thread that is about to wait.
+            let waiting = jobs.waiting.lock();
+            jobs.over.store(true, Ordering::Release);
+            jobs.arrived.notify_all();
+            drop(waiting);
+        }
+    }
+}
+
+/// Starts the thread, if there is to be one. It ends when the broker does.
+pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
+    let Some(jobs) = shared.pager.jobs.as_ref().map(Arc::clone) else { return Ok(()) };
     let shared = Arc::downgrade(shared);
     let body = move || {
-        while let Ok(job) = jobs.recv() {
+        while let Some(job) = jobs.next() {
             let Some(shared) = shared.upgrade() else { return };
             let mut work = Work::new(shared.now());
             run(&shared, job, &mut work);

@@ -24,9 +24,9 @@ use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::marks::{Marks, TABLE_MARKS};
 use crate::notes::{self, Note};
+use crate::paged::Paged;
 use crate::queue::{Queue, Role};
 use crate::registry::{Binding, Durable, Interest, trie_levels};
-use crate::remains::Run;
 use crate::session_log::{
     self, StoredBinding, StoredSession, TABLE_BINDINGS, TABLE_PROGRESS, TABLE_RECEIVED, TABLE_SESSIONS,
 };
@@ -55,7 +55,7 @@ pub(crate) struct Recovered {
     next: HashMap<QueueId, Sequence, RandomState>,
     /// Before when none of a queue's messages expires, of queues that have some that do.
     pub(crate) expires: HashMap<QueueId, u64, RandomState>,
-    pub(crate) live: HashMap<QueueId, Vec<Run>, RandomState>,
+    pub(crate) live: HashMap<QueueId, Paged, RandomState>,
     attempts: HashMap<QueueId, BTreeMap<Sequence, u32>, RandomState>,
     sessions: Vec<StoredSession>,
     bindings: Vec<StoredBinding>,
@@ -226,7 +226,7 @@ impl Recover for Recovered {
     }
 
     fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64) {
-        self.live.entry(queue).or_default().push(Run { numbers: (first, last), bytes });
+        self.live.entry(queue).or_default().add_run(0, (first, last), bytes);
     }
 
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32) {
@@ -375,9 +375,9 @@ impl Recovered {
         }
         let mut retained = host.retained.lock();
         retained.continue_from(self.next.get(&id).copied().unwrap_or(Sequence(1)));
-        let numbers = self.take_live(id).iter().map(|run| run.numbers).collect::<Vec<_>>();
+        let live = self.take_live(id);
         let mut lost: Vec<Sequence> = Vec::new();
-        self.each_message(shared, id, &numbers, |sequence, message| {
+        self.each_message(shared, id, &live, |sequence, message| {
             let topic = message.destination().map(|topic| topic.canonical.to_owned());
             let Some(topic) = topic else { return };
             let changed = retained.recover(&topic, message, sequence);
@@ -458,7 +458,7 @@ impl Recovered {
         queue.lasting.store(true, std::sync::atomic::Ordering::Release);
         shared.by_id.write().insert(id, (Arc::clone(&queue), Arc::clone(&host)));
         let live = self.take_live(id);
-        report.messages += live.iter().map(Run::len).sum::<u64>();
+        report.messages += live.len();
         {
             let mut held = queue.lock();
             self.marks.remove(&id).unwrap_or_default().give(&mut held.core);

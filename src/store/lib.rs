@@ -53,7 +53,7 @@ pub use error::{Damage, Full, LostRange, ReadError, RecoveryReport, StoreError, 
 pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
 pub use journal::{Appender, Durable};
-pub use offline::{Inspection, Offline, Progress, QueueInfo, SegmentInfo, Verification};
+pub use offline::{EachEntry, Inspection, Offline, Progress, QueueInfo, SegmentInfo, Verification};
 pub use options::{FatalHook, Level, StoreOptions, UnknownLevel};
 pub use stats::{SYNC_US_BOUNDS, StoreStats};
 

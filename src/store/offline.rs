@@ -88,6 +88,9 @@ pub struct QueueInfo {
     pub attempted: u64,
 }
 
+/// Hears metadata entries: table, key, value.
+pub type EachEntry<'a> = &'a mut dyn FnMut(u8, &[u8], &[u8]);
+
 /// What verifying found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
@@ -130,7 +133,7 @@ impl Offline {
     ///
     /// # Errors
     /// As opening the store.
-    pub fn inspect(&self, entry: &mut dyn FnMut(u8, &[u8], &[u8])) -> Result<Inspection, StoreError> {
+    pub fn inspect(&self, entry: EachEntry<'_>) -> Result<Inspection, StoreError> {
         let mut told = Entries(entry);
         let Recovered { index, report, files, .. } =
             recovery::recover(&*self.fs, &self.paths, self.store_id, false, &mut told)?;
@@ -228,7 +231,7 @@ impl Offline {
 }
 
 /// Passes metadata entries on, and nothing else.
-struct Entries<'a>(&'a mut dyn FnMut(u8, &[u8], &[u8]));
+struct Entries<'a>(EachEntry<'a>);
 
 impl Recover for Entries<'_> {
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]) {
