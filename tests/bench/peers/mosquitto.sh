@@ -3,9 +3,10 @@
 #
 # Two of its limits are raised so that it drops nothing: queued messages of a subscriber (1000, here without limit) and
 # unacknowledged ones (20, here 1000). It leaves Nagle's algorithm on; with PEER_NODELAY=1 it does not, which is what
-# anybody would set who cares for latency, and costs it throughput.
+# anybody would set who cares for latency, and costs it throughput. Both can run side by side.
 name=mosquitto
 ports="mqtt=27383"
+[ "${PEER_NODELAY:-0}" != 1 ] || name=mosquitto-nodelay ports="mqtt=27384"
 . "$(dirname "$0")/common.sh"
 
 install() { debian mosquitto mosquitto-clients; }
@@ -21,7 +22,7 @@ persistence $([ "${PEER_MEMORY:-0}" = 1 ] && echo false || echo true)
 persistence_location $room/
 max_queued_messages 0
 max_inflight_messages 1000
-set_tcp_nodelay $([ "${PEER_NODELAY:-0}" = 1 ] && echo true || echo false)
+set_tcp_nodelay $([ $name = mosquitto ] && echo false || echo true)
 log_dest stderr
 log_type error
 log_type warning
