@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from . import brokers as stable
 from . import machine
 
 NATS_LOAD = Path(__file__).resolve().parents[1] / "nats_load"
@@ -47,32 +46,29 @@ class Tool:
 
 
 def arguments(workload, load, broker, measure):
-    port = broker.ports[load.protocol]
-    shape, *counts = load.topology
-    out = [load.protocol, "--server", f"127.0.0.1:{port}", "--size", str(load.size), "--window", str(load.window)]
-    if load.protocol == "mqtt":
-        out += ["--mqtt-version", "3.1.1", "--qos", str(load.qos), "--duration", str(max(1, round(load.seconds))), "--batch", str(load.batch)]
-        out += {"one": [], "pairs": ["--pairs", *counts], "fan-in": ["--publishers", *counts],
-                "fan-out": ["--subscribers", *counts]}[shape]
-        if broker.login:
-            out += ["--username", broker.login, "--password", broker.passcode]
-    else:
-        fast, slow = load.messages
-        count = fast if isinstance(broker, stable.Sabir) else slow
-        out += ["--destination", f"/queue/{workload.name}", "--messages", str(max(100, int(count * measure["scale"]))),
-                "--ack", load.ack, "--prefetch", str(load.prefetch)]
-        if shape == "competing":
-            out += ["--producers", counts[0], "--consumers", counts[1]]
-        out += ["--persistent"] * load.persistent + ["--receipts"] * load.receipts
-        if broker.login:
-            out += ["--login", broker.login, "--passcode", broker.passcode]
+    """The command line of `sabir bench` behind the word `bench`."""
+    del measure
+    out = [load.protocol, "--server", f"127.0.0.1:{broker.ports[load.protocol]}", "--topology", load.topology,
+           "--size", load.size, "--batch", load.batch, "--duration", load.seconds]
+    out += ["--rate", load.rate] if load.rate else ["--window", load.window] if not load.topology.startswith("request") else []
+    out += way(workload, load)
+    if broker.login:
+        out += ["--login", broker.login, "--passcode", broker.passcode]
     return [str(each) for each in out]
 
 
+def way(workload, load):
+    """How the protocol is spoken."""
+    if load.protocol == "mqtt":
+        # 3.1.1 is what all of them speak.
+        return ["--mqtt-version", "3.1.1", "--qos", load.qos]
+    out = ["--destination", f"/queue/{workload.name}", "--ack", load.ack, "--prefetch", load.prefetch]
+    return out + ["--persistent"] * load.persistent + ["--receipts"] * load.receipts
+
+
 def nats(load):
-    shape = ":".join(str(part) for part in load.topology)
-    return ["--topology", shape, "--seconds", str(load.seconds), "--size", str(load.size), "--window", str(load.window),
-            "--batch", str(load.batch)]
+    return [str(each) for each in ("--topology", load.topology, "--seconds", load.seconds, "--size", load.size, "--window", load.window,
+                                   "--batch", load.batch)]
 
 
 def rounded(value, digits=3):
@@ -81,11 +77,13 @@ def rounded(value, digits=3):
 
 def summarised(found):
     """What is kept of a run: the figures of the page, and what says whether to believe them."""
-    rss = found.get("rss_after", found.get("broker_rss"))
+    rss, latency = found.get("rss_after"), found.get("latency_us") or {}
     return {
-        "cpu_us": rounded(found.get("cpu_us_per_message", found.get("broker_cpu_us"))),
-        "rate": rounded(found.get("rate", found.get("per_second")), 0),
+        "cpu_us": rounded(found.get("cpu_us_per_message")),
+        "rate": rounded(found.get("rate"), 0),
+        "p50_us": latency.get("p50"),
+        "p99_us": latency.get("p99"),
         "rss_mib": None if rss is None else round(rss / machine.MIB, 1),
-        "generator_cpu_us": rounded(found.get("generator_cpu_us_per_message", found.get("generator_cpu_us"))),
+        "generator_cpu_us": rounded(found.get("generator_cpu_us_per_message")),
         "generator_bound": found.get("generator_bound", False),
     }
