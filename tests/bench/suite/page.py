@@ -1,11 +1,9 @@
 """The measured part of docs/benchmarks.md, made from docs/benchmarks/compare.json and from nothing else."""
 
-from .targets import median
+from .targets import NAMES, median
 
 BEGIN = "<!-- measured by tests/bench/compare: from here"
 END = "<!-- measured by tests/bench/compare: to here -->"
-NAMES = {"sabir": "Sabir", "activemq": "ActiveMQ", "rabbitmq": "RabbitMQ", "mosquitto": "Mosquitto",
-         "mosquitto-nodelay": "Mosquitto, no delay", "nats": "nats-server", "rumqttd": "rumqttd"}
 # Above this many cores used by others, a table says that the machine was busy.
 BUSY_CORES = 0.2
 

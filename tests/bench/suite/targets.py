@@ -3,6 +3,8 @@
 import statistics
 from dataclasses import dataclass
 
+NAMES = {"sabir": "Sabir", "activemq": "ActiveMQ", "rabbitmq": "RabbitMQ", "mosquitto": "Mosquitto",
+         "mosquitto-nodelay": "Mosquitto, no delay", "nats": "nats-server", "rumqttd": "rumqttd"}
 
 def median(rounds, key):
     """The median of one figure over the rounds that have it; None if no round has."""
@@ -87,8 +89,8 @@ class Below:
     def judge(self, results):
         ours = median(results.get("sabir", []), self.key)
         theirs = [found for peer in self.peers if (found := median(results.get(peer, []), self.key)) is not None]
-        names = " and ".join(self.peers)
-        better = f"the better of {names}" if len(self.peers) > 1 else f"{names}'s"
+        names = [NAMES[peer] for peer in self.peers if "-" not in peer]
+        better = f"the better of {' and '.join(names)}" if len(names) > 1 else f"{names[0]}'s"
         target = f"{self.what} ≤ {self.factor:g} × {better}" if self.factor != 1 else f"{self.what} below {better}"
         if ours is None or not theirs:
             return Verdict("sabir", target, "", None)
