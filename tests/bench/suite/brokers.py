@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -37,24 +39,23 @@ class Sabir:
     def __init__(self, binary, room):
         self.binary, self.room = str(binary), room
         self.ports = dict(SABIR_PORTS)
-        self.process = self.folder = self.pid = None
+        self.process = self.folder = self.pid = self.command = None
         self.version = self._run("--version").split()[-1]
 
     def _run(self, *arguments):
         return subprocess.run([self.binary, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
-    def start(self, settings=None, environment=None):
-        """Returns the seconds until it accepted connections. The folder is new unless the last one was kept."""
-        del environment  # that of peers
+    def start(self, environment=None):
+        """Returns the seconds until it accepted connections. Its configuration is the default but for ports and folder."""
+        del environment  # that of a peer's script
         taken = [name for name, port in self.ports.items() if answers(port)]
         if taken:
             raise CannotStart(f"sabir: something else listens on {', '.join(taken)}")
-        self.folder = self.folder or tempfile.mkdtemp(prefix="sabir-bench-", dir=self.room)
+        self.folder = tempfile.mkdtemp(prefix="sabir-bench-", dir=self.room)
         command = [self.binary, "serve", "--data-dir", f"{self.folder}/data"]
         for name, port in self.ports.items():
             command += ["--set", f"listeners.{name}=127.0.0.1:{port}"]
-        for key, value in (settings or {}).items():
-            command += ["--set", f"{key}={value}"]
+        self.command = command
         with open(f"{self.folder}/log", "ab") as log:
             began = time.perf_counter()
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -68,8 +69,17 @@ class Sabir:
                 time.sleep(0.0002)
         return time.perf_counter() - began
 
-    def stop(self, keep=False):
-        """Ends the broker; with `keep` the next start finds the data of this one."""
+    def restart_command(self):
+        """For `sh`: stops the broker, starts it on the same data and prints the number of its process."""
+        start = " ".join(shlex.quote(part) for part in self.command)
+        return (f"kill {self.pid}; while grep -qs '^State:.[^Z]' /proc/{self.pid}/status; do sleep 0.01; done; "
+                f"{start} >>{self.folder}/log 2>&1 </dev/null & echo $! | tee {self.folder}/pid")
+
+    def stop(self):
+        restarted = Path(self.folder or "/nowhere", "pid")
+        if restarted.exists():
+            end(int(restarted.read_text()))
+            restarted.unlink()
         if self.process is not None:
             self.process.terminate()
             try:
@@ -78,12 +88,9 @@ class Sabir:
                 self.process.kill()
                 self.process.wait()
         self.process = self.pid = None
-        if self.folder and not keep:
+        if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
-
-    def binary_bytes(self):
-        return os.path.getsize(self.binary)
 
 
 class Peer:
@@ -113,23 +120,28 @@ class Peer:
         self._ask("install")
         self.version = self._ask("version")
 
-    def start(self, settings=None, environment=None):
+    def start(self, environment=None):
         """Returns the seconds until it accepted connections on every port, to about 30 ms."""
-        del settings  # ours
         began = time.perf_counter()
         self.pid = int(self._ask("start", environment))
         return time.perf_counter() - began
 
-    def stop(self, keep=False):
-        del keep
+    def restart_command(self):
+        """Peers are not restarted."""
+        return None
+
+    def stop(self):
         if self.pid is not None:
             self._ask("stop")
         self.pid = None
 
 
-def is_alive(broker):
-    """Whether its process is there and no zombie."""
+def end(pid):
+    """Ends a process of ours that is not our child."""
     try:
-        return broker.pid is not None and machine.resident(broker.pid) > 0
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + START_SECONDS
+        while machine.resident(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
     except OSError:
-        return False
+        return  # it has ended

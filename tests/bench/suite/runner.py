@@ -47,7 +47,7 @@ class Runner:
 
     def started(self, workload, broker):
         try:
-            broker.start(workload.settings, workload.environment.get(broker.name))
+            broker.start(workload.environment.get(broker.name))
             return True
         except stable.CannotStart as problem:
             self.problem(workload, broker, str(problem))
@@ -82,7 +82,8 @@ class Runner:
             self.problem(workload, broker, f"round {number + 1} is not clean: {summary.get('said', '')}")
             if not workload.fresh:  # what it is left with would spoil the next round
                 broker.stop()
-                self.started(workload, broker)
+                if self.started(workload, broker):
+                    self.warm(workload, broker)
             return
         results[broker.name].append(summary)
         shown = ", ".join(f"{summary[key]:.{digits}f} {title}" for key, title, digits in workload.columns
@@ -109,7 +110,7 @@ class Runner:
 
     def start(self, workload, broker):
         try:
-            seconds = broker.start(workload.settings, workload.environment.get(broker.name))
+            seconds = broker.start(workload.environment.get(broker.name))
         except stable.CannotStart as problem:
             self.problem(workload, broker, str(problem))
             return None

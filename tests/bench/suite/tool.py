@@ -47,14 +47,56 @@ class Tool:
 
 def arguments(workload, load, broker, measure):
     """The command line of `sabir bench` behind the word `bench`."""
-    del measure
-    out = [load.protocol, "--server", f"127.0.0.1:{broker.ports[load.protocol]}", "--topology", load.topology,
-           "--size", load.size, "--batch", load.batch, "--duration", load.seconds]
-    out += ["--rate", load.rate] if load.rate else ["--window", load.window] if not load.topology.startswith("request") else []
-    out += way(workload, load)
+    out = KINDS[workload.kind](workload, load, broker, measure)
     if broker.login:
         out += ["--login", broker.login, "--passcode", broker.passcode]
     return [str(each) for each in out]
+
+
+def of_load(workload, load, broker, _):
+    out = [load.protocol, "--server", f"127.0.0.1:{broker.ports[load.protocol]}", "--topology", load.topology,
+           "--size", load.size, "--batch", load.batch, "--duration", load.seconds]
+    if load.rate:
+        out += ["--rate", load.rate]
+    elif not load.topology.startswith("request"):
+        out += ["--window", load.window]
+    return out + way(workload, load)
+
+
+def of_idle(_, load, broker, measure):
+    return ["idle", *target(load, broker), "--connections", scaled(10_000, measure), "--subscribe"]
+
+
+def of_subscriptions(_, load, broker, measure):
+    return ["subs", *target(load, broker), "--subscriptions", scaled(1_000_000, measure), "--connections", 100,
+            "--wildcards", 10, "--messages", scaled(500_000, measure), "--window", load.window, "--batch", load.batch]
+
+
+def of_slow(_, load, broker, measure):
+    return ["slow", *target(load, broker), "--fast", 20 if measure["smoke"] else 100, "--stalled", 1, "--duration", load.seconds,
+            "--size", load.size, "--window", load.window, "--batch", load.batch]
+
+
+def of_backlog(_, load, broker, measure):
+    ours, theirs = measure["backlog_messages"], load.messages[1]
+    count = ours if broker.name == "sabir" else min(ours, scaled(theirs, measure))
+    out = ["backlog", *target(load, broker), "--messages", count, "--size", load.size, "--window", load.window,
+           "--batch", load.batch, "--ack", load.ack, "--persistent"]
+    command = broker.restart_command()
+    return out + (["--restart-command", command] if command else [])
+
+
+KINDS = {"load": of_load, "idle": of_idle, "subs": of_subscriptions, "slow": of_slow, "backlog": of_backlog}
+
+
+def target(load, broker):
+    """Where the measurements that are not of one protocol find a broker."""
+    out = ["--protocol", load.protocol, "--url", f"tcp://127.0.0.1:{broker.ports[load.protocol]}"]
+    return out + (["--mqtt-version", "3.1.1"] if load.protocol == "mqtt" else [])
+
+
+def scaled(count, measure):
+    return max(100, int(count * measure["scale"]))
 
 
 def way(workload, load):
@@ -78,12 +120,41 @@ def rounded(value, digits=3):
 def summarised(found):
     """What is kept of a run: the figures of the page, and what says whether to believe them."""
     rss, latency = found.get("rss_after"), found.get("latency_us") or {}
-    return {
+    summary = {
         "cpu_us": rounded(found.get("cpu_us_per_message")),
         "rate": rounded(found.get("rate"), 0),
         "p50_us": latency.get("p50"),
         "p99_us": latency.get("p99"),
-        "rss_mib": None if rss is None else round(rss / machine.MIB, 1),
+        "rss_mib": mib(rss),
         "generator_cpu_us": rounded(found.get("generator_cpu_us_per_message")),
         "generator_bound": found.get("generator_bound", False),
+        **of_topology(found),
     }
+    return {key: value for key, value in summary.items() if value is not None}
+
+
+def of_topology(found):
+    """The figures that one kind of run has and the others have not."""
+    if found["topology"] == "idle":
+        return {"kb_each": rounded(found["bytes_per_subscribed_connection"] / 1000, 2), "rss_mib": mib(found["rss_subscribed"])}
+    if "subscriptions" in found:
+        return {"bytes_each": found["bytes_per_subscription"], "subscribe_cpu_us": rounded(found["cpu_us_per_subscription"])}
+    if "stalled" in found:
+        return {"alone_cpu_us": rounded(found["baseline"]["cpu_us_per_message"]),
+                "alone_p99_us": found["baseline"]["latency_us"]["p99"]}
+    if found["topology"] == "backlog":
+        fill, drain = found["fill"], found["drain"] or {}
+        tenths = [tenth["ack_latency_us"] or {} for tenth in fill["tenths"]] or [{}]
+        return {"messages": found["messages"], "fill_rate": rounded(fill["rate"], 0), "fill_cpu_us": rounded(fill["cpu_us_per_message"]),
+                "first_p99_us": tenths[0].get("p99"), "last_p99_us": tenths[-1].get("p99"),
+                "bytes_each": found["rss_bytes_per_message"], "restart_ms": milliseconds(found["restart_seconds"]),
+                "drain_rate": rounded(drain.get("rate"), 0), "drain_cpu_us": rounded(drain.get("cpu_us_per_message"))}
+    return {}
+
+
+def mib(count):
+    return None if count is None else round(count / machine.MIB, 1)
+
+
+def milliseconds(seconds):
+    return None if seconds is None else round(seconds * 1000, 1)
