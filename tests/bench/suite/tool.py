@@ -64,11 +64,12 @@ def of_load(workload, load, broker, _):
 
 
 def of_idle(_, load, broker, measure):
-    return ["idle", *target(load, broker), "--connections", scaled(10_000, measure), "--subscribe"]
+    return ["idle", *target(load, broker), "--connections", 200 if measure["smoke"] else 10_000, "--subscribe"]
 
 
 def of_subscriptions(_, load, broker, measure):
-    return ["subs", *target(load, broker), "--subscriptions", scaled(1_000_000, measure), "--connections", 100,
+    # The titles name these numbers: no scale changes them.
+    return ["subs", *target(load, broker), "--subscriptions", 20_000 if measure["smoke"] else 1_000_000, "--connections", 100,
             "--wildcards", 10, "--messages", scaled(500_000, measure), "--window", load.window, "--batch", load.batch]
 
 
