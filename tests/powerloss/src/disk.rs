@@ -250,9 +250,14 @@ impl Random {
 }
 
 impl Disk {
-    pub fn new(lies: bool) -> Self {
+    pub fn new() -> Self {
         let nodes = HashMap::from([(ROOT, Node::Directory(Directory::default()))]);
-        Self { nodes, open: HashMap::new(), next: ROOT + 1, dead: false, lies }
+        Self { nodes, open: HashMap::new(), next: ROOT + 1, dead: false, lies: false }
+    }
+
+    /// From now on.
+    pub fn lie(&mut self) {
+        self.lies = true;
     }
 
     fn alive(&self) -> Result<(), No> {
@@ -436,7 +441,7 @@ mod tests {
     #[test]
     fn what_is_synced_survives_every_cut() {
         for seed in 0..200 {
-            let mut disk = Disk::new(false);
+            let mut disk = Disk::new();
             let file = disk.make(ROOT, name("log"), false).unwrap();
             disk.write(file, 4000, &[7; 5000]).unwrap();
             disk.sync_file(file).unwrap();
@@ -454,7 +459,7 @@ mod tests {
     #[test]
     fn what_is_not_synced_can_be_lost() {
         for seed in harsh() {
-            let mut disk = Disk::new(false);
+            let mut disk = Disk::new();
             let file = disk.make(ROOT, name("log"), false).unwrap();
             disk.write(file, 0, b"first").unwrap();
             disk.sync_file(file).unwrap();
@@ -474,7 +479,8 @@ mod tests {
     #[test]
     fn a_disk_that_lies_loses_what_it_has_promised() {
         for seed in harsh() {
-            let mut disk = Disk::new(true);
+            let mut disk = Disk::new();
+            disk.lie();
             let file = disk.make(ROOT, name("log"), false).unwrap();
             disk.sync_directory(ROOT).unwrap();
             disk.write(file, 0, b"first").unwrap();
@@ -487,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_cut_short_and_grows_again_reads_as_zeros() {
-        let mut disk = Disk::new(false);
+        let mut disk = Disk::new();
         let file = disk.make(ROOT, name("log"), false).unwrap();
         disk.write(file, 0, &[7; 10_000]).unwrap();
         disk.sync_file(file).unwrap();
@@ -499,7 +505,7 @@ mod tests {
 
     #[test]
     fn what_no_name_leads_to_is_freed_once_it_is_closed() {
-        let mut disk = Disk::new(false);
+        let mut disk = Disk::new();
         let file = disk.make(ROOT, name("log"), false).unwrap();
         disk.opened(file).unwrap();
         disk.remove(ROOT, name("log"), false).unwrap();

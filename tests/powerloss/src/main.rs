@@ -1,8 +1,8 @@
-//! `sabir-powerloss [--lie] MOUNTPOINT`: a file system in memory whose power can be cut.
+//! `sabir-powerloss MOUNTPOINT`: a file system in memory whose power can be cut.
 //!
 //! It obeys lines on standard input and answers each with one: `cut SEED` fails everything from now on and forgets what
-//! was not synced, or some of it; `on` gives the power back; the end of the input unmounts. The disk itself is in
-//! `disk`; here it is put behind FUSE. With `--lie` syncing does nothing, to see that a test would notice.
+//! was not synced, or some of it; `on` gives the power back; after `lie` syncing a file does nothing, to see that a test
+//! would notice; the end of the input unmounts. The disk itself is in `disk`; here it is put behind FUSE.
 
 mod disk;
 
@@ -254,14 +254,12 @@ impl Filesystem for PowerLoss {
 }
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let lies =
-        arguments.iter().position(|argument| argument == "--lie").map(|at| arguments.remove(at)).is_some();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mountpoint] = arguments.as_slice() else {
-        eprintln!("usage: sabir-powerloss [--lie] MOUNTPOINT");
+        eprintln!("usage: sabir-powerloss MOUNTPOINT");
         return ExitCode::FAILURE;
     };
-    let disk = Arc::new(Mutex::new(Disk::new(lies)));
+    let disk = Arc::new(Mutex::new(Disk::new()));
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("powerloss".to_owned()), MountOption::NoAtime];
     let session = match fuser::spawn_mount(PowerLoss(Arc::clone(&disk)), mountpoint, &config) {
@@ -284,7 +282,11 @@ fn main() -> ExitCode {
                 disk.power_on();
                 say("on");
             }
-            _ => say("cut SEED, or on"),
+            ("lie", _) => {
+                disk.lie();
+                say("lying");
+            }
+            _ => say("cut SEED, on, or lie"),
         }
     }
     match session.umount_and_join() {
