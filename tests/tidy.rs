@@ -93,6 +93,7 @@ const SYNCERS: &[(&str, &str)] = &[
         "src/security/users.rs",
         "`sabir user` replaces the users file as a whole; the running broker only reads it",
     ),
+    ("tests/powerloss/", "is a file system: it is asked to sync"),
 ];
 /// Where a thread may sleep.
 const SLEEPERS: &[(&str, &str)] = &[

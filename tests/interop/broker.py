@@ -55,6 +55,7 @@ class Broker:
         self.stomp_port, self.http_port, self.any_port, self.page_port, self.mqtt_port = free_ports(5)
         self.data_dir = str(data_dir)
         self.log_path = Path(log_path)
+        self.settings = {}  # more keys of the configuration
         self.process = None
 
     def spawn(self):
@@ -64,6 +65,7 @@ class Broker:
             "listeners.http": f"127.0.0.1:{self.http_port}",
             "listeners.any": f"127.0.0.1:{self.any_port}",
             "http.allowed_origins": f"http://127.0.0.1:{self.page_port}",
+            **self.settings,
         }
         if knows("listeners.mqtt"):
             settings["listeners.mqtt"] = f"127.0.0.1:{self.mqtt_port}"

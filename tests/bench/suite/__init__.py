@@ -1,0 +1,1 @@
+"""What tests/bench/compare and tests/bench/regress are made of."""
