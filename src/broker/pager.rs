@@ -306,6 +306,8 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
         }
         ControlFlow::Continue(())
     });
+    let session = session_of(shared, &queue);
+    let state = session.as_ref().map(|session| session.state());
     let mut held = queue.lock();
     let core = &mut held.core;
     if queue.deleted.load(Ordering::Acquire) || failed == Some(Failed::Over) {
@@ -313,8 +315,9 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     }
     if !over.is_empty() {
         let numbers = ranges(over.iter().map(|(sequence, _)| sequence.0));
-        // They go as they come, and nothing is granted for them.
-        core.page_in(&queue, sweep.at.rank, &numbers, over, &|_| None, work);
+        // Most go as they come; a handover that had begun is brought to its end.
+        let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(message);
+        core.page_in(&queue, sweep.at.rank, &numbers, over, &grant_of, work);
         core.expire(&queue, work);
     }
     let next = match wanted.last() {

@@ -93,7 +93,7 @@ impl QueueCore {
 
     /// Whether a new message goes where it would be put in the end anyway: behind others that are paged out.
     pub(crate) fn pages_at_once(&self, queue: &Queue, entry: &Entry) -> bool {
-        entry.logged
+        entry.is_in_log()
             && !self.ready.paged.is_empty()
             && self.selecting == 0
             && !self.ready.is_prioritized()

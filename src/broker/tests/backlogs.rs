@@ -1,5 +1,6 @@
 //! The backlog of a client session: its bounds, its order, and what expires in it.
 
+use sabir_model::command::Replay;
 use sabir_model::error::Code;
 use sabir_model::settlement::Settlement;
 
@@ -170,4 +171,28 @@ fn a_message_expires_in_the_backlog_unless_its_handover_has_begun() {
     let seen: Vec<_> = got.iter().map(|one| (one.body.as_str(), one.progress)).collect();
     assert_eq!(seen, [("begun", 3), ("lasting", 0)]);
     assert_eq!((world.stats().expired, world.memory()), (1, 0));
+}
+
+#[test]
+fn what_waits_in_the_log_only_is_granted_what_its_subscriptions_say() {
+    let mut setup = Setup::default();
+    setup.limits.queue_memory_bytes_max = 1;
+    let world = setup.open();
+    let mut sender = world.lasting("sender");
+    sender.send("kept.1", "last value").retain().ok();
+    let mut device = world.lasting("c");
+    device.bind("a.*").id(7).ok();
+    device.vanish();
+    for body in ["1", "2", "3"] {
+        sender.send("a.b", body).ok();
+    }
+    let mut device = world.device("c", Coming::for_ms(FOREVER).credit(1));
+    // A last value that comes to wait behind what is in the log only is still told as one.
+    device.bind("kept.*").replay(Replay::Always).ok();
+    let got = device.take_all();
+    let seen: Vec<_> =
+        got.iter().map(|one| (one.body.as_str(), one.retain, one.identifiers.clone())).collect();
+    let waited = |body| (body, false, vec![7]);
+    assert_eq!(seen, [waited("1"), waited("2"), waited("3"), ("last value", true, Vec::new())]);
+    assert_eq!(world.memory(), world.stats().retained_bytes);
 }
