@@ -99,8 +99,13 @@ start() {
     local each
     if runs; then die "it runs already, with process $(broker | cut -d' ' -f1)"; fi
     stop
+    # One that had ten thousand connections is gone a moment before its sockets are.
     for each in $ports; do
-        if answers "${each#*=}"; then die "something else listens on $each"; fi
+        for _ in {1..100}; do
+            answers "${each#*=}" || continue 2
+            sleep 0.1
+        done
+        die "something else listens on $each"
     done
     mkdir -p -m 700 "$(dirname "$state")"
     [ -O "$(dirname "$state")" ] || die "$(dirname "$state") belongs to somebody else"

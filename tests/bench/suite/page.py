@@ -65,6 +65,10 @@ def page(workloads, data):
     for name, about in data["brokers"].items():
         lines.append(f"| {NAMES.get(name, name)} | {about['version']} | {about['durability']} |")
     lines.append("")
+    busiest = max((measured["busy_cores"] for measured in data["workloads"].values()), default=0)
+    if busiest > BUSY_CORES:
+        lines += ["**The machine was busy with other work** where a table says so: rates are too low there, latencies and starts too long, "
+                  "and only CPU and memory can be taken for what they are.", ""]
     section = None
     for workload in workloads:
         measured = data["workloads"].get(workload.name)
