@@ -55,7 +55,7 @@ fn every_topology_is_clean_over_mqtt() {
         (&["--pairs", "3", "--stored", "--qos", "1"], 600),
         (&["--publishers", "2", "--subscribers", "0", "--qos", "1"], 0),
         (&["--publishers", "2", "--subscribers", "0"], 0),
-        (&["--rate", "6000", "--topology", "fan-in:3", "--warmup", "0.05"], 600),
+        (&["--rate", "6000", "--topology", "fan-in:3"], 600),
         (&["--size", "40", "--batch", "1"], 600),
     ] {
         let base = ["mqtt", "--server", &address, "--messages", "600", "--broker-pid", &pid];
