@@ -248,10 +248,10 @@ many_at_once() {
 request_and_response() {
     local answerer
     : >"$room/requests"
-    stdbuf -oL mosquitto_sub -h "$host" -p "$port" -V "$version" -t "$t/service" -q 1 -C 3 -F '%R %D %p' >"$room/requests" 2>&1 &
-    answerer=$!
     # Its readiness shows by a retained message that it takes first.
     pub -t "$t/service" -q 1 -r -m ready || return
+    stdbuf -oL mosquitto_sub -h "$host" -p "$port" -V "$version" -t "$t/service" -q 1 -C 3 -F '%R %D %p' >"$room/requests" 2>&1 &
+    answerer=$!
     local i=0
     until grep -q ready "$room/requests"; do sleep 0.05; i=$((i + 1)); [ $i -lt $((wait * 20)) ] || fail "no answerer" || return; done
     pub -t "$t/service" -q 1 -r -n || return # its second
