@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use sabir_model::clock::Timestamp;
 use sabir_model::destination::{Destination, Kind, LEVEL_SEPARATOR, dotted};
 use sabir_model::error::{Code, Refusal};
@@ -182,6 +182,8 @@ pub(crate) struct VirtualHost {
     pub(crate) shares: Mutex<Shares>,
     /// The last values of topics.
     pub(crate) retained: Mutex<Retained>,
+    /// Held for reading by who sets a last value, from before its route is known until the value is set.
+    keeping: RwLock<()>,
     /// What has been sent where.
     pub(crate) sent: Sent,
     /// The queue of the log that holds them; 0 until there is one.
@@ -240,6 +242,7 @@ impl VirtualHost {
             sessions: Mutex::default(),
             shares: Mutex::default(),
             retained: Mutex::default(),
+            keeping: RwLock::default(),
             sent: Sent::default(),
             retained_queue: Mutex::default(),
             schedule: Mutex::default(),
@@ -247,6 +250,18 @@ impl VirtualHost {
             any_generation: AtomicU64::new(0),
             hasher: RandomState::default(),
         }
+    }
+
+    /// Begins the sending of a message that its topic keeps. Taken before any map or queue is locked, and held until it is
+    /// sent.
+    pub(crate) fn keep_value(&self) -> RwLockReadGuard<'_, ()> {
+        self.keeping.read()
+    }
+
+    /// Waits for those who set a last value and do not know of a subscription that was just made: afterwards, each value
+    /// has been set or will be sent to the subscription. Nothing may be locked.
+    pub(crate) fn values_are_kept(&self) {
+        drop(self.keeping.write());
     }
 
     fn shard(&self, name: &str) -> usize {

@@ -215,6 +215,8 @@ impl Connection {
             Replay::Never => false,
         };
         if replay && direct {
+            self.release();
+            host.values_are_kept();
             let grant = Grant { retained: true, ..terms.grant() };
             // A repeated subscription starts again.
             let mut owed = session.owed.lock();

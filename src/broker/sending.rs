@@ -80,6 +80,12 @@ impl Connection {
         if facts.timestamp == Timestamp::default() {
             facts.timestamp = self.work.get().now.wall;
         }
+        let host = facts.retain.then(|| {
+            // A held queue comes after what is taken now.
+            self.release();
+            Arc::clone(&self.host)
+        });
+        let _keeping = host.as_ref().map(|host| host.keep_value());
         for _ in 0..4 {
             let route = self.route(publish.key, publish.targets)?;
             let stamp = std::mem::take(&mut self.stamp);

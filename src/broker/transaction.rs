@@ -1,5 +1,7 @@
 //! A local transaction: sends and settlements kept until commit, then carried out as one group of the log.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
@@ -123,6 +125,9 @@ impl Connection {
     }
 
     pub(crate) fn run_transaction(&mut self, transaction: &Transaction) -> Result<Option<Promise>, Refusal> {
+        let host = Arc::clone(&self.host);
+        let keeps = transaction.sends.iter().any(|send| send.facts.retain);
+        let _keeping = keeps.then(|| host.keep_value());
         for _ in 0..4 {
             let mut planned = Vec::new();
             for send in &transaction.sends {

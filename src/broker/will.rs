@@ -140,6 +140,7 @@ pub(crate) fn send_for_nobody(
         timestamp: work.now.wall,
         ..sent.facts
     };
+    let _keeping = facts.retain.then(|| host.keep_value());
     for _ in 0..4 {
         let route = Arc::new(resolve(shared, host, who, sent.targets)?);
         let incoming = Incoming {

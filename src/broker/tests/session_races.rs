@@ -326,3 +326,38 @@ fn members_of_a_group_come_and_go_and_each_message_is_acknowledged_once() {
     assert_eq!(world.stats().shared_subscriptions, 0);
     world.broker.close().unwrap();
 }
+
+#[test]
+fn a_last_value_set_at_the_moment_of_a_subscription_reaches_it() {
+    const ROUNDS: usize = 4_000;
+    let world = threaded();
+    let together = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sender = world.device("sender", Coming::for_ms(0));
+            for round in 0..ROUNDS {
+                let topic = format!("t.{round}");
+                // The route is known and stays so until the subscription.
+                sender.send(&topic, "live").at_most_once().ok();
+                together.wait();
+                for _ in 0..round % 64 {
+                    std::hint::spin_loop();
+                }
+                sender.send(&topic, "kept").at_most_once().retain().ok();
+                together.wait();
+            }
+        });
+        let mut reader = world.device("reader", Coming::for_ms(0));
+        let missed: Vec<usize> = (0..ROUNDS)
+            .filter(|round| {
+                let topic = format!("t.{round}");
+                together.wait();
+                reader.bind(&topic).at_most_once().replay(Replay::Always).ok();
+                together.wait();
+                reader.take_all().is_empty()
+            })
+            .collect();
+        assert!(missed.is_empty(), "of {ROUNDS} {} were missed: {missed:?}", missed.len());
+    });
+    world.broker.close().unwrap();
+}
