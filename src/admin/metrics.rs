@@ -112,6 +112,12 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
             broker.unreadable,
         ),
         (
+            "sabir_messages_spilled_total",
+            Counter,
+            "Messages that are not persistent and went to the log for want of memory.",
+            broker.spilled,
+        ),
+        (
             "sabir_messages_unrouted_total",
             Counter,
             "Messages that nobody was interested in.",

@@ -461,6 +461,7 @@ impl Broker {
             discarded: read(&counters.discarded),
             refused: read(&counters.refused),
             unreadable: read(&counters.unreadable),
+            spilled: read(&counters.spilled),
             unrouted: read(&counters.unrouted),
             transactions_committed: read(&counters.transactions_committed),
             transactions_aborted: read(&counters.transactions_aborted),

@@ -48,6 +48,7 @@ mod session_log;
 mod session_subscribe;
 mod settling;
 mod share;
+mod spill;
 mod stats;
 mod subscribe;
 mod tally;

@@ -24,6 +24,7 @@ use crate::lock_order::{Rank, Ranked};
 use crate::outbox::Outbox;
 use crate::policy::{Policy, SlowConsumer};
 use crate::ready::{Entry, Key, Ready};
+use crate::spill::Spilled;
 use crate::stats::{Counters, QueueStats, add};
 use crate::window::{FromLog, Window};
 use crate::work::Work;
@@ -120,6 +121,10 @@ pub(crate) struct QueueCore {
     pub(crate) resident: u64,
     /// Messages that have found the window full, since the last dispatch.
     pub(crate) over: Vec<Key>,
+    /// Messages that the log does not have are among those, and may go there.
+    pub(crate) spills: bool,
+    /// Messages that are in the log for want of memory, and that a restart drops.
+    pub(crate) spilled: Option<Box<Spilled>>,
     /// A page is on its way.
     pub(crate) fetching: bool,
     /// Somebody looks through what is paged out for what has expired.
@@ -180,6 +185,8 @@ impl QueueCore {
             in_flight: Slab::default(),
             resident: 0,
             over: Vec::new(),
+            spills: false,
+            spilled: None,
             fetching: false,
             sweeping: false,
             from_log: None,

@@ -194,8 +194,13 @@ impl Ready {
         }
     }
 
-    /// Messages in memory that the log has all of, from the last one on, of `bytes` in all; none of those in `spared`.
-    pub(crate) fn last_in_log(&self, bytes: u64, spared: Option<(Key, Key)>) -> Vec<Key> {
+    /// Messages in memory that are `wanted`, from the last one on, of `bytes` in all; none of those in `spared`.
+    pub(crate) fn last_that(
+        &self,
+        bytes: u64,
+        spared: Option<(Key, Key)>,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Vec<Key> {
         let in_run = self.run.iter().enumerate().rev().filter_map(|(index, slot)| {
             let key = Key { rank: 0, sequence: Sequence(self.base + index as u64) };
             slot.as_ref().map(|entry| (key, entry))
@@ -211,7 +216,7 @@ impl Ready {
                 _ => in_map.next(),
             };
             let Some((key, entry)) = next else { break };
-            if entry.is_in_log() && spared.is_none_or(|(first, last)| key < first || key > last) {
+            if wanted(entry) && spared.is_none_or(|(first, last)| key < first || key > last) {
                 left = left.saturating_sub(entry.message.memory() as u64);
                 found.push(key);
             }
@@ -313,6 +318,15 @@ impl Ready {
             self.run = VecDeque::new();
         }
         Some(entry)
+    }
+
+    /// The message at `key`, if it is in memory.
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        if let Some(entry) = self.map.get_mut(&key) {
+            return Some(entry);
+        }
+        let index = usize::try_from(key.sequence.0.checked_sub(self.base)?).ok()?;
+        self.run.get_mut(index)?.as_mut()
     }
 
     /// Changes every message in memory.

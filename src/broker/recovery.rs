@@ -2,7 +2,8 @@
 //!
 //! Table 1 holds queues by id (plain ones, the backlogs of durable subscriptions and of client sessions, what groups share,
 //! and the last values of topics), table 2 the groups that wildcard subscriptions over virtual topics have declared, table
-//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`), table 40 what
+//! 3 counters that must not go back, tables 4 to 7 client sessions (`session_log.rs`), table 8 messages
+//! that a restart drops (`spill.rs`), table 40 what
 //! management has marked queues with (`marks.rs`), tables 50 to 54 what others keep
 //! (`notes.rs`). Everything else is derived.
 
@@ -24,13 +25,14 @@ use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::marks::{Marks, TABLE_MARKS};
 use crate::notes::{self, Note};
-use crate::paged::Paged;
+use crate::paged::{Paged, Range};
 use crate::queue::{Queue, Role};
 use crate::registry::{Binding, Durable, Interest, trie_levels};
 use crate::session_log::{
     self, StoredBinding, StoredSession, TABLE_BINDINGS, TABLE_PROGRESS, TABLE_RECEIVED, TABLE_SESSIONS,
 };
 use crate::session_subscribe::Wanted;
+use crate::spill::{TABLE_SPILLED, decode_row};
 use crate::window::FromLog;
 use crate::work::{Work, finish};
 
@@ -62,6 +64,8 @@ pub(crate) struct Recovered {
     received: Vec<(String, String, u16)>,
     pub(crate) progress: HashMap<(QueueId, Sequence), u32, RandomState>,
     marks: HashMap<QueueId, Marks, RandomState>,
+    /// Messages that are to be dropped, by row.
+    pub(crate) spilled: Vec<(QueueId, Vec<Range>)>,
     /// Rows that others keep, by table.
     pub(crate) notes: Vec<(u8, Note)>,
     next_queue: u64,
@@ -206,6 +210,10 @@ impl Recover for Recovered {
                 }
                 None => self.unreadable += 1,
             },
+            TABLE_SPILLED => match decode_row(key, value) {
+                Some(row) => self.spilled.push(row),
+                None => self.unreadable += 1,
+            },
             TABLE_COUNTERS if key == COUNTER_NEXT_QUEUE => match value.try_into() {
                 Ok(bytes) => self.next_queue = u64::from_le_bytes(bytes),
                 Err(_) => self.unreadable += 1,
@@ -267,6 +275,7 @@ impl Recovered {
         let known = self.next.keys().map(|id| id.0).max().unwrap_or(0);
         let fresh = self.next_queue.max(known.next_multiple_of(QUEUE_IDS_RESERVED) + 1);
         shared.next_queue.fetch_max(fresh, std::sync::atomic::Ordering::AcqRel);
+        self.drop_spilled(shared);
         self.restore_sessions(shared, &mut report);
         for (id, definition) in std::mem::take(&mut self.queues) {
             match self.restore_queue(shared, id, definition, &mut report) {

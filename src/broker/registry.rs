@@ -472,9 +472,9 @@ impl VirtualHost {
             }
         }
         shared.by_id.write().remove(&queue.id);
-        let (marked, ended) = {
+        let (marked, spilled, ended) = {
             let mut core = queue.lock().core;
-            (Marks::of(&core).are_some(), core.clear(queue.id, work))
+            (Marks::of(&core).are_some(), core.spilled.take(), core.clear(queue.id, work))
         };
         if queue.is_defined() {
             let mut group = shared.store.begin();
@@ -482,6 +482,9 @@ impl VirtualHost {
             group.remove(TABLE_QUEUES, &queue.id.0.to_le_bytes());
             if marked {
                 Marks::default().log(&mut group, queue.id);
+            }
+            if let Some(mut spilled) = spilled {
+                spilled.forget(&mut group, queue.id);
             }
             group.finish(Level::Os);
         }

@@ -25,6 +25,7 @@ pub(crate) struct Counters {
     pub(crate) transactions_aborted: AtomicU64,
     pub(crate) sessions_expired: AtomicU64,
     pub(crate) unreadable: AtomicU64,
+    pub(crate) spilled: AtomicU64,
 }
 
 /// A snapshot of the broker.
@@ -54,6 +55,8 @@ pub struct BrokerStats {
     pub discarded: u64,
     /// Messages that the log could not give back.
     pub unreadable: u64,
+    /// Messages that need not outlive the broker and went to the log for want of memory.
+    pub spilled: u64,
     /// Sends refused.
     pub refused: u64,
     /// Messages published to topics where nobody was interested.

@@ -10,6 +10,7 @@ use sabir_store::Level;
 use crate::broker::{Broker, Shared};
 use crate::queue::{Queue, Role};
 use crate::registry::VirtualHost;
+use crate::spill::spill;
 use crate::will::send_will;
 use crate::work::{Work, finish};
 
@@ -70,6 +71,7 @@ impl Broker {
                 shared.by_id.read().values().map(|(queue, _)| Arc::clone(queue)).collect();
             for queue in queues.iter().filter(|queue| queue.pages()) {
                 queue.lock().core.make_window(queue, 0, None, work);
+                spill(shared, queue, work);
             }
             shared.account(work);
         }

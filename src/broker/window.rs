@@ -102,8 +102,12 @@ impl QueueCore {
 
     /// Notes a message that has found the window full: it is paged out unless somebody takes it at once.
     pub(crate) fn note_overflow(&mut self, queue: &Queue, key: Key, in_log: bool) {
-        if in_log && self.is_over(queue) && queue.pages() {
-            self.over.push(key);
+        if self.is_over(queue) && queue.pages() {
+            if in_log {
+                self.over.push(key);
+            } else {
+                self.spills = true;
+            }
         }
     }
 
@@ -119,10 +123,13 @@ impl QueueCore {
         if self.over.capacity() > 1024 {
             self.over = Vec::new();
         }
+        if std::mem::take(&mut self.spills) && self.is_over(queue) {
+            work.spills.push(queue.id);
+        }
     }
 
     /// Pages one message out, if it is in memory and the log has all of it.
-    fn page_out(&mut self, key: Key, work: &mut Work) {
+    pub(crate) fn page_out(&mut self, key: Key, work: &mut Work) {
         let Some((found, entry)) = self.ready.peek_from(key) else { return };
         if found != key || !entry.is_in_log() {
             return;
@@ -150,7 +157,7 @@ impl QueueCore {
     ) {
         let excess = self.resident.saturating_add(room).saturating_sub(queue.window.bytes());
         if excess > 0 && queue.pages() {
-            for key in self.ready.last_in_log(excess, page) {
+            for key in self.ready.last_that(excess, page, Entry::is_in_log) {
                 self.page_out(key, work);
             }
         }

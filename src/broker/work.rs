@@ -23,6 +23,7 @@ use crate::policy::DeadLetters;
 use crate::queue::{Held, Queue, Role, SettleResult, count};
 use crate::ready::{Entry, Failed, History};
 use crate::session_log::{TABLE_PROGRESS, progress_key};
+use crate::spill::spill_all;
 
 /// Outboxes flushed by the thread that filled them; further ones are left to their owners.
 const INLINE_FLUSHES_MAX: usize = 64;
@@ -50,6 +51,8 @@ pub(crate) struct Work {
     pub(crate) expired_logged: Vec<(QueueId, Sequence)>,
     /// Runs of messages that are gone and were in the log only.
     pub(crate) gone: Vec<(QueueId, Sequence, u64)>,
+    /// Queues that hold more than they have memory for, of what the log does not have.
+    pub(crate) spills: Vec<QueueId>,
     /// What is to be read from the log.
     pub(crate) jobs: Vec<Job>,
     /// Notes of handovers to be logged, and those that are of no more use.
@@ -90,6 +93,7 @@ impl Work {
             yielded: false,
             expired_logged: Vec::new(),
             gone: Vec::new(),
+            spills: Vec::new(),
             jobs: Vec::new(),
             progress_made: Vec::new(),
             progress_over: Vec::new(),
@@ -126,6 +130,7 @@ impl Work {
             && self.windows.is_empty()
             && self.expired_logged.is_empty()
             && self.gone.is_empty()
+            && self.spills.is_empty()
             && self.jobs.is_empty()
             && self.progress_made.is_empty()
             && self.progress_over.is_empty()
@@ -165,6 +170,7 @@ pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
     for _ in 0..ROUNDS_MAX {
         log_expired(shared, work);
         bury(shared, work);
+        spill_all(shared, work);
         for (connection, queue) in std::mem::take(&mut work.windows) {
             queue.lock().core.window_again(connection);
             work.resume.push(queue);

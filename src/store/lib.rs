@@ -260,6 +260,12 @@ impl Store {
         self.inner.shared.journal.pending_bytes()
     }
 
+    /// Whether more waits to be written than half of what may: time for what can wait to do so.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.pending_bytes() > self.inner.shared.options.pending_bytes_max / 2
+    }
+
     /// Blocks until everything appended so far is synced, or the store has failed.
     pub fn sync(&self) -> Durable {
         let shared = &self.inner.shared;

@@ -26,6 +26,7 @@ mod session_durability;
 mod session_races;
 mod sessions;
 mod sizes;
+mod spilling;
 mod stress;
 mod topics;
 mod transactions;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sabir_model::clock::Timestamp;
 use sabir_model::settlement::Settlement;
+use sabir_store::Level;
 
 use super::harness::{Setup, World};
 use super::managed_messages::{all, matching, to};
@@ -329,7 +330,8 @@ fn transactions_and_dead_letters_reach_deep_queues() {
 
 #[test]
 fn when_memory_runs_low_queues_page_out_more_and_persistent_sends_go_on() {
-    let mut setup = narrow(100_000);
+    let in_memory = Policy { durability: Level::Memory, ..Policy::default() };
+    let mut setup = narrow(100_000).policy("queue://b", in_memory);
     setup.limits.memory_bytes_max = 60_000;
     let world = setup.open();
     world.fill("queue://a", 1..=200);

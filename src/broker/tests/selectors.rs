@@ -2,7 +2,7 @@
 
 use sabir_model::error::Code;
 
-use super::harness::{Client, World};
+use super::harness::{Client, Setup, World};
 
 fn coloured(client: &mut Client, to: &str, colours: &[&str]) {
     for (index, colour) in colours.iter().enumerate() {
@@ -68,7 +68,7 @@ fn what_comes_back_before_the_place_a_consumer_has_looked_at_is_offered_to_it() 
 
 #[test]
 fn a_selecting_consumer_without_room_leaves_the_message_to_the_next() {
-    let mut setup = super::harness::Setup::default();
+    let mut setup = Setup::default();
     setup.limits.outbox.bytes_soft = 50;
     let world = setup.open();
     let (mut producer, mut stuck, mut free) = (world.client(), world.client(), world.client());
@@ -83,7 +83,10 @@ fn a_selecting_consumer_without_room_leaves_the_message_to_the_next() {
 
 #[test]
 fn a_long_backlog_that_matches_nothing_is_looked_at_once_and_in_portions() {
-    let world = World::new();
+    // In memory, whatever the environment says of other tests.
+    let mut setup = Setup::default();
+    setup.limits.queue_memory_bytes_max = 64 << 20;
+    let world = setup.open();
     let (mut producer, mut consumer) = (world.client(), world.client());
     producer.batch(|producer| {
         for _ in 0..40_000 {
