@@ -258,6 +258,14 @@ pub struct RecoveryReport {
     pub damage: Vec<Damage>,
     /// Messages that are lost with them.
     pub lost: Vec<LostRange>,
+    /// Messages that are lost although nothing is damaged: they were put at a level below `fsync` and `interval`, and their
+    /// large bodies had not reached the disk when the machine stopped.
+    pub unsynced: Vec<LostRange>,
+    /// Large bodies in files of their own.
+    pub blobs: u64,
+    /// Files of large bodies that no live message names. Opening removes them; if there is damage, it puts them into
+    /// quarantine.
+    pub orphans: u64,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -287,6 +295,17 @@ impl fmt::Display for RecoveryReport {
                 tear.file.display(),
                 tear.bytes_cut,
                 tear.position.0
+            )?;
+        }
+        if self.orphans > 0 {
+            write!(f, "\n{} files of large messages are not needed by any live message", self.orphans)?;
+            f.write_str(if self.damage.is_empty() { "." } else { ", so far as the damaged log tells." })?;
+        }
+        for lost in &self.unsynced {
+            write!(
+                f,
+                "\nThe large messages {} to {} of queue {} had not reached the disk when the machine stopped; they were not receipted as synced.",
+                lost.first, lost.last, lost.queue.0
             )?;
         }
         for damage in &self.damage {

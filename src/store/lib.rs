@@ -25,6 +25,10 @@
 //! disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod blob;
+mod blob_file;
+mod blob_index;
+mod blob_recovery;
 mod checkpoint;
 mod error;
 pub mod fault_fs;
@@ -49,6 +53,8 @@ mod shared;
 mod stats;
 mod verify;
 
+pub use blob::{Blob, BlobWriter, is_storage_full};
+pub use blob_file::{BLOB_PIECE_BYTES, BlobDamage};
 pub use error::{Damage, Full, LostRange, ReadError, RecoveryReport, StoreError, Tear};
 pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
@@ -97,12 +103,40 @@ pub trait Recover {
     /// Live messages of a queue: a run of numbers, ascending within a queue and disjoint. `bytes` is what they take in the
     /// log, about.
     fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64);
+    /// A live message that was told of has a body of `len` bytes in a file of its own, which is not in the `bytes` of its run.
+    fn blob(&mut self, _queue: QueueId, _sequence: Sequence, _len: u64) {}
     /// How often the delivery of a live message has failed.
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32);
 }
 
+/// The body of a message that was read.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// It was in the log.
+    Inline(&'a [u8]),
+    /// It is in a file of its own, which was not looked at.
+    Blob(Blob),
+}
+
+impl Payload<'_> {
+    /// Bytes of the body.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Blob(blob) => blob.len(),
+        }
+    }
+
+    /// Whether the body has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Who is told of a message that was read: its number, what was said about it, its head, its body.
-pub type Each<'a> = &'a mut dyn FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>;
+pub type Each<'a> = &'a mut dyn FnMut(Sequence, PutMeta, &[u8], Payload<'_>) -> ControlFlow<()>;
 
 /// The open message log. Clones are handles to the same log; the last one dropped closes it.
 #[derive(Clone)]
@@ -150,7 +184,7 @@ impl Store {
         let paths = Paths::new(&options.dir);
         let lock = manifest::prepare(&*fs, &paths)?;
         let (store_id, fresh) = identify(&*fs, &paths)?;
-        let recovered = recovery::recover(&*fs, &paths, store_id, options.quarantine, recover)?;
+        let mut recovered = recovery::recover(&*fs, &paths, store_id, options.quarantine, recover)?;
         let mut report = recovered.report;
         report.fresh = fresh && recovered.checkpoint == 0 && report.frames == 0;
         let last = recovered.index.lsn;
@@ -164,6 +198,7 @@ impl Store {
             applied: parking_lot::Condvar::new(),
             readers: read::Readers::default(),
             pool: pool::Pool::default(),
+            blobs: blob::Blobs::default(),
             counters: stats::Counters::default(),
             uncheckpointed: AtomicU64::new(0),
             keeper: Mutex::new(KeeperState::default()),
@@ -175,6 +210,8 @@ impl Store {
             .map_err(|source| opening_failed(&shared, source, 4096))?;
         let number = recovered.checkpoint + 1;
         write_first_checkpoint(&shared, number, recovered.next_segment)?;
+        recovered.blobs.remove_orphans(&*shared.fs, &shared.paths);
+        shared.blobs.found(&recovered.blobs);
         {
             let mut state = shared.pool.state.lock();
             state.next_number = recovered.next_segment;
@@ -231,6 +268,22 @@ impl Store {
             shared.reserve(whole).map_err(|_| Full::Disk)?;
         }
         Ok(group)
+    }
+
+    /// Begins a body in a file of its own: for one that is large, or that is to be written before all of it is there. Its
+    /// `expected` bytes are reserved against the limits of the disk; more may be written as far as these allow. The
+    /// file is made with the first 64 KiB.
+    ///
+    /// # Errors
+    /// [`Full`]: a body of this size is refused now.
+    pub fn blob(&self, expected: u64) -> Result<BlobWriter, Full> {
+        self.inner.shared.begin_blob(expected)
+    }
+
+    /// The body with this number, if a live message names it or somebody has a handle. A put is seen once it is written.
+    #[must_use]
+    pub fn open_blob(&self, id: u64) -> Option<Blob> {
+        self.inner.shared.open_blob(id)
     }
 
     /// Starts a group of acknowledgements, counts, metadata or deletions. There is always room for these.
@@ -339,6 +392,8 @@ impl Store {
             stats.segments_free = (state.ready.len() + state.dead.len()) as u64;
             stats.disk_bytes = state.disk_bytes;
         }
+        stats.blobs = shared.blobs.files();
+        stats.blob_bytes = shared.blobs.bytes();
         stats.damaged = shared.readers.damaged();
         let index = shared.index.lock();
         stats.bytes_live = index.bytes_live();
@@ -415,6 +470,7 @@ fn dismiss(shared: &Arc<Shared>, mut crew: Crew, machine: Option<&Mutex<Machine>
     shared.journal.end();
     shared.wake_readers();
     shared.readers.clear();
+    shared.blobs.close_files();
     drop(crew.lock.take());
     outcome
 }

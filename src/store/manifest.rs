@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The newest format this code reads, and the one it writes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 const MAGIC: &[u8; 8] = b"SABIRLOG";
 const MANIFEST_LEN: usize = 32;
 
@@ -18,6 +18,7 @@ pub(crate) struct Paths {
     pub(crate) journal: PathBuf,
     pub(crate) checkpoints: PathBuf,
     pub(crate) pages: PathBuf,
+    pub(crate) blobs: PathBuf,
     pub(crate) quarantine: PathBuf,
 }
 
@@ -29,12 +30,17 @@ impl Paths {
             journal: shard.join("J"),
             checkpoints: shard.join("C"),
             pages: shard.join("P"),
+            blobs: shard.join("B"),
             quarantine: root.join("quarantine"),
         }
     }
 
     pub(crate) fn segment(&self, number: u64) -> PathBuf {
         self.journal.join(crate::segment::file_name(number))
+    }
+
+    pub(crate) fn blob(&self, id: u64) -> PathBuf {
+        self.blobs.join(crate::blob_file::file_name(id))
     }
 
     pub(crate) fn slots(&self) -> [PathBuf; 2] {
@@ -60,7 +66,7 @@ pub(crate) fn prepare(fs: &dyn Fs, paths: &Paths) -> Result<LockGuard, StoreErro
         LockError::Held(pid) => StoreError::Locked { dir: paths.root.clone(), pid },
         LockError::Io(source) => failed(source),
     })?;
-    for dir in [&paths.journal, &paths.checkpoints, &paths.pages] {
+    for dir in [&paths.journal, &paths.checkpoints, &paths.pages, &paths.blobs] {
         fs.create_dir_all(dir).map_err(failed)?;
     }
     Ok(guard)

@@ -7,7 +7,7 @@ use crate::{FaultFs, Level, StoreOptions};
 use sabir_model::ids::Position;
 use std::path::{Path, PathBuf};
 
-const PRESENT: &str = "store-v2";
+const PRESENT: &str = "store-v3";
 
 fn directory(format: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format).join(name)
@@ -112,8 +112,9 @@ fn stores_of_all_formats_are_read() {
     if std::env::var_os("SABIR_WRITE_FIXTURES").is_some() {
         write();
     }
-    for (format, name, last) in
-        [("store-v1", "closed", 15), ("store-v1", "torn", 14), (PRESENT, "closed", 15), (PRESENT, "torn", 14)]
+    for (format, name, last) in ["store-v1", "store-v2", PRESENT]
+        .into_iter()
+        .flat_map(|format| [(format, "closed", 15), (format, "torn", 14)])
     {
         let fs = load(format, name);
         let (_, state, report) = open(&fs, options()).unwrap_or_else(|e| panic!("{format} {name}: {e}"));
@@ -135,7 +136,7 @@ fn stores_of_all_formats_are_read() {
 #[test]
 fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the_present() {
     let manifest = |fs: &FaultFs| fs.contents(Path::new("store/MANIFEST.a")).unwrap()[8];
-    for (format, number) in [("store-v1", 1), (PRESENT, 2)] {
+    for (format, number) in [("store-v1", 1), ("store-v2", 2), (PRESENT, 3)] {
         let fs = load(format, "checkpointed");
         assert_eq!(manifest(&fs), number);
         let mut expected = State::default();
@@ -144,7 +145,7 @@ fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the
         let (store, state, report) = open(&fs, options.clone()).unwrap();
         assert_eq!(state, expected, "{format}");
         assert!(report.checkpoint > Position(90), "{report}");
-        assert_eq!(manifest(&fs), 2);
+        assert_eq!(manifest(&fs), 3);
         // It lives on: holes, evacuation, another start.
         let mut more: Vec<Vec<Op>> = (71..=200).map(|sequence| vec![put(1, sequence)]).collect();
         more.extend(

@@ -1,11 +1,12 @@
 //! What the log should hold: an obviously right model of the operations, and a recorder of what recovery told.
 
 use crate::{
-    Appender, FaultFs, Fs, Level, PutMeta, ReadError, Recover, RecoveryReport, Store, StoreError,
-    StoreOptions,
+    Appender, Blob, FaultFs, Fs, Level, Payload, PutMeta, ReadError, Recover, RecoveryReport, Store,
+    StoreError, StoreOptions,
 };
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -181,17 +182,40 @@ pub(super) fn read_back(
     wanted: &mut dyn Iterator<Item = (Sequence, Sequence)>,
 ) -> Result<BTreeMap<u64, Vec<u8>>, ReadError> {
     let mut read = BTreeMap::new();
-    store.read(QueueId(queue), wanted, &mut |sequence, meta, head, body| {
+    let mut unreadable = None;
+    store.read(QueueId(queue), wanted, &mut |sequence, meta, head, payload| {
         let mut content = vec![meta.priority, meta.flags];
         content.extend_from_slice(&meta.expires_ms.to_le_bytes());
         content.extend_from_slice(head);
         content.push(b'|');
-        content.extend_from_slice(body);
+        match payload {
+            Payload::Inline(body) => content.extend_from_slice(body),
+            Payload::Blob(blob) => match whole(&blob) {
+                Ok(body) => content.extend_from_slice(&body),
+                Err(error) => {
+                    unreadable = Some(error);
+                    return ControlFlow::Break(());
+                }
+            },
+        }
         assert!(read.last_key_value().is_none_or(|(before, _)| *before < sequence.0), "in ascending order");
         read.insert(sequence.0, content);
         ControlFlow::Continue(())
     })?;
-    Ok(read)
+    match unreadable {
+        Some(source) => Err(ReadError::Io { file: "a blob".into(), source }),
+        None => Ok(read),
+    }
+}
+
+/// A large body, read in two goes.
+pub(super) fn whole(blob: &Blob) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; usize::try_from(blob.len()).unwrap()];
+    let middle = body.len() / 3;
+    let (first, second) = body.split_at_mut(middle);
+    assert_eq!(blob.read_at(middle as u64, second)?, second.len());
+    assert_eq!(blob.read_at(0, first)?, first.len());
+    Ok(body)
 }
 
 pub(super) fn append(store: &Store, group: &[Op], level: Level) -> Position {
