@@ -490,6 +490,10 @@ impl Shared {
             let is_open = |id: &u64| state.open.get(id).is_some_and(|handle| handle.strong_count() > 0);
             state.loose.iter().filter(|(id, _)| !is_open(id)).map(|(id, bytes)| (*id, *bytes)).collect()
         };
+        // Frames that a failed log let go may be on the disk all the same, and name theirs.
+        if self.journal.failed().is_some() {
+            return;
+        }
         // Without a handle nobody can name it any more; who had one and did, did so before.
         let mut freed = false;
         for (id, bytes) in candidates {

@@ -366,8 +366,9 @@ impl Committer {
             Failure::NoSpace => ("find space for", io::ErrorKind::StorageFull.into()),
         };
         let file: PathBuf = self.shared.paths.segment(self.active.number);
+        // First of all: what the frames name must not be taken for unneeded.
+        self.shared.fatal(what, &file, &error);
         self.placed.clear();
         self.waiting = Batch::default();
-        self.shared.fatal(what, &file, &error);
     }
 }

@@ -322,8 +322,12 @@ impl Store {
             ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
         } else {
             let position = shared.journal.request_sync();
-            shared.wait_synced(position);
+            if shared.wait_synced(position) {
+                shared.wait_applied(position);
+            }
         }
+        // Of what was put at a lower level.
+        shared.sync_blobs();
         self.watermark()
     }
 
@@ -462,6 +466,10 @@ fn dismiss(shared: &Arc<Shared>, mut crew: Crew, machine: Option<&Mutex<Machine>
         let mut machine = machine.lock();
         ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
         machine.committer.finish();
+    }
+    if shared.journal.failed().is_none() {
+        shared.sync_blobs();
+        shared.sweep_blobs();
     }
     shared.pool.state.lock().stop = true;
     shared.pool.changed.notify_all();

@@ -1,8 +1,8 @@
 //! What the log should hold: an obviously right model of the operations, and a recorder of what recovery told.
 
 use crate::{
-    Appender, Blob, FaultFs, Fs, Level, Payload, PutMeta, ReadError, Recover, RecoveryReport, Store,
-    StoreError, StoreOptions,
+    Appender, BLOB_PIECE_BYTES, Blob, FaultFs, Fs, Level, Payload, PutMeta, ReadError, Recover,
+    RecoveryReport, Store, StoreError, StoreOptions,
 };
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,13 +47,43 @@ impl Recover for State {
 /// One op of a group.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Put { targets: Vec<Key>, body: Vec<u8> },
-    Reference { to: Key, from: Key },
-    Acknowledge { queue: u64, first: u64, count: u64 },
-    Attempts { key: Key, count: u32 },
-    Delete { queue: u64 },
-    Set { key: u8, value: Vec<u8> },
-    Remove { key: u8 },
+    Put {
+        targets: Vec<Key>,
+        body: Vec<u8>,
+    },
+    /// With the body in a file of its own.
+    PutBlob {
+        targets: Vec<Key>,
+        body: Vec<u8>,
+    },
+    /// What is alive under a name is put under others, wherever its body is.
+    Again {
+        targets: Vec<Key>,
+        from: Key,
+    },
+    Reference {
+        to: Key,
+        from: Key,
+    },
+    Acknowledge {
+        queue: u64,
+        first: u64,
+        count: u64,
+    },
+    Attempts {
+        key: Key,
+        count: u32,
+    },
+    Delete {
+        queue: u64,
+    },
+    Set {
+        key: u8,
+        value: Vec<u8>,
+    },
+    Remove {
+        key: u8,
+    },
 }
 
 const META: PutMeta = PutMeta { priority: 4, flags: 1, expires_ms: 1_700_000_000_000 };
@@ -66,9 +96,54 @@ fn content(body: &[u8]) -> Vec<u8> {
     content
 }
 
+/// A body that a group needs besides what its ops say.
+enum Prepared {
+    Nothing,
+    Blob(Blob),
+    Inline(Vec<u8>),
+}
+
 impl Op {
-    pub(super) fn append(&self, to: &mut Appender<'_>) {
+    /// What is done before the group is begun; `None` if the disk does not allow it.
+    fn prepare(&self, store: &Store, level: Level) -> Option<Prepared> {
         match self {
+            Self::PutBlob { body, .. } => {
+                let mut writer = store.blob(body.len() as u64 / 2).ok()?;
+                for piece in body.chunks(700) {
+                    writer.write(piece).ok()?;
+                }
+                writer.finish(level).ok().map(Prepared::Blob)
+            }
+            Self::Again { from, .. } => {
+                let mut found = None;
+                let mut wanted = std::iter::once((Sequence(from.1), Sequence(from.1)));
+                let read = store.read(QueueId(from.0), &mut wanted, &mut |_, _, _, payload| {
+                    found = Some(match payload {
+                        Payload::Inline(body) => Prepared::Inline(body.to_vec()),
+                        Payload::Blob(blob) => Prepared::Blob(blob),
+                    });
+                    ControlFlow::Continue(())
+                });
+                read.ok().and(found)
+            }
+            _ => Some(Prepared::Nothing),
+        }
+    }
+
+    /// For what needs no preparation.
+    pub(super) fn append(&self, to: &mut Appender<'_>) {
+        self.append_prepared(&Prepared::Nothing, to);
+    }
+
+    fn append_prepared(&self, prepared: &Prepared, to: &mut Appender<'_>) {
+        let names =
+            |keys: &[Key]| keys.iter().map(|key| (QueueId(key.0), Sequence(key.1))).collect::<Vec<_>>();
+        match self {
+            Self::PutBlob { targets, .. } | Self::Again { targets, .. } => match prepared {
+                Prepared::Blob(blob) => to.put_blob(&names(targets), META, &[b"he", b"ad"], blob),
+                Prepared::Inline(body) => to.put(&names(targets), META, &[b"head"], body),
+                Prepared::Nothing => unreachable!("it was prepared"),
+            },
             Self::Put { targets, body } => {
                 let targets: Vec<_> = targets.iter().map(|key| (QueueId(key.0), Sequence(key.1))).collect();
                 to.put(&targets, META, &[b"he", b"ad"], body);
@@ -104,10 +179,17 @@ impl State {
     pub(super) fn apply(&mut self, group: &[Op]) {
         for op in group {
             match op {
-                Op::Put { targets, body } => {
+                Op::Put { targets, body } | Op::PutBlob { targets, body } => {
                     for key in targets {
                         self.number(*key);
                         self.messages.insert(*key, content(body));
+                    }
+                }
+                Op::Again { targets, from } => {
+                    let message = self.messages[from].clone();
+                    for key in targets {
+                        self.number(*key);
+                        self.messages.insert(*key, message.clone());
                     }
                 }
                 Op::Reference { to, from } => {
@@ -208,6 +290,16 @@ pub(super) fn read_back(
     }
 }
 
+/// A handle to the large body of some message that is alive, and the message.
+pub(super) fn take_handle(store: &Store, scenario: &mut Scenario) -> Option<(Blob, Vec<u8>)> {
+    let key = scenario.alive()?;
+    let op = Op::Again { targets: Vec::new(), from: key };
+    match op.prepare(store, Level::Os)? {
+        Prepared::Blob(blob) => Some((blob, scenario.state.messages[&key].clone())),
+        _ => None,
+    }
+}
+
 /// A large body, read in two goes.
 pub(super) fn whole(blob: &Blob) -> io::Result<Vec<u8>> {
     let mut body = vec![0; usize::try_from(blob.len()).unwrap()];
@@ -219,11 +311,18 @@ pub(super) fn whole(blob: &Blob) -> io::Result<Vec<u8>> {
 }
 
 pub(super) fn append(store: &Store, group: &[Op], level: Level) -> Position {
+    try_append(store, group, level).unwrap()
+}
+
+/// `None` if a large body could not be written, or read to be put again; then nothing was appended.
+pub(super) fn try_append(store: &Store, group: &[Op], level: Level) -> Option<Position> {
+    let prepared: Option<Vec<_>> = group.iter().map(|op| op.prepare(store, level)).collect();
+    let prepared = prepared?;
     let mut appender = store.begin();
-    for op in group {
-        op.append(&mut appender);
+    for (op, prepared) in group.iter().zip(&prepared) {
+        op.append_prepared(prepared, &mut appender);
     }
-    appender.finish(level)
+    Some(appender.finish(level))
 }
 
 /// A small deterministic source of numbers.
@@ -243,6 +342,8 @@ pub(super) struct Scenario {
     pub(super) given: BTreeMap<u64, u64>,
     pub(super) queues: u64,
     pub(super) deleted: BTreeSet<u64>,
+    /// Whether some bodies are in files of their own.
+    blobs: bool,
 }
 
 impl Scenario {
@@ -253,7 +354,12 @@ impl Scenario {
             given: BTreeMap::new(),
             queues: 4,
             deleted: BTreeSet::new(),
+            blobs: false,
         }
+    }
+
+    pub(super) fn with_blobs(seed: u64) -> Self {
+        Self { blobs: true, ..Self::new(seed) }
     }
 
     fn number(&mut self, queue: u64) -> Key {
@@ -284,11 +390,32 @@ impl Scenario {
     pub(super) fn group(&mut self) -> Vec<Op> {
         let mut group = Vec::new();
         for _ in 0..=self.random.below(3) {
-            let op = self.op();
+            let op = if group.is_empty() && self.blobs && self.random.below(12) == 0 {
+                self.blob_op()
+            } else {
+                self.op()
+            };
             self.state.apply(std::slice::from_ref(&op));
             group.push(op);
         }
         group
+    }
+
+    fn blob_op(&mut self) -> Op {
+        let first = self.queue();
+        let mut targets = vec![self.number(first)];
+        if self.random.below(3) == 0 {
+            let second = self.queue();
+            targets.push(self.number(second));
+        }
+        if self.random.below(3) == 0
+            && let Some(from) = self.alive()
+        {
+            return Op::Again { targets, from };
+        }
+        let len = usize::try_from(self.random.below(3 * BLOB_PIECE_BYTES as u64)).unwrap();
+        let body = format!("{targets:?}").bytes().cycle().take(len).collect();
+        Op::PutBlob { targets, body }
     }
 
     fn op(&mut self) -> Op {
