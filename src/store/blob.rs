@@ -445,6 +445,9 @@ impl Shared {
 
     /// Syncs what live messages name and nobody synced, before a checkpoint is written; false if the log failed.
     pub(crate) fn sync_blobs(&self) -> bool {
+        if self.journal.failed().is_some() {
+            return false;
+        }
         let unsynced = self.index.lock().blobs.unsynced();
         if unsynced.is_empty() {
             return true;

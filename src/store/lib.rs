@@ -29,6 +29,7 @@ mod blob;
 mod blob_file;
 mod blob_index;
 mod blob_recovery;
+mod blob_scrub;
 mod checkpoint;
 mod error;
 pub mod fault_fs;
