@@ -505,7 +505,13 @@ impl Drop for Inner {
 }
 
 fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
-    let known = manifest::read(fs, paths)?;
+    let newest = manifest::read_newest(fs, paths)?;
+    if newest.is_some_and(|(format, _)| format < manifest::FORMAT) {
+        // It may have directories now that it had not before.
+        manifest::sync_directories(fs, paths)
+            .map_err(|source| StoreError::Directory { dir: paths.root.clone(), source })?;
+    }
+    let known = newest.map(|(_, id)| id);
     if known.is_none() {
         for dir in [&paths.journal, &paths.checkpoints] {
             let names =
