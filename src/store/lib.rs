@@ -5,7 +5,8 @@
 //! quarantine/                         what recovery copied aside
 //! shard-0/J/000000000017.j            journal segments: frames, one behind the other, 8-byte aligned
 //! shard-0/C/000000000042.ckpt         checkpoints (see `checkpoint.rs`); `spare` is the space of the next one
-//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–31 are theirs
+//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–23 are theirs
+//! shard-0/B/000000000042.b            large bodies, a file each (see `blob_file.rs`)
 //! ```
 //! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n
 //! u32 | 0 u32 | n groups`. All integers are little endian. The CRC covers everything behind it and is salted
@@ -16,13 +17,13 @@
 //! room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one
 //! that is larger than a segment gets a segment that was enlarged for it.
 //!
-//! Format 2. Who reads a higher number in the manifest refuses; a store of format 1, which differs in what its
-//! checkpoints say, is read and becomes one of format 2 when it is opened.
+//! Format 3. Who reads a higher number in the manifest refuses; a store of format 1 or 2 is read and becomes one of
+//! format 3 when it is opened. Format 2 had no large bodies, format 1 differs in what its checkpoints say besides.
 //!
 //! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs`
 //! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`, and message by message through
-//! `read.rs`. Segments come from `pool.rs`, the
-//! disk from `fs.rs` or `fault_fs.rs`.
+//! `read.rs`. Segments come from `pool.rs`, large
+//! bodies go through `blob.rs`, the disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod blob;
