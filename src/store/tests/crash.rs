@@ -13,10 +13,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Groups of one scenario.
-const GROUPS: usize = 420;
+const GROUPS: usize = 350;
 /// Groups of a long one, and crashes of such.
 const LONG_GROUPS: usize = 800;
-const LONG_CRASHES: u64 = 7000;
+const LONG_CRASHES: u64 = 6000;
 
 /// A run of a scenario: the state after every group, and how far the log got.
 struct Run {
