@@ -401,3 +401,37 @@ fn many_threads_write_read_and_settle_and_leave_nothing_behind() {
     assert_eq!((report.blobs, report.messages, store.stats().blobs), (0, 0, 0), "{report}");
     assert_eq!(std::fs::read_dir(dir.path().join("shard-0/B")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_start_deletes_nothing_that_a_loss_of_power_right_after_it_would_bring_back() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    put(&store, &[(1, 1)], &written(&store, &body(3000, 1), Level::Fsync), Level::Fsync);
+    store.sync();
+    append(&store, &[Op::Acknowledge { queue: 1, first: 1, count: 1 }], Level::Os);
+    // Written, not synced; then the process dies.
+    store.turn();
+    let killed = fs.fork_now();
+    let (_, state, _) = open(&killed.crash(Survival::All), options()).unwrap();
+    assert!(state.messages.is_empty(), "the next start knows that it is settled");
+    let (_, state, _) = open(&killed.crash(Survival::None), options()).unwrap();
+    assert_eq!(state.messages.len(), 1, "but the disk does not");
+    let mut removed = 0;
+    for io in 1.. {
+        // The next start is interrupted by a loss of power.
+        let fork = killed.fork_now();
+        fork.fault_at(io, Fault::Crash);
+        let opened = open(&fork, options()).is_ok();
+        for survival in [Survival::None, Survival::All, Survival::Random(io), Survival::Random(io + 1000)] {
+            let after = fork.crash(survival);
+            let (_, _, report) =
+                open(&after, options()).unwrap_or_else(|e| panic!("I/O {io}, {survival:?}: {e}"));
+            assert_eq!(report.blobs, files(&after).len() as u64);
+            removed += u64::from(report.blobs == 0);
+        }
+        if opened && fork.io_count() < io {
+            break;
+        }
+    }
+    assert!(removed > 0);
+}
