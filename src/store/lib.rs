@@ -210,6 +210,12 @@ impl Store {
         // Before anything of the present format is written.
         manifest::write(&*shared.fs, &shared.paths, store_id)
             .map_err(|source| opening_failed(&shared, source, 4096))?;
+        // What a process wrote that was killed is perhaps not on the disk yet; the checkpoint will say that it is.
+        for segment in &recovered.replayed {
+            let file = shared.paths.segment(*segment);
+            let synced = shared.fs.open(&file).and_then(|open| open.sync_data());
+            synced.map_err(|source| StoreError::Io { what: "sync", file, source })?;
+        }
         let number = recovered.checkpoint + 1;
         write_first_checkpoint(&shared, number, recovered.next_segment)?;
         recovered.blobs.remove_orphans(&*shared.fs, &shared.paths);

@@ -416,3 +416,22 @@ proptest! {
         prop_assert_eq!(&full, &scenario.state);
     }
 }
+
+#[test]
+fn what_a_start_has_recovered_survives_a_loss_of_power_after_it() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    for sequence in 1..=40 {
+        append(&store, &[Op::Put { targets: vec![(1, sequence)], body: vec![1; 140] }], Level::Os);
+        store.turn();
+        // The process dies; the system has what it wrote, the disk has not.
+        let killed = fs.fork_now();
+        let (next, state, _) = open(&killed, options()).unwrap();
+        assert_eq!(state.messages.len() as u64, sequence);
+        // Its checkpoint says that they are there, so they have to be.
+        let (_, again, report) = open(&killed.crash(Survival::None), options())
+            .unwrap_or_else(|e| panic!("{sequence} messages: {e}"));
+        assert_eq!(again, state, "{report}");
+        drop(next);
+    }
+}
