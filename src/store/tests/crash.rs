@@ -409,8 +409,10 @@ proptest! {
         store.close().unwrap();
         replayed.close().unwrap();
         drop((store, replayed));
-        let (_, state, _) = open(&fs, options()).unwrap();
+        let (_, state, report) = open(&fs, options()).unwrap();
+        judge_files(&fs, &report, "with checkpoints");
         let (_, full, report) = open(&plain, lazy).unwrap();
+        judge_files(&plain, &report, "without");
         prop_assert_eq!(report.checkpoint, Position(0));
         prop_assert_eq!(&state, &scenario.state);
         prop_assert_eq!(&full, &scenario.state);
