@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use sabir_model::clock::Timestamp;
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::{Body, Facts, Message};
-use sabir_store::{PutMeta, ReadError};
+use sabir_store::{Payload, PutMeta, ReadError};
 
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
@@ -252,7 +252,7 @@ pub(crate) fn scan(
     shared: &Shared,
     queue: &Queue,
     wanted: &[Range],
-    mut each: impl FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>,
+    mut each: impl FnMut(Sequence, PutMeta, &[u8], Payload<'_>) -> ControlFlow<()>,
 ) -> Option<Failed> {
     match shared.store.read(queue.id, &mut wanted.iter().copied(), &mut each) {
         Ok(()) => None,
@@ -269,7 +269,9 @@ pub(crate) fn scan(
 }
 
 /// A message as the log has it.
-pub(crate) fn decode(head: &[u8], body: &[u8]) -> Option<Message> {
+pub(crate) fn decode(head: &[u8], body: Payload<'_>) -> Option<Message> {
+    // Nobody writes bodies into files of their own so far.
+    let Payload::Inline(body) = body else { return None };
     let (facts, fields) = Facts::decode(head)?;
     let body = if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN {
         Body::Shared(Bytes::copy_from_slice(body))

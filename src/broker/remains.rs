@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use sabir_model::clock::Timestamp;
 use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::message::Message;
-use sabir_store::PutMeta;
+use sabir_store::{Payload, PutMeta};
 
 use crate::broker::Shared;
 use crate::paged::Paged;
@@ -32,14 +32,14 @@ impl Recovered {
         shared: &Shared,
         id: QueueId,
         live: &Paged,
-        mut each: impl FnMut(Sequence, PutMeta, &[u8], &[u8]) -> bool,
+        mut each: impl FnMut(Sequence, PutMeta, &[u8], Payload<'_>) -> bool,
     ) {
         let mut from = Key::FIRST;
         loop {
             let numbers = live.ranges_from(from, READ_AT_A_TIME);
             let Some((_, last)) = numbers.last().copied() else { return };
             let unreadable = &mut self.unreadable;
-            let mut tell = |sequence: Sequence, meta: PutMeta, head: &[u8], body: &[u8]| {
+            let mut tell = |sequence: Sequence, meta: PutMeta, head: &[u8], body: Payload<'_>| {
                 *unreadable += u64::from(!each(sequence, meta, head, body));
                 ControlFlow::Continue(())
             };
@@ -96,7 +96,7 @@ impl Recovered {
         if core.ready.is_prioritized() {
             self.scan(shared, queue.id, &live, |sequence, meta, head, body| {
                 let key = core.ready.key(sequence, meta.priority);
-                let bytes = (head.len() + body.len()) as u64;
+                let bytes = (head.len() as u64).saturating_add(body.len());
                 core.ready.paged.add(key, bytes, Timestamp(meta.expires_ms));
                 true
             });

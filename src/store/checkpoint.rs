@@ -12,8 +12,10 @@
 //!   by reference, where it begins in the segment, its live bytes; then, if by reference, queue and first
 //!   number of the record; then, if it has holes, a bit for each number from the first, in whole bytes, set
 //!   for a hole
+//! - blobs: the next number; n, n × blob: number, length, CRC of its table, 1 if its file is synced; n, n × holder:
+//!   queue, number, blob
 //!
-//! Format 1 had no bytes of segments, no expiry of queues, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
+//! Format 2 had no blobs. Format 1 had no bytes of segments, no expiry of queues, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
 //! reference): such a run is looked for from the start of its segment.
 //!
 //! The CRC covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of
@@ -21,6 +23,7 @@
 //! once it has its name. Trailing bytes mean nothing. The log is synced up to `lsn` before the checkpoint is
 //! written.
 
+use crate::blob_index::BlobIndex;
 use crate::error::StoreError;
 use crate::fs::Fs;
 use crate::index::{Index, Segment};
@@ -68,6 +71,7 @@ pub(crate) fn encode(index: &Index) -> Vec<u8> {
     for (&id, queue) in &index.queues {
         encode_queue(&mut out, id, queue);
     }
+    index.blobs.encode(&mut out);
     out
 }
 
@@ -137,6 +141,12 @@ fn decode_body(mut rest: &[u8], lsn: u64, format: u32) -> Option<Index> {
             queue.attempts.insert(sequence, u32::try_from(take_varint(rest)?).ok()?);
         }
         index.queues.insert(id, queue);
+    }
+    if format > 2 {
+        let queues = &index.queues;
+        let is_live =
+            |queue, sequence| queues.get(&queue).is_some_and(|queue| queue.find(sequence).is_some());
+        index.blobs = BlobIndex::decode(rest, is_live)?;
     }
     Some(index)
 }

@@ -248,8 +248,10 @@ impl Committer {
             return;
         }
         let mut bytes = 0;
+        let (dead_before, dead_after);
         {
             let mut index = self.shared.index.lock();
+            dead_before = index.blobs.dead_bytes();
             for Placed { frame, segment, start, end } in &self.placed {
                 let body = frame.bytes.get(FRAME_HEADER..).unwrap_or_default();
                 let header =
@@ -257,6 +259,7 @@ impl Committer {
                 index.apply(*segment, *start, *end, &header, body);
                 bytes += frame.bytes.len() as u64;
             }
+            dead_after = index.blobs.dead_bytes();
         }
         // Whoever reads what was not written yet waits for this.
         self.shared.applied.notify_all();
@@ -264,7 +267,8 @@ impl Committer {
         self.shared.journal.give_back(frames);
         let before = self.shared.uncheckpointed.fetch_add(bytes, Ordering::Relaxed);
         let due = self.shared.checkpoint_bytes();
-        if before < due && before + bytes >= due {
+        // Files of large messages that are settled go with a checkpoint, too.
+        if (before < due && before + bytes >= due) || (dead_before < due && dead_after >= due) {
             self.shared.nudge_keeper();
         }
     }
@@ -274,6 +278,11 @@ impl Committer {
         let len = frame.bytes.len() as u64;
         if self.offset.saturating_add(len) > self.active.capacity {
             self.roll(len)?;
+        }
+        if frame.sync_blobs {
+            for blob in &frame.blobs {
+                blob.sync().map_err(|e| Failure::Io("sync the message bodies named in", e))?;
+            }
         }
         seal(&mut frame.bytes, self.active.stamp, self.offset, frame.first, self.synced, frame.groups);
         let start = self.offset;
@@ -357,8 +366,9 @@ impl Committer {
             Failure::NoSpace => ("find space for", io::ErrorKind::StorageFull.into()),
         };
         let file: PathBuf = self.shared.paths.segment(self.active.number);
+        // First of all: what the frames name must not be taken for unneeded.
+        self.shared.fatal(what, &file, &error);
         self.placed.clear();
         self.waiting = Batch::default();
-        self.shared.fatal(what, &file, &error);
     }
 }

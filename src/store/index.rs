@@ -5,7 +5,9 @@
 //! Per queue it keeps *runs* (`runs.rs`), so its memory is proportional to the number of live *ranges*, not to
 //! the number of messages: a backlog of consecutive numbers costs one run for every mebibyte of it.
 
-use crate::record::{Op, Ops, Targets};
+use crate::blob_file::BlobName;
+use crate::blob_index::BlobIndex;
+use crate::record::{Body, Op, Ops, Targets};
 use crate::runs::{Place, Queue};
 use crate::segment::Header;
 use foldhash::fast::FixedState;
@@ -48,6 +50,7 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 pub(crate) struct Index {
     pub(crate) meta: Meta,
     pub(crate) queues: Map<u64, Queue>,
+    pub(crate) blobs: BlobIndex,
     pub(crate) segments: BTreeMap<u64, Segment>,
     /// The segment of the last frame.
     pub(crate) active: u64,
@@ -71,10 +74,10 @@ impl Index {
             match op {
                 Ok(Op::End) => {}
                 Ok(Op::Put { moved, targets, meta, head, body }) => {
-                    let bytes = (head.len() + body.len()) as u64 + RECORD_BYTES;
+                    let bytes = (head.len() + body.inline_len()) as u64 + RECORD_BYTES;
                     let expires = meta.expires_ms;
                     let at = Place { segment, offset: start, origin: (0, 0), bytes, expires };
-                    if moved { self.relocate(at, targets) } else { self.put(at, targets) }
+                    if moved { self.relocate(at, targets, body) } else { self.put(at, targets, body) }
                 }
                 Ok(Op::Acknowledge { queue, first, count }) => self.acknowledge(queue, first, count),
                 Ok(Op::Reference { to, from }) => self.reference(to, from),
@@ -97,10 +100,10 @@ impl Index {
         }
     }
 
-    fn put(&mut self, at: Place, targets: Targets<'_>) {
+    fn put(&mut self, at: Place, targets: Targets<'_>, body: Body<'_>) {
         let mut count = 0;
         for (queue, Sequence(sequence)) in targets {
-            self.hold(queue, sequence, Place { origin: (queue.0, sequence), ..at });
+            self.hold(queue, sequence, Place { origin: (queue.0, sequence), ..at }, body.blob());
             count += 1;
         }
         self.count(&at, count);
@@ -115,7 +118,11 @@ impl Index {
     }
 
     /// Makes a number live without counting it in its segment.
-    fn hold(&mut self, queue_id: QueueId, sequence: u64, at: Place) {
+    fn hold(&mut self, queue_id: QueueId, sequence: u64, at: Place, blob: Option<BlobName>) {
+        match blob {
+            Some(name) => self.blobs.hold((queue_id.0, sequence), &name, self.lsn),
+            None => self.blobs.release(queue_id.0, sequence, sequence),
+        }
         let queue = self.queues.entry(queue_id.0).or_default();
         if sequence < queue.next {
             // Not a new number: out of order, or (never by a sound broker) twice.
@@ -131,12 +138,12 @@ impl Index {
         queue.foreign |= at.origin != (queue_id.0, sequence);
     }
 
-    fn relocate(&mut self, at: Place, targets: Targets<'_>) {
+    fn relocate(&mut self, at: Place, targets: Targets<'_>, body: Body<'_>) {
         let mut count = 0;
         for (queue, Sequence(sequence)) in targets {
             // What was acknowledged between the copy's reading and its writing stays acknowledged.
             if self.salvage || self.queues.get(&queue.0).is_some_and(|q| q.find(sequence).is_some()) {
-                self.hold(queue, sequence, Place { origin: (queue.0, sequence), ..at });
+                self.hold(queue, sequence, Place { origin: (queue.0, sequence), ..at }, body.blob());
                 count += 1;
             }
         }
@@ -148,7 +155,8 @@ impl Index {
         let found = source.and_then(|queue| Some((queue.find(from.1.0)?.1, queue.expires)));
         match found.map(|(run, expires)| Place { expires, ..run.place_of(from.1.0) }) {
             Some(at) => {
-                self.hold(to.0, to.1.0, at);
+                let blob = self.blobs.held_by((from.0.0, from.1.0));
+                self.hold(to.0, to.1.0, at, blob);
                 self.count(&at, 1);
             }
             None => {
@@ -160,8 +168,10 @@ impl Index {
     }
 
     pub(crate) fn acknowledge(&mut self, queue: QueueId, first: u64, count: u64) {
+        let id = queue.0;
         let Some(queue) = self.queues.get_mut(&queue.0) else { return };
         let Some(last) = count.checked_sub(1).map(|n| first.saturating_add(n)) else { return };
+        self.blobs.release(id, first, last);
         let (segments, acknowledged) = (&mut self.segments, &mut self.acknowledged);
         queue.remove(first, last, |segment, n| {
             *acknowledged += n;
@@ -181,6 +191,7 @@ impl Index {
     }
 
     fn delete_queue(&mut self, queue: QueueId) {
+        self.blobs.release(queue.0, 0, u64::MAX);
         let Some(queue) = self.queues.remove(&queue.0) else { return };
         for (last, run) in queue.runs() {
             release(&mut self.segments, run.segment, run.count(last));

@@ -3,8 +3,9 @@
 //! Whoever appends encodes straight into the open frame under one short lock; the committer
 //! ([`crate::group_commit`]) swaps it out. Nothing here touches the disk.
 
+use crate::blob::Blob;
 use crate::options::Level;
-use crate::record::{self, END};
+use crate::record::{self, Body, END};
 use crate::segment::FRAME_HEADER;
 use crate::{Full, PutMeta, Wake};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -53,13 +54,17 @@ pub(crate) struct FrameBuf {
     pub(crate) bytes: Vec<u8>,
     pub(crate) first: u64,
     pub(crate) groups: u32,
+    /// What its messages name: it is held until the index does.
+    pub(crate) blobs: Vec<Blob>,
+    /// A put asked for more than its blob was finished with, so that has to be made good before this is written.
+    pub(crate) sync_blobs: bool,
 }
 
 impl FrameBuf {
     pub(crate) fn reset(&mut self, mut bytes: Vec<u8>, first: u64) {
         bytes.clear();
         bytes.resize(FRAME_HEADER, 0);
-        *self = Self { bytes, first, groups: 0 };
+        *self = Self { bytes, first, ..Self::default() };
     }
 }
 
@@ -165,6 +170,7 @@ impl Journal {
         let start = buffer.open.bytes.len();
         Appender {
             start,
+            start_blobs: buffer.open.blobs.len(),
             previous: None,
             puts: 0,
             finished: false,
@@ -357,6 +363,7 @@ impl Drop for WakeCommitter<'_> {
 /// shortly. Dropped without [`Appender::finish`], nothing has been appended.
 pub struct Appender<'a> {
     start: usize,
+    start_blobs: usize,
     previous: Option<(QueueId, u64)>,
     puts: u32,
     finished: bool,
@@ -376,17 +383,35 @@ impl Appender<'_> {
         {
             self.buffer.close_frame();
             self.start = self.buffer.open.bytes.len();
+            self.start_blobs = 0;
         }
-        record::put(&mut self.buffer.open.bytes, false, targets, meta, head, body);
+        record::put(&mut self.buffer.open.bytes, false, targets, meta, head, Body::Inline(body));
+        self.puts += 1;
+    }
+
+    /// As [`Appender::put`], for a message whose body is in a file of its own. It may be named by several puts. It should
+    /// be as durable as the group is to be: see [`crate::BlobWriter::finish`] and [`Blob::sync`]. If it is not, the
+    /// log's own thread syncs it, and everybody waits.
+    pub fn put_blob(&mut self, targets: &[(QueueId, Sequence)], meta: PutMeta, head: &[&[u8]], blob: &Blob) {
+        let open = &mut self.buffer.open;
+        record::put(&mut open.bytes, false, targets, meta, head, Body::Blob(blob.name()));
+        open.blobs.push(blob.clone());
         self.puts += 1;
     }
 
     /// As [`Appender::put`], for a message that is copied out of an old segment.
-    pub(crate) fn moved(&mut self, targets: &[(QueueId, Sequence)], meta: PutMeta, head: &[u8], body: &[u8]) {
+    pub(crate) fn moved(
+        &mut self,
+        targets: &[(QueueId, Sequence)],
+        meta: PutMeta,
+        head: &[u8],
+        body: Body<'_>,
+    ) {
         record::put(&mut self.buffer.open.bytes, true, targets, meta, &[head], body);
     }
 
-    /// Another queue holds the message of `from`, which must not have been acknowledged before.
+    /// Another queue holds the message of `from`, which must not have been acknowledged before. If its body is in a file
+    /// of its own, it stays as durable as it is: see [`Blob::sync`].
     pub fn reference(&mut self, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
         record::reference(&mut self.buffer.open.bytes, to, from);
     }
@@ -435,11 +460,17 @@ impl Appender<'_> {
         buffer.next += 1;
         if buffer.dead {
             buffer.open.bytes.truncate(start);
+            buffer.open.blobs.truncate(self.start_blobs);
             return Position(position);
         }
         buffer.open.bytes.push(END);
         buffer.open.groups += 1;
         buffer.messages += u64::from(puts);
+        if matches!(level, Level::Fsync | Level::Interval(_)) {
+            let named = buffer.open.blobs.get(self.start_blobs..).unwrap_or_default();
+            let owing = named.iter().any(|blob| !blob.name().synced);
+            buffer.open.sync_blobs |= owing;
+        }
         match level {
             Level::Fsync => buffer.sync = true,
             Level::Interval(span) => {
@@ -457,6 +488,7 @@ impl Drop for Appender<'_> {
     fn drop(&mut self) {
         if !self.finished {
             self.buffer.open.bytes.truncate(self.start);
+            self.buffer.open.blobs.truncate(self.start_blobs);
         }
     }
 }

@@ -5,7 +5,8 @@
 //! quarantine/                         what recovery copied aside
 //! shard-0/J/000000000017.j            journal segments: frames, one behind the other, 8-byte aligned
 //! shard-0/C/000000000042.ckpt         checkpoints (see `checkpoint.rs`); `spare` is the space of the next one
-//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–31 are theirs
+//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–23 are theirs
+//! shard-0/B/000000000042.b            large bodies, a file each (see `blob_file.rs`)
 //! ```
 //! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n
 //! u32 | 0 u32 | n groups`. All integers are little endian. The CRC covers everything behind it and is salted
@@ -16,15 +17,20 @@
 //! room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one
 //! that is larger than a segment gets a segment that was enlarged for it.
 //!
-//! Format 2. Who reads a higher number in the manifest refuses; a store of format 1, which differs in what its
-//! checkpoints say, is read and becomes one of format 2 when it is opened.
+//! Format 3. Who reads a higher number in the manifest refuses; a store of format 1 or 2 is read and becomes one of
+//! format 3 when it is opened. Format 2 had no large bodies, format 1 differs in what its checkpoints say besides.
 //!
 //! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs`
 //! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`, and message by message through
-//! `read.rs`. Segments come from `pool.rs`, the
-//! disk from `fs.rs` or `fault_fs.rs`.
+//! `read.rs`. Segments come from `pool.rs`, large
+//! bodies go through `blob.rs`, the disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod blob;
+mod blob_file;
+mod blob_index;
+mod blob_recovery;
+mod blob_scrub;
 mod checkpoint;
 mod error;
 pub mod fault_fs;
@@ -49,6 +55,8 @@ mod shared;
 mod stats;
 mod verify;
 
+pub use blob::{Blob, BlobWriter, is_storage_full};
+pub use blob_file::{BLOB_PIECE_BYTES, BlobDamage};
 pub use error::{Damage, Full, LostRange, ReadError, RecoveryReport, StoreError, Tear};
 pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
@@ -97,12 +105,40 @@ pub trait Recover {
     /// Live messages of a queue: a run of numbers, ascending within a queue and disjoint. `bytes` is what they take in the
     /// log, about.
     fn live(&mut self, queue: QueueId, first: Sequence, last: Sequence, bytes: u64);
+    /// A live message that was told of has a body of `len` bytes in a file of its own, which is not in the `bytes` of its run.
+    fn blob(&mut self, _queue: QueueId, _sequence: Sequence, _len: u64) {}
     /// How often the delivery of a live message has failed.
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32);
 }
 
+/// The body of a message that was read.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// It was in the log.
+    Inline(&'a [u8]),
+    /// It is in a file of its own, which was not looked at.
+    Blob(Blob),
+}
+
+impl Payload<'_> {
+    /// Bytes of the body.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Blob(blob) => blob.len(),
+        }
+    }
+
+    /// Whether the body has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Who is told of a message that was read: its number, what was said about it, its head, its body.
-pub type Each<'a> = &'a mut dyn FnMut(Sequence, PutMeta, &[u8], &[u8]) -> ControlFlow<()>;
+pub type Each<'a> = &'a mut dyn FnMut(Sequence, PutMeta, &[u8], Payload<'_>) -> ControlFlow<()>;
 
 /// The open message log. Clones are handles to the same log; the last one dropped closes it.
 #[derive(Clone)]
@@ -150,7 +186,7 @@ impl Store {
         let paths = Paths::new(&options.dir);
         let lock = manifest::prepare(&*fs, &paths)?;
         let (store_id, fresh) = identify(&*fs, &paths)?;
-        let recovered = recovery::recover(&*fs, &paths, store_id, options.quarantine, recover)?;
+        let mut recovered = recovery::recover(&*fs, &paths, store_id, options.quarantine, recover)?;
         let mut report = recovered.report;
         report.fresh = fresh && recovered.checkpoint == 0 && report.frames == 0;
         let last = recovered.index.lsn;
@@ -164,6 +200,7 @@ impl Store {
             applied: parking_lot::Condvar::new(),
             readers: read::Readers::default(),
             pool: pool::Pool::default(),
+            blobs: blob::Blobs::default(),
             counters: stats::Counters::default(),
             uncheckpointed: AtomicU64::new(0),
             keeper: Mutex::new(KeeperState::default()),
@@ -173,8 +210,16 @@ impl Store {
         // Before anything of the present format is written.
         manifest::write(&*shared.fs, &shared.paths, store_id)
             .map_err(|source| opening_failed(&shared, source, 4096))?;
+        // What a process wrote that was killed is perhaps not on the disk yet; the checkpoint will say that it is.
+        for segment in &recovered.replayed {
+            let file = shared.paths.segment(*segment);
+            let synced = shared.fs.open(&file).and_then(|open| open.sync_data());
+            synced.map_err(|source| StoreError::Io { what: "sync", file, source })?;
+        }
         let number = recovered.checkpoint + 1;
         write_first_checkpoint(&shared, number, recovered.next_segment)?;
+        recovered.blobs.remove_orphans(&*shared.fs, &shared.paths);
+        shared.blobs.found(&recovered.blobs);
         {
             let mut state = shared.pool.state.lock();
             state.next_number = recovered.next_segment;
@@ -233,6 +278,22 @@ impl Store {
         Ok(group)
     }
 
+    /// Begins a body in a file of its own: for one that is large, or that is to be written before all of it is there. Its
+    /// `expected` bytes are reserved against the limits of the disk; more may be written as far as these allow. The
+    /// file is made with the first 64 KiB.
+    ///
+    /// # Errors
+    /// [`Full`]: a body of this size is refused now.
+    pub fn blob(&self, expected: u64) -> Result<BlobWriter, Full> {
+        self.inner.shared.begin_blob(expected)
+    }
+
+    /// The body with this number, if a live message names it or somebody has a handle. A put is seen once it is written.
+    #[must_use]
+    pub fn open_blob(&self, id: u64) -> Option<Blob> {
+        self.inner.shared.open_blob(id)
+    }
+
     /// Starts a group of acknowledgements, counts, metadata or deletions. There is always room for these.
     #[inline]
     pub fn begin(&self) -> Appender<'_> {
@@ -275,8 +336,12 @@ impl Store {
             ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
         } else {
             let position = shared.journal.request_sync();
-            shared.wait_synced(position);
+            if shared.wait_synced(position) {
+                shared.wait_applied(position);
+            }
         }
+        // Of what was put at a lower level.
+        shared.sync_blobs();
         self.watermark()
     }
 
@@ -345,6 +410,8 @@ impl Store {
             stats.segments_free = (state.ready.len() + state.dead.len()) as u64;
             stats.disk_bytes = state.disk_bytes;
         }
+        stats.blobs = shared.blobs.files();
+        stats.blob_bytes = shared.blobs.bytes();
         stats.damaged = shared.readers.damaged();
         let index = shared.index.lock();
         stats.bytes_live = index.bytes_live();
@@ -414,6 +481,10 @@ fn dismiss(shared: &Arc<Shared>, mut crew: Crew, machine: Option<&Mutex<Machine>
         ManualPump { shared: Arc::clone(shared), committer: &mut machine.committer }.synced(position);
         machine.committer.finish();
     }
+    if shared.journal.failed().is_none() {
+        shared.sync_blobs();
+        shared.sweep_blobs();
+    }
     shared.pool.state.lock().stop = true;
     shared.pool.changed.notify_all();
     join(crew.pool.take());
@@ -421,6 +492,7 @@ fn dismiss(shared: &Arc<Shared>, mut crew: Crew, machine: Option<&Mutex<Machine>
     shared.journal.end();
     shared.wake_readers();
     shared.readers.clear();
+    shared.blobs.close_files();
     drop(crew.lock.take());
     outcome
 }
@@ -446,7 +518,13 @@ impl Drop for Inner {
 }
 
 fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
-    let known = manifest::read(fs, paths)?;
+    let newest = manifest::read_newest(fs, paths)?;
+    if newest.is_some_and(|(format, _)| format < manifest::FORMAT) {
+        // It may have directories now that it had not before.
+        manifest::sync_directories(fs, paths)
+            .map_err(|source| StoreError::Directory { dir: paths.root.clone(), source })?;
+    }
+    let known = newest.map(|(_, id)| id);
     if known.is_none() {
         for dir in [&paths.journal, &paths.checkpoints] {
             let names =

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The newest format this code reads, and the one it writes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 const MAGIC: &[u8; 8] = b"SABIRLOG";
 const MANIFEST_LEN: usize = 32;
 
@@ -18,6 +18,7 @@ pub(crate) struct Paths {
     pub(crate) journal: PathBuf,
     pub(crate) checkpoints: PathBuf,
     pub(crate) pages: PathBuf,
+    pub(crate) blobs: PathBuf,
     pub(crate) quarantine: PathBuf,
 }
 
@@ -29,12 +30,17 @@ impl Paths {
             journal: shard.join("J"),
             checkpoints: shard.join("C"),
             pages: shard.join("P"),
+            blobs: shard.join("B"),
             quarantine: root.join("quarantine"),
         }
     }
 
     pub(crate) fn segment(&self, number: u64) -> PathBuf {
         self.journal.join(crate::segment::file_name(number))
+    }
+
+    pub(crate) fn blob(&self, id: u64) -> PathBuf {
+        self.blobs.join(crate::blob_file::file_name(id))
     }
 
     pub(crate) fn slots(&self) -> [PathBuf; 2] {
@@ -60,7 +66,7 @@ pub(crate) fn prepare(fs: &dyn Fs, paths: &Paths) -> Result<LockGuard, StoreErro
         LockError::Held(pid) => StoreError::Locked { dir: paths.root.clone(), pid },
         LockError::Io(source) => failed(source),
     })?;
-    for dir in [&paths.journal, &paths.checkpoints, &paths.pages] {
+    for dir in [&paths.journal, &paths.checkpoints, &paths.pages, &paths.blobs] {
         fs.create_dir_all(dir).map_err(failed)?;
     }
     Ok(guard)
@@ -88,11 +94,6 @@ fn decode(bytes: &[u8]) -> Option<(u32, u64)> {
     let (_, rest) = rest.split_first_chunk::<4>()?;
     let (id, _) = rest.split_first_chunk::<8>()?;
     Some((u32::from_le_bytes(*version), u64::from_le_bytes(*id)))
-}
-
-/// Reads the store's id; `None` if there is no store here yet.
-pub(crate) fn read(fs: &dyn Fs, paths: &Paths) -> Result<Option<u64>, StoreError> {
-    Ok(read_newest(fs, paths)?.map(|(_, id)| id))
 }
 
 /// Reads the store's format and id; `None` if there is no store here yet.
@@ -206,13 +207,13 @@ mod tests {
     fn one_good_slot_is_enough_and_two_bad_ones_are_not() {
         let fs = FaultFs::new();
         let paths = Paths::new(Path::new("s"));
-        assert!(read(&fs, &paths).unwrap().is_none());
+        assert!(read_newest(&fs, &paths).unwrap().is_none());
         write(&fs, &paths, 77).unwrap();
         let [a, b] = paths.slots();
         fs.flip(&a, 20, 3);
-        assert_eq!(read(&fs, &paths).unwrap(), Some(77));
+        assert_eq!(read_newest(&fs, &paths).unwrap(), Some((FORMAT, 77)));
         fs.flip(&b, 20, 3);
-        assert!(matches!(read(&fs, &paths), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(read_newest(&fs, &paths), Err(StoreError::Corrupt { .. })));
     }
 
     #[test]
@@ -224,7 +225,7 @@ mod tests {
         let crc = crc32c::crc32c(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
         fs.put(&paths.slots()[0], &bytes);
-        let error = read(&fs, &paths).unwrap_err();
+        let error = read_newest(&fs, &paths).unwrap_err();
         assert!(error.to_string().contains("store format 9"), "{error}");
     }
 }

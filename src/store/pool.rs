@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The next segment and the reserve.
-const READY: usize = 2;
+pub(crate) const READY: usize = 2;
 /// Dead segments kept for later; more are removed.
 const DEAD_KEPT: usize = 2;
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
@@ -94,7 +94,8 @@ impl Shared {
             state.next_number += 1;
             return Step::Recycle { old, number };
         }
-        let needed = state.disk_bytes.saturating_add(self.options.segment_bytes);
+        let taken = state.disk_bytes.saturating_add(self.blobs.bytes());
+        let needed = taken.saturating_add(self.options.segment_bytes);
         if self.options.disk_bytes_max.is_some_and(|max| needed > max) {
             return Step::OverLimit;
         }
@@ -254,8 +255,8 @@ impl Shared {
         ready.capacity = ready.file.len()?;
         let growth = bytes.saturating_sub(ready.capacity);
         let state = self.pool.state.lock();
-        let over =
-            self.options.disk_bytes_max.is_some_and(|max| state.disk_bytes.saturating_add(growth) > max);
+        let taken = state.disk_bytes.saturating_add(self.blobs.bytes());
+        let over = self.options.disk_bytes_max.is_some_and(|max| taken.saturating_add(growth) > max);
         drop(state);
         if over {
             return Err(io::ErrorKind::StorageFull.into());

@@ -9,18 +9,19 @@
 //! A few readers are kept with what they have read last, so whoever reads a queue piece by piece reads each
 //! byte once. What they hold cannot be wrong: a frame that is sound under its segment's number stays as it is.
 
-use crate::Each;
 use crate::error::ReadError;
-use crate::record::{Op, Ops};
+use crate::record::{Body, Op, Ops};
 use crate::runs::Run;
 use crate::segment::{Reader, stamp};
 use crate::shared::Shared;
 use crate::stats::Counters;
+use crate::{Each, Payload};
 use parking_lot::Mutex;
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Readers kept for who goes on reading. Each holds what it has read last, usually 1 MiB at most.
 const READERS_MAX: usize = 8;
@@ -152,7 +153,7 @@ enum Outcome {
 
 /// One call of [`crate::Store::read`].
 pub(crate) struct Reading<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     /// Has everything up to a position written and applied; false if that cannot be had.
     write: &'a mut dyn FnMut(Position) -> bool,
     queue: QueueId,
@@ -165,7 +166,7 @@ pub(crate) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(
-        shared: &'a Shared,
+        shared: &'a Arc<Shared>,
         queue: QueueId,
         write: &'a mut dyn FnMut(Position) -> bool,
     ) -> Self {
@@ -402,7 +403,13 @@ impl<'a> Reading<'a> {
                     self.cursor = sequence.saturating_add(1);
                     let next = named.wrapping_add(1);
                     opened.resume = Some(Resume { queue: queue.0, next, frame: offset, group });
-                    if each(Sequence(sequence), meta, head, message).is_break() {
+                    let payload = match message {
+                        Body::Inline(bytes) => Some(Payload::Inline(bytes)),
+                        // Without a file any more: it was settled a moment ago.
+                        Body::Blob(name) => self.shared.open_blob(name.id).map(Payload::Blob),
+                    };
+                    if payload.is_some_and(|payload| each(Sequence(sequence), meta, head, payload).is_break())
+                    {
                         return Ok(Outcome::Stopped);
                     }
                     if piece.wanted.is_empty() {

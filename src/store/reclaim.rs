@@ -7,11 +7,12 @@
 //! other. A segment that is at least half alive is left alone: copying it would cost more than it frees,
 //! until page files take deep backlogs.
 
+use crate::blob_file::BlobName;
 use crate::checkpoint;
 use crate::group_commit::{Committer, Turn};
 use crate::index::Segment;
 use crate::manifest::is_full;
-use crate::record::{Op, Ops};
+use crate::record::{Body, Op, Ops};
 use crate::scrub::Scrub;
 use crate::segment::{Reader, stamp};
 use crate::shared::Shared;
@@ -132,9 +133,11 @@ impl Keeper {
     /// Does what is due.
     pub(crate) fn turn(&mut self, pump: &mut dyn Pump) {
         self.scrub.turn(&self.shared);
+        self.shared.sweep_blobs();
         let reads = self.shared.counters.reads.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.reads, reads) == reads {
             self.shared.readers.clear();
+            self.shared.blobs.close_files();
         }
         if self.shared.journal.failed().is_none() && self.is_checkpoint_due() {
             self.checkpoint(pump);
@@ -163,7 +166,9 @@ impl Keeper {
         let full = self.shared.journal.disk_full.load(Ordering::Relaxed);
         let index = self.shared.index.lock();
         let old = self.shared.fs.elapsed().saturating_sub(self.at) >= self.shared.options.checkpoint_interval;
-        (old && index.lsn > self.lsn) || (full && !index.dead_segments().is_empty())
+        (old && index.lsn > self.lsn)
+            || index.blobs.dead_bytes() >= self.shared.checkpoint_bytes()
+            || (full && (!index.dead_segments().is_empty() || index.blobs.dead_bytes() > 0))
     }
 
     fn is_over_budget(&self) -> bool {
@@ -173,10 +178,13 @@ impl Keeper {
     /// Writes a checkpoint and lets go what it no longer mentions. False if it could not be written now.
     fn checkpoint(&mut self, pump: &mut dyn Pump) -> bool {
         let shared = Arc::clone(&self.shared);
-        let (mut bytes, lsn, dead) = {
+        if !shared.sync_blobs() {
+            return false;
+        }
+        let (mut bytes, lsn, dead, dead_blobs) = {
             let index = shared.index.lock();
             shared.uncheckpointed.store(0, Ordering::Relaxed);
-            (checkpoint::encode(&index), index.lsn, index.dead_segments())
+            (checkpoint::encode(&index), index.lsn, index.dead_segments(), index.blobs.dead())
         };
         // A checkpoint must not know more than the log: what it mentions has to be there after a crash.
         if !pump.synced(Position(lsn)) {
@@ -208,6 +216,7 @@ impl Keeper {
             shared.readers.forget(&dead);
             shared.pool.bury(dead);
         }
+        shared.bury_blobs(&dead_blobs);
         true
     }
 
@@ -264,10 +273,11 @@ impl Keeper {
                     self.give_up(pump, victim);
                     return Ok(true);
                 }
-                let (Some(head), Some(payload)) = (body.get(copy.head.clone()), body.get(copy.body.clone()))
+                let (Some(head), Some(inline)) = (body.get(copy.head.clone()), body.get(copy.body.clone()))
                 else {
                     continue;
                 };
+                let payload = copy.blob.map_or(Body::Inline(inline), Body::Blob);
                 let targets = copies.targets.get(copy.targets.clone()).unwrap_or_default();
                 let mut appender = shared.journal.begin();
                 appender.moved(targets, copy.meta, head, payload);
@@ -310,6 +320,8 @@ struct Copy {
     meta: PutMeta,
     head: Range<usize>,
     body: Range<usize>,
+    /// Instead of the body.
+    blob: Option<BlobName>,
 }
 
 /// The live messages of one frame, by their place in it: collected under the index lock, appended without it.
@@ -348,7 +360,11 @@ impl Copies {
                 targets: start..self.targets.len(),
                 meta,
                 head: place(head),
-                body: place(body),
+                body: match body {
+                    Body::Inline(bytes) => place(bytes),
+                    Body::Blob(_) => 0..0,
+                },
+                blob: body.blob(),
             });
         }
     }

@@ -14,10 +14,15 @@
 //! | 7 | delete queue | queue |
 //! | 8 | set | table u8, key length, value length, key, value |
 //! | 9 | remove | table u8, key length, key |
-//! | 16–31 | reserved for page files (paged out, page dropped) | |
+//! | 16–23 | reserved for page files (paged out, page dropped) | |
+//! | 24 | put with a blob | priority u8, flags u8, expires, n, n × (queue, seq), head length, blob, blob's length, its table's CRC, 1 if its file was synced before, head |
+//! | 25 | moved with a blob | as 24 |
+//! | 26–31 | reserved for blobs | |
 //! | 32–47 | reserved for two-phase transactions | |
 
 use crate::PutMeta;
+use crate::blob_file::BlobName;
+use crate::segment::NUMBER_MAX;
 use sabir_model::ids::{QueueId, Sequence};
 
 pub(crate) const END: u8 = 0;
@@ -30,16 +35,44 @@ const ATTEMPTS: u8 = 6;
 const DELETE_QUEUE: u8 = 7;
 const SET: u8 = 8;
 const REMOVE: u8 = 9;
+const PUT_BLOB: u8 = 24;
+const MOVED_BLOB: u8 = 25;
 
 /// The bytes are no op of this format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
+/// The body of a message as its record has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body<'a> {
+    Inline(&'a [u8]),
+    /// In a file of its own.
+    Blob(BlobName),
+}
+
+impl Body<'_> {
+    /// Bytes of it in the record.
+    pub(crate) fn inline_len(&self) -> usize {
+        match self {
+            Self::Inline(bytes) => bytes.len(),
+            Self::Blob(_) => 0,
+        }
+    }
+
+    /// Where it is, if not in the record.
+    pub(crate) fn blob(&self) -> Option<BlobName> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Blob(name) => Some(*name),
+        }
+    }
+}
+
 /// One decoded op, borrowing the frame.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Op<'a> {
     End,
-    Put { moved: bool, targets: Targets<'a>, meta: PutMeta, head: &'a [u8], body: &'a [u8] },
+    Put { moved: bool, targets: Targets<'a>, meta: PutMeta, head: &'a [u8], body: Body<'a> },
     Reference { to: (QueueId, Sequence), from: (QueueId, Sequence) },
     Acknowledge { queue: QueueId, first: u64, count: u64 },
     Attempts { queue: QueueId, sequence: u64, count: u32 },
@@ -89,7 +122,7 @@ impl<'a> Ops<'a> {
                 self.previous = None;
                 Op::End
             }
-            PUT | MOVED => {
+            PUT | MOVED | PUT_BLOB | MOVED_BLOB => {
                 let priority = take_u8(rest)?;
                 let flags = take_u8(rest)?;
                 let expires_ms = take_varint(rest)?;
@@ -102,11 +135,16 @@ impl<'a> Ops<'a> {
                 }
                 let targets = Targets { rest: start.get(..start.len() - rest.len())? };
                 let head_len = take_varint(rest)?;
-                let body_len = take_varint(rest)?;
-                let head = take(rest, head_len)?;
-                let body = take(rest, body_len)?;
+                let (head, body) = if matches!(code, PUT | MOVED) {
+                    let body_len = take_varint(rest)?;
+                    let head = take(rest, head_len)?;
+                    (head, Body::Inline(take(rest, body_len)?))
+                } else {
+                    let name = take_blob(rest)?;
+                    (take(rest, head_len)?, Body::Blob(name))
+                };
                 Op::Put {
-                    moved: code == MOVED,
+                    moved: matches!(code, MOVED | MOVED_BLOB),
                     targets,
                     meta: PutMeta { priority, flags, expires_ms },
                     head,
@@ -192,11 +230,17 @@ pub(crate) fn put(
     targets: &[(QueueId, Sequence)],
     meta: PutMeta,
     head: &[&[u8]],
-    body: &[u8],
+    body: Body<'_>,
 ) {
     let head_len: usize = head.iter().map(|piece| piece.len()).sum();
-    out.reserve(64 + targets.len() * 20 + head_len + body.len());
-    out.extend_from_slice(&[if moved { MOVED } else { PUT }, meta.priority, meta.flags]);
+    out.reserve(64 + targets.len() * 20 + head_len + body.inline_len());
+    let code = match (&body, moved) {
+        (Body::Inline(_), false) => PUT,
+        (Body::Inline(_), true) => MOVED,
+        (Body::Blob(_), false) => PUT_BLOB,
+        (Body::Blob(_), true) => MOVED_BLOB,
+    };
+    out.extend_from_slice(&[code, meta.priority, meta.flags]);
     put_varint(out, meta.expires_ms);
     put_varint(out, targets.len() as u64);
     for (queue, sequence) in targets {
@@ -204,11 +248,27 @@ pub(crate) fn put(
         put_varint(out, sequence.0);
     }
     put_varint(out, head_len as u64);
-    put_varint(out, body.len() as u64);
+    match body {
+        Body::Inline(bytes) => put_varint(out, bytes.len() as u64),
+        Body::Blob(name) => {
+            for value in [name.id, name.len, u64::from(name.check), u64::from(name.synced)] {
+                put_varint(out, value);
+            }
+        }
+    }
     for piece in head {
         out.extend_from_slice(piece);
     }
-    out.extend_from_slice(body);
+    if let Body::Inline(bytes) = body {
+        out.extend_from_slice(bytes);
+    }
+}
+
+fn take_blob(rest: &mut &[u8]) -> Option<BlobName> {
+    let (id, len) = (take_varint(rest)?, take_varint(rest)?);
+    let check = u32::try_from(take_varint(rest)?).ok()?;
+    let synced = take_varint(rest)? & 1 == 1;
+    (id < NUMBER_MAX).then_some(BlobName { id, len, check, synced })
 }
 
 pub(crate) fn reference(out: &mut Vec<u8>, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
@@ -329,8 +389,23 @@ mod tests {
     use proptest::prelude::*;
 
     #[derive(Clone, Debug)]
+    enum OwnedBody {
+        Inline(Vec<u8>),
+        Blob(BlobName),
+    }
+
+    impl OwnedBody {
+        fn body(&self) -> Body<'_> {
+            match self {
+                Self::Inline(bytes) => Body::Inline(bytes),
+                Self::Blob(name) => Body::Blob(*name),
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
     enum Owned {
-        Put(bool, Vec<(u64, u64)>, u8, u8, u64, Vec<u8>, Vec<u8>),
+        Put(bool, Vec<(u64, u64)>, u8, u8, u64, Vec<u8>, OwnedBody),
         Reference([u64; 4]),
         Acknowledge(u64, u64, u64),
         Attempts(u64, u64, u32),
@@ -344,8 +419,11 @@ mod tests {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
         let number = || prop_oneof![0u64..300, any::<u64>()];
         let targets = proptest::collection::vec((number(), number()), 0..4);
+        let blob = (0..NUMBER_MAX, number(), any::<u32>(), any::<bool>())
+            .prop_map(|(id, len, check, synced)| OwnedBody::Blob(BlobName { id, len, check, synced }));
+        let body = prop_oneof![bytes().prop_map(OwnedBody::Inline), blob];
         prop_oneof![
-            (any::<bool>(), targets, any::<u8>(), any::<u8>(), number(), bytes(), bytes())
+            (any::<bool>(), targets, any::<u8>(), any::<u8>(), number(), bytes(), body)
                 .prop_map(|(m, t, p, f, e, h, b)| Owned::Put(m, t, p, f, e, h, b)),
             [number(), number(), number(), number()].prop_map(Owned::Reference),
             (0u64..3, number(), 0u64..1000).prop_map(|(q, f, c)| Owned::Acknowledge(q, f, c)),
@@ -368,7 +446,7 @@ mod tests {
                         let targets: Vec<_> = targets.iter().map(|t| (QueueId(t.0), Sequence(t.1))).collect();
                         let meta = PutMeta { priority: *priority, flags: *flags, expires_ms: *expires_ms };
                         let (left, right) = head.split_at(head.len() / 2);
-                        put(&mut out, *moved, &targets, meta, &[left, right], body);
+                        put(&mut out, *moved, &targets, meta, &[left, right], body.body());
                     }
                     Owned::Reference([a, b, c, d]) =>
                         reference(&mut out, (QueueId(*a), Sequence(*b)), (QueueId(*c), Sequence(*d))),
@@ -387,7 +465,7 @@ mod tests {
                     (Op::Put { moved, targets, meta, head, body }, Owned::Put(m, t, p, f, e, h, b)) => {
                         let targets: Vec<_> = targets.clone().map(|(q, s)| (q.0, s.0)).collect();
                         moved == m && &targets == t && (meta.priority, meta.flags, meta.expires_ms) == (*p, *f, *e)
-                            && head == h && body == b
+                            && head == h && *body == b.body()
                     }
                     (Op::Reference { to, from }, Owned::Reference(n)) => [to.0.0, to.1.0, from.0.0, from.1.0] == *n,
                     (Op::Acknowledge { queue, first, count }, Owned::Acknowledge(q, f, c)) =>

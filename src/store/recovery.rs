@@ -8,6 +8,7 @@
 //! quarantine.
 
 use crate::Recover;
+use crate::blob_recovery::BlobFiles;
 use crate::checkpoint;
 use crate::error::{Damage, LostRange, RecoveryReport, StoreError, Tear};
 use crate::fs::Fs;
@@ -17,7 +18,7 @@ use crate::record::{Op, Ops};
 use crate::segment::{Reader, parse_name, stamp};
 use crate::verify::Found;
 use sabir_model::ids::{Position, QueueId, Sequence};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,10 @@ pub(crate) struct Recovered {
     pub(crate) disk_bytes: u64,
     /// Segment files by number, and their sizes.
     pub(crate) files: BTreeMap<u64, u64>,
+    /// Segments of which frames were replayed: nobody knows whether these are synced.
+    pub(crate) replayed: BTreeSet<u64>,
+    /// The files of large bodies.
+    pub(crate) blobs: BlobFiles,
     pub(crate) report: RecoveryReport,
 }
 
@@ -41,6 +46,8 @@ struct Recovery<'a> {
     quarantine: bool,
     files: BTreeMap<u64, u64>,
     index: Index,
+    replayed: BTreeSet<u64>,
+    blobs: BlobFiles,
     report: RecoveryReport,
     gap: Option<Gap>,
 }
@@ -87,6 +94,8 @@ pub(crate) fn recover(
         quarantine,
         files,
         index: Index::default(),
+        replayed: BTreeSet::new(),
+        blobs: BlobFiles::find(fs, paths)?,
         report: RecoveryReport::default(),
         gap: None,
     };
@@ -233,6 +242,7 @@ impl Recovery<'_> {
                 gap.look(body, &mut self.report.lost);
             }
             self.index.apply(number, start, end, &header, body);
+            self.replayed.insert(number);
             at.durable = at.durable.max(header.durable);
             at.expected = header.last() + 1;
             at.offset = end;
@@ -347,6 +357,18 @@ impl Recovery<'_> {
         for number in segments {
             if self.quarantine { self.examine(number)? } else { self.look_at(number)? }
         }
+        let lost = self.blobs.examine(
+            self.fs,
+            self.paths,
+            self.store_id,
+            &self.index,
+            self.quarantine,
+            &mut self.report,
+        )?;
+        for lost in lost {
+            self.index.acknowledge(lost.queue, lost.first, (lost.last - lost.first).saturating_add(1));
+        }
+        self.blobs.settle(&mut self.index, &mut self.report);
         for (&id, queue) in &self.index.queues {
             for (last, run) in queue.runs() {
                 self.report.messages += run.count(last);
@@ -355,6 +377,9 @@ impl Recovery<'_> {
                     to.live(QueueId(id), Sequence(low), Sequence(high), bytes);
                 }
             }
+        }
+        for ((queue, sequence), name) in self.index.blobs.holders() {
+            to.blob(QueueId(queue), Sequence(sequence), name.len);
         }
         for (&id, queue) in &self.index.queues {
             for (&sequence, &count) in &queue.attempts {
@@ -433,6 +458,8 @@ impl Recovery<'_> {
             next_segment,
             dead,
             disk_bytes: self.files.values().sum(),
+            replayed: self.replayed,
+            blobs: self.blobs,
             files: self.files,
             report: self.report,
             index: self.index,

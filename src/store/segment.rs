@@ -80,7 +80,7 @@ impl Header {
     }
 }
 
-fn salted_crc(stamp: u64, offset: u64, bytes: &[u8]) -> u32 {
+pub(crate) fn salted_crc(stamp: u64, offset: u64, bytes: &[u8]) -> u32 {
     let salt = stamp ^ offset;
     crc32c::crc32c_append((salt ^ (salt >> 32)) as u32, bytes)
 }

@@ -1,6 +1,8 @@
 //! What the store's threads share. Lock order: pool, index, journal buffer; none is held while another thread
-//! is waited for. The locks of the readers are taken alone.
+//! is waited for. The locks of the readers are taken alone, those of
+//! the blobs and of the keeper last.
 
+use crate::blob::Blobs;
 use crate::fs::Fs;
 use crate::index::Index;
 use crate::journal::Journal;
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) applied: Condvar,
     pub(crate) readers: Readers,
     pub(crate) pool: Pool,
+    pub(crate) blobs: Blobs,
     pub(crate) counters: Counters,
     /// Bytes written since the last checkpoint.
     pub(crate) uncheckpointed: AtomicU64,

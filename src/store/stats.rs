@@ -25,6 +25,10 @@ pub struct StoreStats {
     pub segments_free: u64,
     /// Bytes of all segment files.
     pub disk_bytes: u64,
+    /// Files of large bodies, those being written and those that wait to be deleted included.
+    pub blobs: u64,
+    /// Bytes of these, and what is reserved for those being written.
+    pub blob_bytes: u64,
     /// Bytes copied forward out of old segments.
     pub evacuated_bytes: u64,
     /// Segments emptied by copying forward.

@@ -7,7 +7,7 @@ use crate::{FaultFs, Level, StoreOptions};
 use sabir_model::ids::Position;
 use std::path::{Path, PathBuf};
 
-const PRESENT: &str = "store-v2";
+const PRESENT: &str = "store-v3";
 
 fn directory(format: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format).join(name)
@@ -78,6 +78,36 @@ fn write_checkpointed() {
     save(&fs, "checkpointed");
 }
 
+/// What the fixture `large` holds, in the same way. Bodies of one piece, for pieces are smaller in tests.
+fn large() -> [Vec<Vec<Op>>; 2] {
+    let large =
+        |targets: &[(u64, u64)], byte| Op::PutBlob { targets: targets.to_vec(), body: vec![byte; 900] };
+    let before = vec![vec![large(&[(1, 1), (2, 1)], b'a')], vec![put(1, 2)], vec![large(&[(1, 3)], b'b')]];
+    let behind = vec![
+        vec![large(&[(1, 4)], b'c')],
+        vec![
+            Op::Again { targets: vec![(3, 1)], from: (1, 3) },
+            Op::Acknowledge { queue: 1, first: 3, count: 1 },
+        ],
+        vec![Op::Acknowledge { queue: 2, first: 1, count: 1 }],
+    ];
+    [before, behind]
+}
+
+fn write_large() {
+    let fs = FaultFs::new();
+    for groups in large() {
+        let (store, ..) = open(&fs, options()).unwrap();
+        for group in &groups {
+            append(&store, group, Level::Fsync);
+            store.sync();
+        }
+        store.close().unwrap();
+    }
+    // As it is, without what another start would fold in.
+    save(&fs, "large");
+}
+
 fn write() {
     let fs = FaultFs::new();
     // Enough of a budget that nothing moves: the fixture holds every kind of op but `moved`.
@@ -105,6 +135,7 @@ fn write() {
     store.close().unwrap();
     save(&fs, "closed");
     write_checkpointed();
+    write_large();
 }
 
 #[test]
@@ -112,8 +143,9 @@ fn stores_of_all_formats_are_read() {
     if std::env::var_os("SABIR_WRITE_FIXTURES").is_some() {
         write();
     }
-    for (format, name, last) in
-        [("store-v1", "closed", 15), ("store-v1", "torn", 14), (PRESENT, "closed", 15), (PRESENT, "torn", 14)]
+    for (format, name, last) in ["store-v1", "store-v2", PRESENT]
+        .into_iter()
+        .flat_map(|format| [(format, "closed", 15), (format, "torn", 14)])
     {
         let fs = load(format, name);
         let (_, state, report) = open(&fs, options()).unwrap_or_else(|e| panic!("{format} {name}: {e}"));
@@ -135,7 +167,7 @@ fn stores_of_all_formats_are_read() {
 #[test]
 fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the_present() {
     let manifest = |fs: &FaultFs| fs.contents(Path::new("store/MANIFEST.a")).unwrap()[8];
-    for (format, number) in [("store-v1", 1), (PRESENT, 2)] {
+    for (format, number) in [("store-v1", 1), ("store-v2", 2), (PRESENT, 3)] {
         let fs = load(format, "checkpointed");
         assert_eq!(manifest(&fs), number);
         let mut expected = State::default();
@@ -144,7 +176,7 @@ fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the
         let (store, state, report) = open(&fs, options.clone()).unwrap();
         assert_eq!(state, expected, "{format}");
         assert!(report.checkpoint > Position(90), "{report}");
-        assert_eq!(manifest(&fs), 2);
+        assert_eq!(manifest(&fs), 3);
         // It lives on: holes, evacuation, another start.
         let mut more: Vec<Vec<Op>> = (71..=200).map(|sequence| vec![put(1, sequence)]).collect();
         more.extend(
@@ -163,4 +195,15 @@ fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the
         let (_, state, _) = open(&fs, options).unwrap();
         assert_eq!(state, expected, "{format}");
     }
+}
+
+#[test]
+fn large_bodies_of_all_formats_that_have_them_are_read() {
+    let fs = load(PRESENT, "large");
+    let mut expected = State::default();
+    large().iter().flatten().for_each(|group| expected.apply(group));
+    let (_, state, report) = open(&fs, options()).unwrap();
+    assert_eq!(state, expected);
+    assert!(report.checkpoint > Position(0), "some are named by the checkpoint: {report}");
+    assert_eq!((report.blobs, report.orphans), (3, 0));
 }

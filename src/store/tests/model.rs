@@ -1,11 +1,12 @@
 //! What the log should hold: an obviously right model of the operations, and a recorder of what recovery told.
 
 use crate::{
-    Appender, FaultFs, Fs, Level, PutMeta, ReadError, Recover, RecoveryReport, Store, StoreError,
-    StoreOptions,
+    Appender, BLOB_PIECE_BYTES, Blob, FaultFs, Fs, Level, Payload, PutMeta, ReadError, Recover,
+    RecoveryReport, Store, StoreError, StoreOptions,
 };
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -46,13 +47,43 @@ impl Recover for State {
 /// One op of a group.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Put { targets: Vec<Key>, body: Vec<u8> },
-    Reference { to: Key, from: Key },
-    Acknowledge { queue: u64, first: u64, count: u64 },
-    Attempts { key: Key, count: u32 },
-    Delete { queue: u64 },
-    Set { key: u8, value: Vec<u8> },
-    Remove { key: u8 },
+    Put {
+        targets: Vec<Key>,
+        body: Vec<u8>,
+    },
+    /// With the body in a file of its own.
+    PutBlob {
+        targets: Vec<Key>,
+        body: Vec<u8>,
+    },
+    /// What is alive under a name is put under others, wherever its body is.
+    Again {
+        targets: Vec<Key>,
+        from: Key,
+    },
+    Reference {
+        to: Key,
+        from: Key,
+    },
+    Acknowledge {
+        queue: u64,
+        first: u64,
+        count: u64,
+    },
+    Attempts {
+        key: Key,
+        count: u32,
+    },
+    Delete {
+        queue: u64,
+    },
+    Set {
+        key: u8,
+        value: Vec<u8>,
+    },
+    Remove {
+        key: u8,
+    },
 }
 
 const META: PutMeta = PutMeta { priority: 4, flags: 1, expires_ms: 1_700_000_000_000 };
@@ -65,9 +96,54 @@ fn content(body: &[u8]) -> Vec<u8> {
     content
 }
 
+/// A body that a group needs besides what its ops say.
+enum Prepared {
+    Nothing,
+    Blob(Blob),
+    Inline(Vec<u8>),
+}
+
 impl Op {
-    pub(super) fn append(&self, to: &mut Appender<'_>) {
+    /// What is done before the group is begun; `None` if the disk does not allow it.
+    fn prepare(&self, store: &Store, level: Level) -> Option<Prepared> {
         match self {
+            Self::PutBlob { body, .. } => {
+                let mut writer = store.blob(body.len() as u64 / 2).ok()?;
+                for piece in body.chunks(700) {
+                    writer.write(piece).ok()?;
+                }
+                writer.finish(level).ok().map(Prepared::Blob)
+            }
+            Self::Again { from, .. } => {
+                let mut found = None;
+                let mut wanted = std::iter::once((Sequence(from.1), Sequence(from.1)));
+                let read = store.read(QueueId(from.0), &mut wanted, &mut |_, _, _, payload| {
+                    found = Some(match payload {
+                        Payload::Inline(body) => Prepared::Inline(body.to_vec()),
+                        Payload::Blob(blob) => Prepared::Blob(blob),
+                    });
+                    ControlFlow::Continue(())
+                });
+                read.ok().and(found)
+            }
+            _ => Some(Prepared::Nothing),
+        }
+    }
+
+    /// For what needs no preparation.
+    pub(super) fn append(&self, to: &mut Appender<'_>) {
+        self.append_prepared(&Prepared::Nothing, to);
+    }
+
+    fn append_prepared(&self, prepared: &Prepared, to: &mut Appender<'_>) {
+        let names =
+            |keys: &[Key]| keys.iter().map(|key| (QueueId(key.0), Sequence(key.1))).collect::<Vec<_>>();
+        match self {
+            Self::PutBlob { targets, .. } | Self::Again { targets, .. } => match prepared {
+                Prepared::Blob(blob) => to.put_blob(&names(targets), META, &[b"he", b"ad"], blob),
+                Prepared::Inline(body) => to.put(&names(targets), META, &[b"head"], body),
+                Prepared::Nothing => unreachable!("it was prepared"),
+            },
             Self::Put { targets, body } => {
                 let targets: Vec<_> = targets.iter().map(|key| (QueueId(key.0), Sequence(key.1))).collect();
                 to.put(&targets, META, &[b"he", b"ad"], body);
@@ -103,10 +179,17 @@ impl State {
     pub(super) fn apply(&mut self, group: &[Op]) {
         for op in group {
             match op {
-                Op::Put { targets, body } => {
+                Op::Put { targets, body } | Op::PutBlob { targets, body } => {
                     for key in targets {
                         self.number(*key);
                         self.messages.insert(*key, content(body));
+                    }
+                }
+                Op::Again { targets, from } => {
+                    let message = self.messages[from].clone();
+                    for key in targets {
+                        self.number(*key);
+                        self.messages.insert(*key, message.clone());
                     }
                 }
                 Op::Reference { to, from } => {
@@ -181,25 +264,65 @@ pub(super) fn read_back(
     wanted: &mut dyn Iterator<Item = (Sequence, Sequence)>,
 ) -> Result<BTreeMap<u64, Vec<u8>>, ReadError> {
     let mut read = BTreeMap::new();
-    store.read(QueueId(queue), wanted, &mut |sequence, meta, head, body| {
+    let mut unreadable = None;
+    store.read(QueueId(queue), wanted, &mut |sequence, meta, head, payload| {
         let mut content = vec![meta.priority, meta.flags];
         content.extend_from_slice(&meta.expires_ms.to_le_bytes());
         content.extend_from_slice(head);
         content.push(b'|');
-        content.extend_from_slice(body);
+        match payload {
+            Payload::Inline(body) => content.extend_from_slice(body),
+            Payload::Blob(blob) => match whole(&blob) {
+                Ok(body) => content.extend_from_slice(&body),
+                Err(error) => {
+                    unreadable = Some(error);
+                    return ControlFlow::Break(());
+                }
+            },
+        }
         assert!(read.last_key_value().is_none_or(|(before, _)| *before < sequence.0), "in ascending order");
         read.insert(sequence.0, content);
         ControlFlow::Continue(())
     })?;
-    Ok(read)
+    match unreadable {
+        Some(source) => Err(ReadError::Io { file: "a blob".into(), source }),
+        None => Ok(read),
+    }
+}
+
+/// A handle to the large body of some message that is alive, and the message.
+pub(super) fn take_handle(store: &Store, scenario: &mut Scenario) -> Option<(Blob, Vec<u8>)> {
+    let key = scenario.alive()?;
+    let op = Op::Again { targets: Vec::new(), from: key };
+    match op.prepare(store, Level::Os)? {
+        Prepared::Blob(blob) => Some((blob, scenario.state.messages[&key].clone())),
+        _ => None,
+    }
+}
+
+/// A large body, read in two goes.
+pub(super) fn whole(blob: &Blob) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; usize::try_from(blob.len()).unwrap()];
+    let middle = body.len() / 3;
+    let (first, second) = body.split_at_mut(middle);
+    assert_eq!(blob.read_at(middle as u64, second)?, second.len());
+    assert_eq!(blob.read_at(0, first)?, first.len());
+    Ok(body)
 }
 
 pub(super) fn append(store: &Store, group: &[Op], level: Level) -> Position {
+    try_append(store, group, level).unwrap()
+}
+
+/// `None` if a large body could not be written, or read to be put again; then nothing was appended.
+pub(super) fn try_append(store: &Store, group: &[Op], level: Level) -> Option<Position> {
+    let prepared: Option<Vec<_>> = group.iter().map(|op| op.prepare(store, level)).collect();
+    let prepared = prepared?;
     let mut appender = store.begin();
-    for op in group {
-        op.append(&mut appender);
+    for (op, prepared) in group.iter().zip(&prepared) {
+        op.append_prepared(prepared, &mut appender);
     }
-    appender.finish(level)
+    Some(appender.finish(level))
 }
 
 /// A small deterministic source of numbers.
@@ -219,6 +342,8 @@ pub(super) struct Scenario {
     pub(super) given: BTreeMap<u64, u64>,
     pub(super) queues: u64,
     pub(super) deleted: BTreeSet<u64>,
+    /// Whether some bodies are in files of their own.
+    blobs: bool,
 }
 
 impl Scenario {
@@ -229,7 +354,12 @@ impl Scenario {
             given: BTreeMap::new(),
             queues: 4,
             deleted: BTreeSet::new(),
+            blobs: false,
         }
+    }
+
+    pub(super) fn with_blobs(seed: u64) -> Self {
+        Self { blobs: true, ..Self::new(seed) }
     }
 
     fn number(&mut self, queue: u64) -> Key {
@@ -260,11 +390,32 @@ impl Scenario {
     pub(super) fn group(&mut self) -> Vec<Op> {
         let mut group = Vec::new();
         for _ in 0..=self.random.below(3) {
-            let op = self.op();
+            let op = if group.is_empty() && self.blobs && self.random.below(12) == 0 {
+                self.blob_op()
+            } else {
+                self.op()
+            };
             self.state.apply(std::slice::from_ref(&op));
             group.push(op);
         }
         group
+    }
+
+    fn blob_op(&mut self) -> Op {
+        let first = self.queue();
+        let mut targets = vec![self.number(first)];
+        if self.random.below(3) == 0 {
+            let second = self.queue();
+            targets.push(self.number(second));
+        }
+        if self.random.below(3) == 0
+            && let Some(from) = self.alive()
+        {
+            return Op::Again { targets, from };
+        }
+        let len = usize::try_from(self.random.below(3 * BLOB_PIECE_BYTES as u64)).unwrap();
+        let body = format!("{targets:?}").bytes().cycle().take(len).collect();
+        Op::PutBlob { targets, body }
     }
 
     fn op(&mut self) -> Op {
