@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The newest format this code reads, and the one it writes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 const MAGIC: &[u8; 8] = b"SABIRLOG";
 const MANIFEST_LEN: usize = 32;
 
@@ -35,6 +35,15 @@ impl Paths {
 
     pub(crate) fn segment(&self, number: u64) -> PathBuf {
         self.journal.join(crate::segment::file_name(number))
+    }
+
+    pub(crate) fn page(&self, number: u64) -> PathBuf {
+        self.pages.join(crate::page::file_name(number))
+    }
+
+    /// A segment or a page file, whichever it is.
+    pub(crate) fn file(&self, number: u64, is_page: bool) -> PathBuf {
+        if is_page { self.page(number) } else { self.segment(number) }
     }
 
     pub(crate) fn slots(&self) -> [PathBuf; 2] {

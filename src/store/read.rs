@@ -1,4 +1,5 @@
-//! Reading messages back: the journal's segments are where a backlog is, so they are read in place.
+//! Reading messages back: the journal's segments and the page files are where a backlog is, so they are read in
+//! place.
 //!
 //! The index says in which stretch of which segment a message lies; from there frames are read, and checked,
 //! until everything wanted is found. Nothing is locked meanwhile: the keeper may copy the message elsewhere
@@ -98,6 +99,7 @@ impl Readers {
 /// What is wanted out of one run.
 struct Piece {
     segment: u64,
+    is_page: bool,
     /// Where to begin to look.
     place: u64,
     /// End of the segment's last frame.
@@ -250,6 +252,7 @@ impl<'a> Reading<'a> {
                     _ => {
                         pieces.push(Piece {
                             segment: run.segment,
+                            is_page: index.is_page(run.segment),
                             place: run.place,
                             end: index.segments.get(&run.segment).map_or(0, |info| info.end),
                             origin: run.origin.0,
@@ -292,7 +295,7 @@ impl<'a> Reading<'a> {
         let mut opened = match self.shared.readers.take(piece.segment, piece.origin) {
             Some(opened) => opened,
             None => {
-                let path = self.shared.paths.segment(piece.segment);
+                let path = self.path(piece);
                 match self.shared.fs.open(&path) {
                     Ok(file) => {
                         let stamp = stamp(self.shared.store_id, piece.segment);
@@ -315,8 +318,12 @@ impl<'a> Reading<'a> {
         outcome
     }
 
+    fn path(&self, piece: &Piece) -> PathBuf {
+        self.shared.paths.file(piece.segment, piece.is_page)
+    }
+
     fn failed(&self, piece: &Piece, source: io::Error) -> ReadError {
-        ReadError::Io { file: self.shared.paths.segment(piece.segment), source }
+        ReadError::Io { file: self.path(piece), source }
     }
 
     /// Reads frames until everything wanted is told. Records lie in ascending order; should they ever not, what was
@@ -443,7 +450,7 @@ impl<'a> Reading<'a> {
             piece.pass(high);
             self.cursor = high.saturating_add(1);
             self.shared.readers.note_damage(piece.segment, offset);
-            let file = self.shared.paths.segment(piece.segment);
+            let file = self.path(piece);
             self.damage.get_or_insert((file, offset));
         }
         true

@@ -45,7 +45,7 @@ fn inspecting_tells_what_is_in_a_log_and_changes_nothing() {
     let mut entries = 0;
     let inspection = offline(&fs).unwrap().inspect(&mut |_, _, _| entries += 1).unwrap();
     assert_eq!(contents(&fs), before);
-    assert_eq!((inspection.format, inspection.entries), (2, scenario.state.meta.len() as u64));
+    assert_eq!((inspection.format, inspection.entries), (3, scenario.state.meta.len() as u64));
     assert_eq!(entries, inspection.entries);
     assert_eq!(inspection.queues.len(), scenario.state.next.len());
     for info in &inspection.queues {
