@@ -128,7 +128,7 @@ impl Keeper {
             bytes = bytes.saturating_add(info.end);
             if info.is_sparse() && is_patient(info) {
                 dead = dead.saturating_add(info.end - info.bytes_live());
-                sparse.push((number, info.end, info.live == info.seen));
+                sparse.push((number, info.end, info.calm && info.live == info.seen));
             }
         }
         // What is being consumed is left alone, unless it is too much.

@@ -275,8 +275,8 @@ impl<'a> Pages<'a> {
         let groups = records.len() as u32;
         seal(&mut frame, stamp(self.shared.store_id, page.number), page.offset, page.lsn, 0, groups);
         let (start, end) = (page.offset, page.offset + len);
-        self.shared.take_space(end - start)?;
         if let Some((_, size)) = self.made.iter_mut().rev().find(|(number, _)| *number == page.number) {
+            self.shared.take_space(end - *size)?;
             *size = end;
         }
         page.file.write_at(&frame, start)?;

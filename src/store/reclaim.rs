@@ -217,6 +217,7 @@ impl Keeper {
                 if is_page { pages.push(number) } else { segments.push(number) }
             }
             for info in index.segments.values_mut() {
+                info.calm = info.seen == info.live;
                 info.seen = info.live;
             }
         }
