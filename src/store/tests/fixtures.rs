@@ -7,7 +7,7 @@ use crate::{FaultFs, Level, StoreOptions};
 use sabir_model::ids::Position;
 use std::path::{Path, PathBuf};
 
-const PRESENT: &str = "store-v2";
+const PRESENT: &str = "store-v3";
 
 fn directory(format: &str, name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format).join(name)
@@ -39,7 +39,8 @@ fn save(fs: &FaultFs, name: &str) {
         let mut contents = fs.contents(&file).unwrap();
         if file.extension().is_some_and(|extension| extension == "ckpt") {
             // What is behind the checkpoint is only space, too.
-            contents.truncate(1024);
+            let len = u64::from_le_bytes(contents[16..24].try_into().unwrap()) as usize;
+            contents.truncate(crate::checkpoint::HEADER + len);
         }
         std::fs::write(to, contents).unwrap();
     }
@@ -78,6 +79,28 @@ fn write_checkpointed() {
     save(&fs, "checkpointed");
 }
 
+/// What the fixture `paged` holds: queues filled in turn, of which a part is settled.
+fn paged() -> Vec<Vec<Op>> {
+    let mut groups: Vec<Vec<Op>> =
+        (1..=40).flat_map(|sequence| (1..=4).map(move |queue| vec![put(queue, sequence)])).collect();
+    groups.push(vec![Op::Reference { to: (9, 1), from: (2, 5) }]);
+    let settled = (1..=30).filter(|n| n % 4 == 0);
+    groups.extend(settled.map(|first| vec![Op::Acknowledge { queue: 2, first, count: 2 }]));
+    groups
+}
+
+fn write_paged() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    for group in paged() {
+        append(&store, &group, Level::Fsync);
+        store.turn();
+    }
+    assert!(store.stats().pages > 4, "{:?}", store.stats());
+    store.close().unwrap();
+    save(&fs, "paged");
+}
+
 fn write() {
     let fs = FaultFs::new();
     // Enough of a budget that nothing moves: the fixture holds every kind of op but `moved`.
@@ -105,6 +128,7 @@ fn write() {
     store.close().unwrap();
     save(&fs, "closed");
     write_checkpointed();
+    write_paged();
 }
 
 #[test]
@@ -112,9 +136,9 @@ fn stores_of_all_formats_are_read() {
     if std::env::var_os("SABIR_WRITE_FIXTURES").is_some() {
         write();
     }
-    for (format, name, last) in
-        [("store-v1", "closed", 15), ("store-v1", "torn", 14), (PRESENT, "closed", 15), (PRESENT, "torn", 14)]
-    {
+    let closed = ["store-v1", "store-v2", PRESENT].map(|format| (format, "closed", 15));
+    let torn = ["store-v1", "store-v2", PRESENT].map(|format| (format, "torn", 14));
+    for (format, name, last) in closed.into_iter().chain(torn) {
         let fs = load(format, name);
         let (_, state, report) = open(&fs, options()).unwrap_or_else(|e| panic!("{format} {name}: {e}"));
         assert_eq!(report.position, Position(last), "{name}");
@@ -135,7 +159,7 @@ fn stores_of_all_formats_are_read() {
 #[test]
 fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the_present() {
     let manifest = |fs: &FaultFs| fs.contents(Path::new("store/MANIFEST.a")).unwrap()[8];
-    for (format, number) in [("store-v1", 1), ("store-v2", 2)] {
+    for (format, number) in [("store-v1", 1), ("store-v2", 2), (PRESENT, 3)] {
         let fs = load(format, "checkpointed");
         assert_eq!(manifest(&fs), number);
         let mut expected = State::default();
@@ -163,4 +187,24 @@ fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the
         let (_, state, _) = open(&fs, options).unwrap();
         assert_eq!(state, expected, "{format}");
     }
+}
+
+#[test]
+fn page_files_of_the_present_format_are_read_and_live_on() {
+    let fs = load(PRESENT, "paged");
+    let mut expected = State::default();
+    paged().iter().for_each(|group| expected.apply(group));
+    let pages = fs.files().iter().filter(|path| path.extension().is_some_and(|e| e == "p")).count();
+    assert!(pages > 4, "{pages}");
+    let (store, state, report) = open(&fs, options()).unwrap();
+    assert!(state == expected && report.damage.is_empty(), "{report}");
+    for queue in 1..=4 {
+        let group = [Op::Acknowledge { queue, first: 1, count: 40 }];
+        expected.apply(&group);
+        append(&store, &group, Level::Os);
+    }
+    store.turn();
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(open(&fs, options()).unwrap().1, expected);
 }
