@@ -73,13 +73,14 @@ impl Failed {
 type Shares = BTreeMap<u64, Vec<(u64, u64)>>;
 
 /// How copying out of a file ended.
-#[derive(PartialEq, Eq)]
 enum Outcome {
     Done,
     /// More was alive than the numbers told.
     TooMuch,
     /// It cannot go on now.
     NotNow,
+    /// The disk does not give the file back.
+    Unreadable(io::Error),
 }
 
 /// What one evacuation has done so far.
@@ -294,6 +295,11 @@ impl Keeper {
                     work.pages.abandon();
                     return Ok(false);
                 }
+                Ok(Outcome::Unreadable(error)) => {
+                    work.pages.abandon();
+                    self.leave(victim, &error);
+                    return Ok(true);
+                }
                 Err(failed) => return self.retreat(work.pages, failed),
             }
         }
@@ -341,29 +347,45 @@ impl Keeper {
         let shared = Arc::clone(&self.shared);
         let Some(info) = shared.index.lock().segments.get(&victim).copied() else { return Ok(Outcome::Done) };
         let path = shared.paths.file(victim, info.kind == Kind::Page);
-        let failed = |e| Failed::new("read", &path)(e);
-        let file = shared.fs.open(&path).map_err(failed)?;
-        let mut reader = Reader::new(file, stamp(shared.store_id, victim), Some(info.end)).map_err(failed)?;
-        let (mut offset, mut expected) = (0, 0);
-        while offset < info.end {
-            offset = reader.place(offset, expected).map_err(failed)?;
-            let Some((header, body)) = reader.frame(offset).map_err(failed)? else {
-                // Recovery reported what is damaged here; what is whole behind it is copied all the same.
-                match reader.resync(offset).map_err(failed)? {
-                    Some(next) => offset = next,
-                    None => break,
-                }
-                continue;
+        let reader = shared
+            .fs
+            .open(&path)
+            .and_then(|file| Reader::new(file, stamp(shared.store_id, victim), Some(info.end)));
+        let mut reader = match reader {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Outcome::Unreadable(error)),
+        };
+        let mut expected = 0;
+        let mut next = Ok(Some(0));
+        loop {
+            let offset = match next {
+                Ok(Some(offset)) if offset < info.end => offset,
+                Ok(_) => return Ok(Outcome::Done),
+                Err(error) => return Ok(Outcome::Unreadable(error)),
             };
-            offset = header.end(offset);
-            expected = header.last() + 1;
+            let offset = match reader.place(offset, expected) {
+                Ok(offset) => offset,
+                Err(error) => return Ok(Outcome::Unreadable(error)),
+            };
+            let body = match reader.frame(offset) {
+                Ok(Some((header, body))) => {
+                    next = Ok(Some(header.end(offset)));
+                    expected = header.last() + 1;
+                    body
+                }
+                Ok(None) => {
+                    // Recovery reported what is damaged here; what is whole behind it is copied all the same.
+                    next = reader.resync(offset);
+                    continue;
+                }
+                Err(error) => return Ok(Outcome::Unreadable(error)),
+            };
             work.copies.collect(&shared, victim, body, &work.references);
             match self.copy(pump, body, work)? {
                 Outcome::Done => {}
                 other => return Ok(other),
             }
         }
-        Ok(Outcome::Done)
     }
 
     /// Copies the live messages of one frame.
@@ -420,6 +442,22 @@ impl Keeper {
         }
         *since = shared.fs.elapsed();
         !state.stop && shared.journal.failed().is_none()
+    }
+
+    /// What cannot be read stays where it is, until the next start at least: those who want it are told.
+    fn leave(&self, victim: u64, error: &io::Error) {
+        let shared = &self.shared;
+        if shared.journal.failed().is_some() {
+            return;
+        }
+        let mut index = shared.index.lock();
+        let path = shared.paths.file(victim, index.is_page(victim));
+        if let Some(info) = index.segments.get_mut(&victim) {
+            info.patience = Some(0);
+        }
+        drop(index);
+        shared.readers.note_damage(victim, 0);
+        tracing::error!(file = %path.display(), %error, "the message log cannot be read; what is in this file stays there");
     }
 
     /// More is alive than the numbers told (few, but large messages): not before half of it is gone.

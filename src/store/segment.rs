@@ -236,6 +236,7 @@ impl Reader {
             } else {
                 self.window.drain(..self.window.len() - kept);
             }
+            self.window.reserve_exact(want - self.window.len());
             self.window.resize(want, 0);
             self.start = offset;
             let mut filled = kept;
