@@ -10,7 +10,7 @@
 //! 3. Else the segment with the smallest living part, if less than half of it is alive.
 //!
 //! Pages of which less than two fifths are alive go through step 2, whether the journal is over its budget or not,
-//! once nothing was acknowledged in them for a checkpoint's time: what is being consumed is soon free by itself.
+//! once nothing was acknowledged in them for as long as lies between two checkpoints: what is being consumed is soon free by itself.
 //!
 //! In every case the files are then dead like any other, and go when a durable checkpoint no longer mentions them.
 

@@ -39,7 +39,7 @@ pub(crate) struct Segment {
     pub(crate) end: u64,
     /// Evacuation is not worth while before `live` falls below this.
     pub(crate) patience: Option<u64>,
-    /// What was alive in it at the last checkpoint, and whether that was so at the one before.
+    /// What was alive in it when the keeper last looked, and whether that was so the time before.
     pub(crate) seen: u64,
     pub(crate) calm: bool,
 }

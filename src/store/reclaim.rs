@@ -90,6 +90,8 @@ pub(crate) struct Keeper {
     pub(crate) copies: u64,
     /// The checkpoint after which nothing was found worth writing into pages.
     pub(crate) futile: Option<u64>,
+    /// When it was last looked which files are left alone.
+    looked: Duration,
     complained: bool,
     scrub: Scrub,
     /// Calls of `Store::read` when it was last looked.
@@ -106,6 +108,7 @@ impl Keeper {
             lsn,
             copies: 0,
             futile: None,
+            looked: at,
             complained: false,
             scrub: Scrub::default(),
             reads: 0,
@@ -147,6 +150,7 @@ impl Keeper {
         if self.shared.journal.failed().is_none() && self.is_checkpoint_due() {
             self.checkpoint(pump);
         }
+        self.look();
         for _ in 0..EVACUATIONS_PER_TURN {
             if self.shared.journal.failed().is_some() {
                 return;
@@ -165,6 +169,20 @@ impl Keeper {
             }
         }
         self.shared.keeper.lock().look = true;
+    }
+
+    /// Sees which files have been left alone, once in every checkpoint's time.
+    fn look(&mut self) {
+        let now = self.shared.fs.elapsed();
+        if now.saturating_sub(self.looked) < self.shared.options.checkpoint_interval {
+            return;
+        }
+        self.looked = now;
+        self.futile = None;
+        for info in self.shared.index.lock().segments.values_mut() {
+            info.calm = info.seen == info.live;
+            info.seen = info.live;
+        }
     }
 
     fn is_checkpoint_due(&self) -> bool {
@@ -215,10 +233,6 @@ impl Keeper {
             for &number in &dead {
                 let is_page = index.segments.remove(&number).is_some_and(|info| info.kind == Kind::Page);
                 if is_page { pages.push(number) } else { segments.push(number) }
-            }
-            for info in index.segments.values_mut() {
-                info.calm = info.seen == info.live;
-                info.seen = info.live;
             }
         }
         if !dead.is_empty() {

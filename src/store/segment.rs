@@ -229,7 +229,8 @@ impl Reader {
             let kept =
                 if near { usize::try_from(offset - self.start).unwrap_or(usize::MAX) } else { usize::MAX };
             let kept = self.window.get(kept..).map_or(0, <[u8]>::len);
-            let want = (self.len - offset).min(len.max(kept + self.step) as u64);
+            let ahead = self.step.max(kept + self.step.min(WINDOW_MIN));
+            let want = (self.len - offset).min(len.max(ahead) as u64);
             let want = usize::try_from(want).map_err(|_| io::ErrorKind::OutOfMemory)?;
             if self.window.capacity() > 4 * WINDOW && want <= 2 * WINDOW {
                 self.window = self.window.split_off(self.window.len() - kept);

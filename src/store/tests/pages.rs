@@ -201,6 +201,27 @@ fn pages_of_which_little_is_alive_are_written_anew_once_they_are_left_alone() {
 }
 
 #[test]
+fn that_a_page_is_left_alone_is_told_by_time_and_not_by_what_else_happens() {
+    let mut shop = Shop::new(small());
+    shop.fill(1, 1, 4000);
+    for sequence in (1..900).step_by(3) {
+        shop.acknowledge(1, sequence, 2);
+    }
+    shop.store.turn();
+    let sparse = |shop: &Shop| {
+        let index = shop.store.inner.shared.index.lock();
+        index.segments.values().filter(|info| info.live > 0 && info.is_sparse()).count()
+    };
+    assert!(sparse(&shop) > 2);
+    for _ in 0..4 {
+        shop.fs.advance(Duration::from_secs(31));
+        shop.store.turn();
+    }
+    assert_eq!(sparse(&shop), 0);
+    shop.assert_read("left alone");
+}
+
+#[test]
 fn what_is_left_of_many_small_queues_stays_in_the_journal() {
     let mut shop = Shop::new(small());
     for sequence in 1..=2 {
@@ -403,7 +424,7 @@ fn a_power_loss_at_any_io_of_the_life_of_pages_loses_nothing() {
                 return (settled, removed, false);
             }
             settled = shop.state.clone();
-            for _ in 0..2 {
+            for _ in 0..3 {
                 shop.fs.advance(Duration::from_secs(31));
                 shop.store.turn();
             }
