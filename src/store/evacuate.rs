@@ -9,8 +9,8 @@
 //!    its own queue and number, flagged as moved. But only if that frees twice what it appends.
 //! 3. Else the segment with the smallest living part, if less than half of it is alive.
 //!
-//! Pages of which less than two fifths are alive go through step 2, whether the journal is over its budget or not,
-//! once nothing was acknowledged in them for as long as lies between two checkpoints: what is being consumed is soon free by itself.
+//! Pages of which less than two fifths are alive go through step 2, whether the journal is over its budget or not (and
+//! segments, if the two together are), once nothing was acknowledged in them for as long as lies between two checkpoints: what is being consumed is soon free by itself.
 //!
 //! In every case the files are then dead like any other, and go when a durable checkpoint no longer mentions them.
 
@@ -120,22 +120,32 @@ impl Keeper {
         if over { self.cheapest(full) } else { None }
     }
 
-    /// Pages to be written anew.
+    /// Pages to be written anew; and if there is more than the budget in all, segments as well: what may lie dead in the
+    /// journal is not on top of what may lie dead in pages.
     fn sparse(&self, index: &Index) -> Vec<(u64, u64)> {
-        let pages = index.segments.iter().filter(|(_, info)| info.kind != Kind::Journal && info.live > 0);
+        let budget = self.shared.options.journal_bytes_max;
+        let all = index.segments.values().fold(0u64, |all, info| all.saturating_add(info.end));
         let (mut bytes, mut dead) = (0u64, 0u64);
         let mut sparse = Vec::new();
-        for (&number, info) in pages {
-            bytes = bytes.saturating_add(info.end);
-            if info.is_sparse() && is_patient(info) {
+        for (&number, info) in index.segments.iter().filter(|(_, info)| info.live > 0) {
+            let is_page = info.kind != Kind::Journal;
+            if is_page {
+                bytes = bytes.saturating_add(info.end);
+            }
+            if !info.is_sparse() || !is_patient(info) || number == index.active {
+                continue;
+            }
+            if is_page {
                 dead = dead.saturating_add(info.end - info.bytes_live());
-                sparse.push((number, info.end, info.calm && info.live == info.seen));
+            }
+            if is_page || all > budget {
+                sparse.push((number, info.end, info.calm && info.live == info.seen, is_page));
             }
         }
         // What is being consumed is left alone, unless it is too much.
-        let urgent = dead > bytes / 2 && dead > self.shared.options.journal_bytes_max / 4;
-        sparse.retain(|(_, _, cold)| *cold || urgent);
-        sparse.into_iter().take(SPARSE_MAX).map(|(number, end, _)| (number, end)).collect()
+        let urgent = dead > bytes / 2 && dead > budget / 4;
+        sparse.retain(|(_, _, cold, is_page)| *cold || (urgent && *is_page));
+        sparse.into_iter().take(SPARSE_MAX).map(|(number, end, ..)| (number, end)).collect()
     }
 
     fn rewriting(&self, mut sparse: Vec<(u64, u64)>) -> Option<Plan> {
@@ -207,9 +217,9 @@ impl Keeper {
             totals.into_iter().partition(|(_, bytes)| *bytes >= PAGE_BYTES_MIN);
         let mut moved: u64 = small.into_iter().map(|(_, bytes)| bytes).sum();
         deep.sort_unstable_by_key(|(queue, bytes)| (std::cmp::Reverse(*bytes), *queue));
-        let remainders = deep.len() <= STREAMS_MAX;
+        let remainders = deep.len() <= self.streams_max;
         if !remainders {
-            deep.truncate(STREAMS_MAX);
+            deep.truncate(self.streams_max);
             moved = 0;
         }
         let paged: u64 = deep.iter().map(|(_, bytes)| bytes).sum();
@@ -320,6 +330,7 @@ impl Keeper {
         if !pump.synced(Position(self.copies)) {
             return Ok(false);
         }
+        self.streams_max = (self.streams_max * 2).min(STREAMS_MAX);
         Counters::add(&shared.counters.evacuations, plan.victims.len() as u64);
         // Alive still: what was referenced meanwhile, which the next round copies; or what cannot be read at
         // all.
@@ -332,14 +343,18 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Nothing points into the pages yet. A full disk is waited for; what else fails is fatal.
+    /// Nothing points into the pages yet. A full disk is waited for; a write or sync that fails is fatal.
     fn retreat(&mut self, pages: Pages<'_>, failed: Failed) -> Result<bool, Failed> {
+        let harmless = pages.refused || is_full(&failed.source);
+        if pages.refused {
+            self.streams_max = (self.streams_max / 2).max(1);
+        }
         pages.abandon();
-        if !is_full(&failed.source) {
+        if !harmless {
             return Err(failed);
         }
         self.futile = Some(self.number);
-        tracing::warn!(error = %failed.source, "the disk is too full for page files; the log cannot shrink until there is space");
+        tracing::warn!(error = %failed.source, "page files cannot be written now; the log cannot shrink until they can");
         Ok(false)
     }
 
@@ -353,7 +368,13 @@ impl Keeper {
             .and_then(|file| Reader::new(file, stamp(shared.store_id, victim), Some(info.end)));
         let mut reader = match reader {
             Ok(reader) => reader,
-            Err(error) => return Ok(Outcome::Unreadable(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Outcome::Unreadable(error)),
+            Err(error) => {
+                // For want of handles, say.
+                tracing::warn!(file = %path.display(), %error, "a file of the message log cannot be evacuated now");
+                self.futile = Some(self.number);
+                return Ok(Outcome::NotNow);
+            }
         };
         let mut expected = 0;
         let mut next = Ok(Some(0));

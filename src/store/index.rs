@@ -51,9 +51,9 @@ impl Segment {
         u64::try_from(whole).unwrap_or(u64::MAX)
     }
 
-    /// Whether so little of a page is alive that writing that anew is cheaper than keeping the rest.
+    /// Whether so little of it is alive that writing that anew is cheaper than keeping the rest.
     pub(crate) fn is_sparse(&self) -> bool {
-        self.kind != Kind::Journal && u128::from(self.bytes_live()) * 5 < u128::from(self.end) * 2
+        u128::from(self.bytes_live()) * 5 < u128::from(self.end) * 2
     }
 }
 

@@ -106,6 +106,8 @@ pub(crate) struct Pages<'a> {
     /// Numbers and sizes of the files that were made.
     made: Vec<(u64, u64)>,
     written: Written,
+    /// A file could not even be made: for want of handles, say. That is no reason to distrust the disk.
+    pub(crate) refused: bool,
 }
 
 impl<'a> Pages<'a> {
@@ -120,6 +122,7 @@ impl<'a> Pages<'a> {
             gathered: 0,
             made: Vec::new(),
             written: Written::default(),
+            refused: false,
         }
     }
 
@@ -268,7 +271,9 @@ impl<'a> Pages<'a> {
                 }
                 let number = self.shared.pool.next_number();
                 self.made.push((number, 0));
-                let file = self.shared.fs.create(&self.shared.paths.page(number))?;
+                let made = self.shared.fs.create(&self.shared.paths.page(number));
+                self.refused |= made.is_err();
+                let file = made?;
                 slot.insert(Open { number, file, offset: 0, lsn: 1 })
             }
         };

@@ -91,7 +91,6 @@ impl Readers {
         let Some(mut opened) = at.and_then(|at| kept.opened.remove(at)) else {
             return (None, kept.marked(segment, queue));
         };
-        opened.reader.read_ahead(READERS_BYTES_MAX / (kept.opened.len() + 1));
         let resume = opened.resume.take();
         if same.is_some() {
             return (Some(opened), resume);
@@ -101,6 +100,11 @@ impl Readers {
         }
         let marked = kept.marked(segment, queue);
         (Some(opened), marked)
+    }
+
+    /// What each may read ahead, so that there is room for as many as there are now.
+    fn share(&self) -> usize {
+        READERS_BYTES_MAX / 2 / (self.kept.lock().opened.len() + 1)
     }
 
     fn keep(&self, mut opened: Opened) {
@@ -343,7 +347,15 @@ impl<'a> Reading<'a> {
             Some(opened) => opened,
             None => {
                 let path = self.path(piece);
-                match self.shared.fs.open(&path) {
+                let file = match self.shared.fs.open(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        // Perhaps for want of handles: those that are only kept are given back first.
+                        self.shared.readers.clear();
+                        self.shared.fs.open(&path)
+                    }
+                    other => other,
+                };
+                match file {
                     Ok(file) => {
                         let stamp = stamp(self.shared.store_id, piece.segment);
                         let reader = Reader::new(file, stamp, None).map_err(|e| self.failed(piece, e))?;
@@ -358,6 +370,7 @@ impl<'a> Reading<'a> {
             }
         };
         opened.resume = resume;
+        opened.reader.read_ahead(self.shared.readers.share());
         let outcome = self.scan(piece, &mut opened, each).map_err(|error| self.failed(piece, error));
         Counters::add(&self.shared.counters.read_bytes, std::mem::take(&mut opened.reader.read));
         if outcome.is_ok() {

@@ -7,6 +7,7 @@ use crate::checkpoint;
 use crate::group_commit::{Committer, Turn};
 use crate::index::Kind;
 use crate::manifest::is_full;
+use crate::page::STREAMS_MAX;
 use crate::record::{Op, Ops};
 use crate::scrub::Scrub;
 use crate::shared::Shared;
@@ -90,6 +91,8 @@ pub(crate) struct Keeper {
     pub(crate) copies: u64,
     /// The checkpoint after which nothing was found worth writing into pages.
     pub(crate) futile: Option<u64>,
+    /// Queues that get page files at once: fewer if so many files cannot be open.
+    pub(crate) streams_max: usize,
     /// When it was last looked which files are left alone.
     looked: Duration,
     complained: bool,
@@ -108,6 +111,7 @@ impl Keeper {
             lsn,
             copies: 0,
             futile: None,
+            streams_max: STREAMS_MAX,
             looked: at,
             complained: false,
             scrub: Scrub::default(),
