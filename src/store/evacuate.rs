@@ -145,7 +145,15 @@ impl Keeper {
         // What is being consumed is left alone, unless it is too much.
         let urgent = dead > bytes / 2 && dead > budget / 4;
         sparse.retain(|(_, _, cold, is_page)| *cold || (urgent && *is_page));
-        sparse.into_iter().take(SPARSE_MAX).map(|(number, end, ..)| (number, end)).collect()
+        // As much as of the journal, so that what is copied is soon outweighed by what gets free.
+        let mut room = self.shared.options.segment_bytes.saturating_mul(VICTIMS as u64);
+        let few = sparse.into_iter().take(SPARSE_MAX).map(|(number, end, ..)| (number, end));
+        few.take_while(|(_, end)| {
+            let before = room;
+            room = room.saturating_sub(*end);
+            before > 0
+        })
+        .collect()
     }
 
     fn rewriting(&self, mut sparse: Vec<(u64, u64)>) -> Option<Plan> {

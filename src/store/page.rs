@@ -22,6 +22,8 @@ use std::sync::Arc;
 const FRAME_BYTES: usize = if cfg!(test) { 400 } else { 64 << 10 };
 /// Bytes that all streams together gather.
 const WINDOW_BYTES: usize = if cfg!(test) { 3 << 10 } else { 16 << 20 };
+/// Bytes of one file that are synced at the latest: the disk's other users wait for no more than that.
+const SYNC_BYTES: u64 = if cfg!(test) { 1 << 10 } else { 8 << 20 };
 /// Queues that get page files at once: as many files are open.
 pub(crate) const STREAMS_MAX: usize = if cfg!(test) { 8 } else { 256 };
 /// How often a queue's messages may go into another one's stream before both become one: so often, and once for so
@@ -58,6 +60,8 @@ struct Open {
     offset: u64,
     /// Position of its next group: pages count their own.
     lsn: u64,
+    /// Up to where it is synced.
+    synced: u64,
 }
 
 #[derive(Default)]
@@ -240,6 +244,10 @@ impl<'a> Pages<'a> {
             self.write_frame(stream, now)?;
             rest = later;
         }
+        if let Some(page) = stream.page.as_mut().filter(|page| page.offset - page.synced >= SYNC_BYTES) {
+            page.file.sync_data()?;
+            page.synced = page.offset;
+        }
         let (page, into, joined) = (stream.page.take(), stream.into, stream.joined);
         *stream = Stream { page, into, joined, ..Stream::default() };
         Ok(())
@@ -266,7 +274,7 @@ impl<'a> Pages<'a> {
         let page = match &mut stream.page {
             Some(page) if page.offset + len <= self.shared.options.segment_bytes => page,
             slot => {
-                if let Some(full) = slot.take() {
+                if let Some(full) = slot.take().filter(|full| full.synced < full.offset) {
                     full.file.sync_data()?;
                 }
                 let number = self.shared.pool.next_number();
@@ -274,7 +282,7 @@ impl<'a> Pages<'a> {
                 let made = self.shared.fs.create(&self.shared.paths.page(number));
                 self.refused |= made.is_err();
                 let file = made?;
-                slot.insert(Open { number, file, offset: 0, lsn: 1 })
+                slot.insert(Open { number, file, offset: 0, lsn: 1, synced: 0 })
             }
         };
         let groups = records.len() as u32;
@@ -314,7 +322,7 @@ impl<'a> Pages<'a> {
     pub(crate) fn sync(&mut self) -> io::Result<Written> {
         self.write()?;
         for stream in &mut self.streams {
-            if let Some(page) = stream.page.take() {
+            if let Some(page) = stream.page.take().filter(|page| page.synced < page.offset) {
                 page.file.sync_data()?;
             }
         }

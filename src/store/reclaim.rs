@@ -155,11 +155,11 @@ impl Keeper {
             self.checkpoint(pump);
         }
         self.look();
-        for _ in 0..EVACUATIONS_PER_TURN {
+        for done in 0..EVACUATIONS_PER_TURN {
             if self.shared.journal.failed().is_some() {
                 return;
             }
-            if self.is_over_budget()
+            if (done > 0 || self.is_over_budget())
                 && !self.shared.index.lock().dead_segments().is_empty()
                 && !self.checkpoint(pump)
             {

@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)]
 
 use sabir_model::ids::{QueueId, Sequence};
-use sabir_store::{Level, PutMeta, RealFs, Recover, Store, StoreOptions};
+use sabir_store::{Level, PutMeta, RealFs, Recover, Store, StoreOptions, StoreStats};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -79,10 +79,12 @@ fn fill(store: &Store, count: u64, queues: u64) {
 /// Waits until the disk is as it stays.
 fn settle(store: &Store, count: u64) {
     let (mut before, mut calm) = (store.stats(), 0);
-    while calm < 5 {
+    while calm < 10 {
         std::thread::sleep(Duration::from_secs(1));
         let now = store.stats();
-        let same = now.disk_bytes == before.disk_bytes && now.paged_bytes == before.paged_bytes;
+        let work =
+            |stats: &StoreStats| (stats.disk_bytes, stats.paged_bytes, stats.bytes_written, stats.syncs);
+        let same = work(&now) == work(&before);
         calm = if same { calm + 1 } else { 0 };
         before = now;
     }

@@ -366,6 +366,46 @@ fn a_disk_that_gets_full_during_evacuation_leaves_everything_as_it_was() {
     assert!(met > 3, "{met}");
 }
 
+/// A single failure at every I/O of an evacuation: a file that cannot be made is waited for, a write or sync that fails
+/// ends the log, and in no case is anything lost.
+#[test]
+fn a_failure_during_evacuation_loses_nothing_and_is_fatal_only_if_a_write_or_sync_failed() {
+    let mut shop = Shop::new(StoreOptions { journal_bytes_max: 1 << 20, ..small() });
+    shop.fill(3, 1, 300);
+    shop.store.close().unwrap();
+    let Shop { fs: filled, state, .. } = shop;
+    let evacuate = |fault: Option<u64>| {
+        let fs = filled.copy();
+        let (store, ..) = open(&fs, small()).unwrap();
+        let before = fs.io_count();
+        if let Some(io) = fault {
+            fs.fault_at(before + io, Fault::Error);
+        }
+        for _ in 0..3 {
+            fs.advance(Duration::from_secs(31));
+            store.turn();
+        }
+        let count = fs.io_count() - before;
+        (Shop { fs, store, state: state.clone(), options: small() }, count)
+    };
+    let (whole, count) = evacuate(None);
+    assert!(whole.store.stats().pages >= 3);
+    let mut survived = 0;
+    for io in 1..=count {
+        let (shop, _) = evacuate(Some(io));
+        if shop.store.failed().is_none() {
+            survived += 1;
+            shop.assert_read(&format!("I/O {io}"));
+            assert!(shop.store.stats().pages >= 3, "I/O {io}: it is tried again");
+        } else {
+            let after = shop.fs.crash(Survival::Random(io));
+            let (_, found, _) = open(&after, small()).unwrap_or_else(|e| panic!("I/O {io}: {e}"));
+            assert_eq!(found, state, "I/O {io}");
+        }
+    }
+    assert!(survived > 3 && survived < count, "{survived} of {count}");
+}
+
 #[test]
 fn pages_count_for_the_limit_of_the_disk_and_never_pass_it() {
     let limit = 256 << 10;
