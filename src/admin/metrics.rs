@@ -324,7 +324,7 @@ fn store_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_store_frames_total", Counter, "Frames written.", store.frames),
         ("sabir_store_groups_total", Counter, "Op groups written.", store.groups),
         ("sabir_store_messages_total", Counter, "Messages appended to the log.", store.messages_appended),
-        ("sabir_store_disk_bytes", Gauge, "Bytes of all segment files.", store.disk_bytes),
+        ("sabir_store_disk_bytes", Gauge, "Bytes of all segments and page files.", store.disk_bytes),
         ("sabir_store_blobs", Gauge, "Files of large bodies.", store.blobs),
         ("sabir_store_blob_bytes", Gauge, "Bytes of all files of large bodies.", store.blob_bytes),
         (
@@ -369,6 +369,9 @@ fn store_metrics(page: &mut Page, broker: &BrokerStats) {
             "Bytes copied out of old segments.",
             store.evacuated_bytes,
         ),
+        ("sabir_store_pages", Gauge, "Page files, and segments kept as such.", store.pages_live),
+        ("sabir_store_page_bytes", Gauge, "Bytes of pages.", store.page_bytes),
+        ("sabir_store_paged_bytes_total", Counter, "Bytes written into page files.", store.paged_bytes),
         ("sabir_store_checkpoints_total", Counter, "Checkpoints written.", store.checkpoints),
         ("sabir_store_checkpoint_bytes", Gauge, "Size of the newest checkpoint.", store.checkpoint_bytes),
         (

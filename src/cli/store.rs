@@ -99,6 +99,7 @@ fn inspected_json(inspection: &Inspection, names: &Names) -> String {
         .map(|segment| {
             json!({
                 "number": segment.number,
+                "page": segment.is_page,
                 "fileBytes": segment.file_bytes,
                 "writtenBytes": segment.end,
                 "messages": segment.live,
@@ -144,13 +145,18 @@ fn inspected(inspection: &Inspection, names: &Names) -> String {
     let mut out = String::new();
     let messages: u64 = inspection.queues.iter().map(|queue| queue.messages).sum();
     let bytes: u64 = inspection.queues.iter().map(|queue| queue.bytes).sum();
-    let in_use = inspection.segments.iter().filter(|segment| segment.live > 0).count();
-    let file_bytes: u64 = inspection.segments.iter().map(|segment| segment.file_bytes).sum();
+    let files = |pages: bool| {
+        let all = || inspection.segments.iter().filter(move |segment| segment.is_page == pages);
+        let in_use = all().filter(|segment| segment.live > 0).count();
+        let file_bytes: u64 = all().map(|segment| segment.file_bytes).sum();
+        format!("{}, {in_use} with messages, {file_bytes} bytes", all().count())
+    };
     let lines = [
         format!("format       {}", inspection.format),
         format!("id           {:016x}", inspection.store_id),
         format!("position     {}, checkpoint at {}", inspection.position.0, inspection.checkpoint.0),
-        format!("segments     {}, {in_use} with messages, {file_bytes} bytes", inspection.segments.len()),
+        format!("segments     {}", files(false)),
+        format!("pages        {}", files(true)),
         format!(
             "large bodies {} files, {} of them unneeded, {} bytes",
             inspection.blobs, inspection.orphans, inspection.blob_bytes

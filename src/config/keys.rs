@@ -39,7 +39,7 @@ table! {
         durability: Durability = "fsync";
         /// Size of one file of the log.
         segment_bytes: u64 [bytes(4 * KIB, 4 * GIB)] = "64 MiB";
-        /// Size above which the log is compacted. What a restart has to read is about this much.
+        /// Size of the journal above which its oldest part is put into pages or compacted. A restart reads less than this.
         journal_bytes_max: u64 [bytes(16 * KIB, 64 * TIB)] = "1 GiB";
         /// Most disk space; beyond it persistent sends are refused. 0 is all there is.
         disk_bytes_max: u64 [bytes(0, 1024 * TIB)] = "0";

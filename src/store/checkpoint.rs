@@ -4,7 +4,8 @@
 //! `C/000000000042.ckpt`: `magic u64 | format u32 | crc32c u32 | len u64 | store u64 | number u64 | lsn u64 |
 //! next segment u64`, then `len` bytes, of varints but for keys, values and bits:
 //!
-//! - the active segment; n, n × segment: number, targets ever, end of the last frame, bytes of those targets
+//! - the active segment; n, n × segment or page file: number × 4 + 1 for a segment that is kept as a page or + 2 for
+//!   a page file, targets ever, end of the last frame, bytes of those targets
 //! - n, n × metadata entry: table u8, key length, value length, key, value
 //! - n, n × queue: id, next number, when the first of its messages expires at the earliest (0 for never), n,
 //!   n × run, n, n × failed delivery (sequence, count)
@@ -15,7 +16,7 @@
 //! - blobs: the next number; n, n × blob: number, length, CRC of its table, 1 if its file is synced; n, n × holder:
 //!   queue, number, blob
 //!
-//! Format 2 had no blobs. Format 1 had no bytes of segments, no expiry of queues, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
+//! Format 2 had no page files (the number of a segment stood alone) and no blobs. Format 1 had no bytes of segments, no expiry of queues, and of a run neither place, bytes nor holes (segment × 2 + 1 if by
 //! reference): such a run is looked for from the start of its segment.
 //!
 //! The CRC covers everything behind it, salted with the store's id. A checkpoint is written over the blocks of
@@ -26,7 +27,7 @@
 use crate::blob_index::BlobIndex;
 use crate::error::StoreError;
 use crate::fs::Fs;
-use crate::index::{Index, Segment};
+use crate::index::{Index, Kind, Segment};
 use crate::manifest::{FORMAT, Paths};
 use crate::record::{put_varint, take, take_u8, take_varint};
 use crate::runs::{Place, Queue, Run};
@@ -55,7 +56,12 @@ pub(crate) fn encode(index: &Index) -> Vec<u8> {
     put_varint(&mut out, index.active);
     put_varint(&mut out, segments.len() as u64);
     for (number, info) in segments {
-        for value in [*number, info.total, info.end, info.bytes] {
+        let kind = match info.kind {
+            Kind::Journal => 0,
+            Kind::Kept => 1,
+            Kind::Page => 2,
+        };
+        for value in [number << 2 | kind, info.total, info.end, info.bytes] {
             put_varint(&mut out, value);
         }
     }
@@ -107,8 +113,19 @@ fn decode_body(mut rest: &[u8], lsn: u64, format: u32) -> Option<Index> {
     let rest = &mut rest;
     let mut index = Index { lsn, active: take_varint(rest)?, ..Index::default() };
     for _ in 0..take_varint(rest)? {
-        let number = take_varint(rest)?;
-        let mut info = Segment { total: take_varint(rest)?, end: take_varint(rest)?, ..Segment::default() };
+        let mut number = take_varint(rest)?;
+        let mut kind = Kind::Journal;
+        if format > 2 {
+            kind = match number & 3 {
+                0 => Kind::Journal,
+                1 => Kind::Kept,
+                2 => Kind::Page,
+                _ => return None,
+            };
+            number >>= 2;
+        }
+        let mut info =
+            Segment { kind, total: take_varint(rest)?, end: take_varint(rest)?, ..Segment::default() };
         info.bytes = if format == 1 { info.end } else { take_varint(rest)? };
         index.segments.insert(number, info);
     }

@@ -7,16 +7,30 @@
 
 use crate::blob_file::BlobName;
 use crate::blob_index::BlobIndex;
-use crate::record::{Body, Op, Ops, Targets};
+use crate::record::{Body, Op, Ops, Paged, Targets};
 use crate::runs::{Place, Queue};
 use crate::segment::Header;
 use foldhash::fast::FixedState;
 use sabir_model::ids::{QueueId, Sequence};
 use std::collections::{BTreeMap, HashMap};
 
-/// One segment file that holds something.
+/// Where a file is, and whether it counts for the budget of the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A segment of the journal.
+    #[default]
+    Journal,
+    /// A segment of the journal that is as good as a page: nearly all of it is one queue's. It stays where it is and
+    /// does not count.
+    Kept,
+    /// A page file.
+    Page,
+}
+
+/// One file that holds something: a segment, or a page file. They are numbered together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Segment {
+    pub(crate) kind: Kind,
     /// Targets of its puts that are live.
     pub(crate) live: u64,
     /// Targets of its puts, ever.
@@ -27,6 +41,9 @@ pub(crate) struct Segment {
     pub(crate) end: u64,
     /// Evacuation is not worth while before `live` falls below this.
     pub(crate) patience: Option<u64>,
+    /// What was alive in it when the keeper last looked, and whether that was so the time before.
+    pub(crate) seen: u64,
+    pub(crate) calm: bool,
 }
 
 impl Segment {
@@ -35,10 +52,15 @@ impl Segment {
         let whole = u128::from(self.bytes) * u128::from(self.live) / u128::from(self.total.max(1));
         u64::try_from(whole).unwrap_or(u64::MAX)
     }
+
+    /// Whether so little of it is alive that writing that anew is cheaper than keeping the rest.
+    pub(crate) fn is_sparse(&self) -> bool {
+        u128::from(self.bytes_live()) * 5 < u128::from(self.end) * 2
+    }
 }
 
 /// What surrounds a message in its record, about.
-const RECORD_BYTES: u64 = 12;
+pub(crate) const RECORD_BYTES: u64 = 12;
 
 /// Metadata entries by table and key.
 pub(crate) type Meta = BTreeMap<(u8, Box<[u8]>), Box<[u8]>>;
@@ -95,6 +117,7 @@ impl Index {
                 Ok(Op::Remove { table, key }) => {
                     self.meta.remove(&(table, Box::from(key)));
                 }
+                Ok(Op::Paged(paged)) => self.page_out(&paged),
                 Err(_) => return,
             }
         }
@@ -148,6 +171,43 @@ impl Index {
             }
         }
         self.count(&at, count);
+    }
+
+    /// What is alive of some messages lies in a page file from now on; what was acknowledged since it was copied is
+    /// not there for anybody.
+    fn page_out(&mut self, paged: &Paged<'_>) {
+        if self.salvage && !self.segments.contains_key(&paged.file) {
+            // It was let go later, by acknowledgements that are lost.
+            return;
+        }
+        let info = self.segments.entry(paged.file).or_default();
+        info.kind = Kind::Page;
+        info.end = info.end.max(paged.end);
+        let all: u64 = paged.ranges().fold(0u64, |all, (_, _, count)| all.saturating_add(count));
+        let bytes = paged.bytes / all.max(1);
+        let mut at = Place { segment: paged.file, offset: paged.start, origin: (0, 0), bytes, expires: 0 };
+        let mut moved = 0;
+        for (QueueId(id), first, count) in paged.ranges() {
+            let Some(last) = count.checked_sub(1).map(|n| first.saturating_add(n)) else { continue };
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            at.origin = (id, first);
+            let segments = &mut self.segments;
+            moved += queue.relocate(first, last, &at, |segment, n| release(segments, segment, n));
+        }
+        self.count(&at, moved);
+    }
+
+    /// Takes what is in a page file for alive, for want of an index that says what is.
+    pub(crate) fn salvage_page(&mut self, file: u64, start: u64, end: u64, body: &[u8]) {
+        let info = self.segments.entry(file).or_default();
+        info.kind = Kind::Page;
+        info.end = info.end.max(end);
+        for op in Ops::new(body) {
+            let Ok(Op::Put { targets, meta, head, body, .. }) = op else { continue };
+            let bytes = (head.len() + body.inline_len()) as u64 + RECORD_BYTES;
+            let at = Place { segment: file, offset: start, origin: (0, 0), bytes, expires: meta.expires_ms };
+            self.put(at, targets, body);
+        }
     }
 
     fn reference(&mut self, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
@@ -205,9 +265,14 @@ impl Index {
         self.segments.iter().filter_map(dead).collect()
     }
 
-    /// Bytes of segments in use.
+    /// Bytes of segments in use that count for the budget.
     pub(crate) fn journal_bytes(&self) -> u64 {
-        self.segments.values().map(|info| info.end).sum()
+        let journal = self.segments.values().filter(|info| info.kind == Kind::Journal);
+        journal.map(|info| info.end).sum()
+    }
+
+    pub(crate) fn is_page(&self, number: u64) -> bool {
+        self.segments.get(&number).is_some_and(|info| info.kind == Kind::Page)
     }
 
     /// Bytes of the live messages, about; of each once for every queue that holds it.
@@ -219,12 +284,12 @@ impl Index {
         self.queues.values().map(|queue| queue.live_ranges() as u64).sum()
     }
 
-    /// Messages of `segment` that queues hold by reference: the name in the record, then the holders.
-    pub(crate) fn references_into(&self, segment: u64) -> References {
+    /// Messages of some segments that queues hold by reference: the name in the record, then the holders.
+    pub(crate) fn references_into(&self, segments: &[u64]) -> References {
         let mut references = References::default();
         for (&id, queue) in self.queues.iter().filter(|(_, queue)| queue.foreign) {
             for (last, run) in queue.runs() {
-                if run.segment != segment || run.origin == (id, run.first) {
+                if run.origin == (id, run.first) || !segments.contains(&run.segment) {
                     continue;
                 }
                 for sequence in run.live(run.first, last).flat_map(|(first, last)| first..=last) {

@@ -410,6 +410,11 @@ impl Appender<'_> {
         record::put(&mut self.buffer.open.bytes, true, targets, meta, &[head], body);
     }
 
+    /// Messages lie in a page file now: ops as `record::paged` encodes them.
+    pub(crate) fn paged(&mut self, ops: &[u8]) {
+        self.buffer.open.bytes.extend_from_slice(ops);
+    }
+
     /// Another queue holds the message of `from`, which must not have been acknowledged before. If its body is in a file
     /// of its own, it stays as durable as it is: see [`Blob::sync`].
     pub fn reference(&mut self, to: (QueueId, Sequence), from: (QueueId, Sequence)) {

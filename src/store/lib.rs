@@ -5,7 +5,7 @@
 //! quarantine/                         what recovery copied aside
 //! shard-0/J/000000000017.j            journal segments: frames, one behind the other, 8-byte aligned
 //! shard-0/C/000000000042.ckpt         checkpoints (see `checkpoint.rs`); `spare` is the space of the next one
-//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–23 are theirs
+//! shard-0/P/000000000018.p            page files: what is old and alive of one queue, copied out of the journal
 //! shard-0/B/000000000042.b            large bodies, a file each (see `blob_file.rs`)
 //! ```
 //! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n
@@ -17,11 +17,16 @@
 //! room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one
 //! that is larger than a segment gets a segment that was enlarged for it.
 //!
-//! Format 3. Who reads a higher number in the manifest refuses; a store of format 1 or 2 is read and becomes one of
-//! format 3 when it is opened. Format 2 had no large bodies, format 1 differs in what its checkpoints say besides.
+//! A **page file** is a file of such frames, under a number out of the same row as segments, with the stamp of that
+//! number. Its groups are one *moved* op each; they are counted from 1 in every file, and `durable_lsn` is 0. No
+//! frame of it is replayed: the log says in *paged* ops what of it counts, and does so after the file is synced. It
+//! is removed when a durable checkpoint no longer mentions it; one that none mentions is removed at the next start.
+//!
+//! Format 3. Who reads a higher number in the manifest refuses; a store of format 1 or 2, which differ in what their
+//! checkpoints say and have neither page files nor large bodies, is read and becomes one of format 3 when it is opened.
 //!
 //! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs`
-//! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`, and message by message through
+//! → `checkpoint.rs`, `reclaim.rs` and `evacuate.rs` (which fills page files through `page.rs`); back again through `recovery.rs`, and message by message through
 //! `read.rs`. Segments come from `pool.rs`, large
 //! bodies go through `blob.rs`, the disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -33,6 +38,7 @@ mod blob_recovery;
 mod blob_scrub;
 mod checkpoint;
 mod error;
+mod evacuate;
 pub mod fault_fs;
 pub mod fs;
 pub mod fuzz;
@@ -43,6 +49,7 @@ mod journal;
 mod manifest;
 mod offline;
 mod options;
+mod page;
 mod pool;
 mod read;
 mod reclaim;
@@ -225,6 +232,7 @@ impl Store {
             state.next_number = recovered.next_segment;
             state.disk_bytes = recovered.disk_bytes;
             state.dead = recovered.dead;
+            state.dead_pages = recovered.dead_pages;
         }
         let filled = if manual { shared.fill_pool() } else { shared.fill_pool_to(1) };
         let Some(active) = shared.pool.take() else {
@@ -417,7 +425,12 @@ impl Store {
         stats.bytes_live = index.bytes_live();
         stats.acknowledged = index.acknowledged;
         stats.references_lost = index.references_lost;
-        stats.segments_live = index.segments.len() as u64;
+        for info in index.segments.values() {
+            let is_page = info.kind != index::Kind::Journal;
+            stats.segments_live += u64::from(!is_page);
+            stats.pages_live += u64::from(is_page);
+            stats.page_bytes += if is_page { info.end } else { 0 };
+        }
         stats.live_ranges = index.live_ranges();
         stats
     }
@@ -526,11 +539,11 @@ fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
     }
     let known = newest.map(|(_, id)| id);
     if known.is_none() {
-        for dir in [&paths.journal, &paths.checkpoints] {
+        for dir in [&paths.journal, &paths.checkpoints, &paths.pages] {
             let names =
                 fs.list(dir).map_err(|source| StoreError::Io { what: "list", file: dir.clone(), source })?;
-            if let Some(name) = names.into_iter().find(|name| name.ends_with(".j") || name.ends_with(".ckpt"))
-            {
+            let is_ours = |name: &String| [".j", ".p", ".ckpt"].iter().any(|end| name.ends_with(end));
+            if let Some(name) = names.into_iter().find(is_ours) {
                 let reason = "it belongs to a log whose manifest is missing".to_owned();
                 return Err(StoreError::Corrupt { file: dir.join(name), offset: 0, reason });
             }

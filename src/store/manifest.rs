@@ -43,6 +43,15 @@ impl Paths {
         self.blobs.join(crate::blob_file::file_name(id))
     }
 
+    pub(crate) fn page(&self, number: u64) -> PathBuf {
+        self.pages.join(crate::page::file_name(number))
+    }
+
+    /// A segment or a page file, whichever it is.
+    pub(crate) fn file(&self, number: u64, is_page: bool) -> PathBuf {
+        if is_page { self.page(number) } else { self.segment(number) }
+    }
+
     pub(crate) fn slots(&self) -> [PathBuf; 2] {
         [self.root.join("MANIFEST.a"), self.root.join("MANIFEST.b")]
     }

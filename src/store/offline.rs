@@ -6,6 +6,7 @@
 
 use crate::error::{Damage, RecoveryReport, StoreError};
 use crate::fs::{Fs, FsFile, LockError, LockGuard};
+use crate::index::Kind;
 use crate::manifest::{self, Paths};
 use crate::options::StoreOptions;
 use crate::recovery::{self, Recovered};
@@ -50,7 +51,7 @@ pub struct Inspection {
     pub checkpoint: Position,
     /// Metadata entries.
     pub entries: u64,
-    /// Files of the journal, in the order in which they were written.
+    /// Files of the journal and page files, in the order in which they were begun.
     pub segments: Vec<SegmentInfo>,
     /// Queues, by id.
     pub queues: Vec<QueueInfo>,
@@ -62,11 +63,13 @@ pub struct Inspection {
     pub orphans: u64,
 }
 
-/// A file of the journal.
+/// A file of the journal, or a page file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SegmentInfo {
     /// Its number, which is its name.
     pub number: u64,
+    /// Whether it is a page file, or a segment that is kept as one: it does not count for the budget of the journal.
+    pub is_page: bool,
     /// Its size.
     pub file_bytes: u64,
     /// Up to where it is written; 0 if nothing in it counts any more.
@@ -145,11 +148,19 @@ impl Offline {
     /// As opening the store.
     pub fn inspect(&self, entry: EachEntry<'_>) -> Result<Inspection, StoreError> {
         let mut told = Entries(entry);
-        let Recovered { index, report, files, blobs, .. } =
+        let Recovered { index, report, mut files, pages, blobs, .. } =
             recovery::recover(&*self.fs, &self.paths, self.store_id, false, &mut told)?;
+        files.extend(&pages);
         let segments = files.iter().map(|(&number, &file_bytes)| {
             let info = index.segments.get(&number).copied().unwrap_or_default();
-            SegmentInfo { number, file_bytes, end: info.end, live: info.live, bytes_live: info.bytes_live() }
+            SegmentInfo {
+                number,
+                is_page: info.kind == Kind::Kept || pages.contains_key(&number),
+                file_bytes,
+                end: info.end,
+                live: info.live,
+                bytes_live: info.bytes_live(),
+            }
         });
         let queues = index.queues.iter().map(|(&id, queue)| {
             let mut info = QueueInfo {
@@ -209,10 +220,10 @@ impl Offline {
         })
     }
 
-    /// Bytes of all segments, checkpoints and large bodies.
+    /// Bytes of all segments, page files, checkpoints and large bodies.
     fn bytes(&self) -> Result<u64, StoreError> {
         let mut bytes = 0u64;
-        for dir in [&self.paths.journal, &self.paths.checkpoints, &self.paths.blobs] {
+        for dir in [&self.paths.journal, &self.paths.pages, &self.paths.checkpoints, &self.paths.blobs] {
             let io = |file: &Path| {
                 let file = file.to_owned();
                 move |source| StoreError::Io { what: "look at", file, source }

@@ -12,6 +12,7 @@ use crate::shared::Shared;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,8 +37,10 @@ pub(crate) struct PoolState {
     pub(crate) ready: VecDeque<Ready>,
     /// Files that hold nothing any more, by their old number.
     pub(crate) dead: Vec<u64>,
+    /// Page files that hold nothing any more.
+    pub(crate) dead_pages: Vec<u64>,
     pub(crate) next_number: u64,
-    /// Bytes of all segment files.
+    /// Bytes of all segments and page files.
     pub(crate) disk_bytes: u64,
     pub(crate) stop: bool,
     failing: bool,
@@ -66,9 +69,20 @@ impl Pool {
         self.state.lock().ready.push_front(ready);
     }
 
-    pub(crate) fn bury(&self, mut dead: Vec<u64>) {
-        self.state.lock().dead.append(&mut dead);
+    /// Takes segments and page files that hold nothing any more.
+    pub(crate) fn bury(&self, mut dead: Vec<u64>, mut dead_pages: Vec<u64>) {
+        let mut state = self.state.lock();
+        state.dead.append(&mut dead);
+        state.dead_pages.append(&mut dead_pages);
+        drop(state);
         self.changed.notify_all();
+    }
+
+    /// The number of a new page file.
+    pub(crate) fn next_number(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.next_number += 1;
+        state.next_number - 1
     }
 }
 
@@ -77,12 +91,16 @@ enum Step {
     Recycle { old: u64, number: u64 },
     Make { number: u64 },
     Remove { old: u64 },
+    RemovePage { old: u64 },
     OverLimit,
 }
 
 impl Shared {
     fn pool_step(&self, target: usize) -> Step {
         let mut state = self.pool.state.lock();
+        if let Some(old) = state.dead_pages.pop() {
+            return Step::RemovePage { old };
+        }
         if state.ready.len() >= target {
             return match state.dead.len() > DEAD_KEPT {
                 true => state.dead.pop().map_or(Step::Enough, |old| Step::Remove { old }),
@@ -115,8 +133,15 @@ impl Shared {
                 Step::Enough => break Ok(()),
                 Step::OverLimit => break Err(io::ErrorKind::StorageFull.into()),
                 Step::Remove { old } => {
-                    if let Err(error) = self.remove_segment(old) {
+                    if let Err(error) = self.remove_file(&self.paths.segment(old)) {
                         tracing::warn!(segment = old, %error, "a dead segment could not be removed");
+                    }
+                }
+                Step::RemovePage { old } => {
+                    self.counters.pages_removed.fetch_add(1, Ordering::Relaxed);
+                    // Otherwise the next start does it.
+                    if let Err(error) = self.remove_file(&self.paths.page(old)) {
+                        tracing::warn!(page = old, %error, "a dead page file could not be removed");
                     }
                 }
                 Step::Recycle { old, number } => match self.recycle(old, number) {
@@ -218,7 +243,7 @@ impl Shared {
             if before > wanted.saturating_mul(2) { file.set_len(wanted) } else { file.allocate(wanted) };
         if let Err(error) = sized {
             if is_full(&error) {
-                self.remove_segment(old)?;
+                self.remove_file(&self.paths.segment(old))?;
             } else {
                 self.pool.state.lock().dead.push(old);
             }
@@ -236,13 +261,27 @@ impl Shared {
         Ok(Ready { number, stamp: stamp(self.store_id, number), file, capacity })
     }
 
-    fn remove_segment(&self, number: u64) -> io::Result<()> {
-        let path = self.paths.segment(number);
-        let len = self.fs.open(&path)?.len()?;
-        self.fs.remove(&path)?;
-        let mut state = self.pool.state.lock();
-        state.disk_bytes = state.disk_bytes.saturating_sub(len);
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let len = self.fs.open(path)?.len()?;
+        self.fs.remove(path)?;
+        self.give_space(len);
         Ok(())
+    }
+
+    /// Counts bytes of a page file before they are written.
+    pub(crate) fn take_space(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.pool.state.lock();
+        let after = state.disk_bytes.saturating_add(bytes);
+        if self.options.disk_bytes_max.is_some_and(|max| after > max) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.disk_bytes = after;
+        Ok(())
+    }
+
+    pub(crate) fn give_space(&self, bytes: u64) {
+        let mut state = self.pool.state.lock();
+        state.disk_bytes = state.disk_bytes.saturating_sub(bytes);
     }
 
     /// Makes the next ready segment large enough for a frame of `bytes`.
@@ -299,7 +338,8 @@ impl Shared {
             if state.stop || self.journal.failed().is_some() {
                 return;
             }
-            let idle = state.ready.len() >= READY && state.dead.len() <= DEAD_KEPT;
+            let idle =
+                state.ready.len() >= READY && state.dead.len() <= DEAD_KEPT && state.dead_pages.is_empty();
             match outcome {
                 // Others fill the disk too.
                 Ok(()) if idle && self.options.disk_free_bytes_min > 0 => {

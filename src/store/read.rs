@@ -1,4 +1,5 @@
-//! Reading messages back: the journal's segments are where a backlog is, so they are read in place.
+//! Reading messages back: the journal's segments and the page files are where a backlog is, so they are read in
+//! place.
 //!
 //! The index says in which stretch of which segment a message lies; from there frames are read, and checked,
 //! until everything wanted is found. Nothing is locked meanwhile: the keeper may copy the message elsewhere
@@ -23,8 +24,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Readers kept for who goes on reading. Each holds what it has read last, usually 1 MiB at most.
-const READERS_MAX: usize = 8;
+/// Readers kept for who goes on reading, and the bytes that they hold of what was read last. The more there are, the
+/// less each reads ahead.
+const READERS_MAX: usize = 128;
+const READERS_BYTES_MAX: usize = 16 << 20;
+/// Places remembered where somebody read on whose reader is no longer kept.
+const MARKS_MAX: usize = 1024;
 /// Wanted ranges looked up at once, and pieces of them.
 const RANGES_MAX: usize = 256;
 const PIECES_MAX: usize = 4096;
@@ -51,38 +56,84 @@ struct Resume {
 /// See [`READERS_MAX`].
 #[derive(Default)]
 pub(crate) struct Readers {
-    kept: Mutex<Vec<Opened>>,
+    kept: Mutex<Kept>,
     /// Segments and offsets where something that should be there cannot be read.
     damaged: Mutex<BTreeSet<(u64, u64)>>,
 }
 
+/// Readers by when they were used last, and places of those that were let go.
+#[derive(Default)]
+struct Kept {
+    opened: VecDeque<Opened>,
+    marks: VecDeque<(u64, Resume)>,
+}
+
+impl Kept {
+    fn mark(&mut self, segment: u64, resume: Resume) {
+        if self.marks.len() >= MARKS_MAX {
+            self.marks.pop_front();
+        }
+        self.marks.push_back((segment, resume));
+    }
+
+    fn marked(&mut self, segment: u64, queue: u64) -> Option<Resume> {
+        let at = self.marks.iter().rposition(|(of, resume)| *of == segment && resume.queue == queue)?;
+        self.marks.remove(at).map(|(_, resume)| resume)
+    }
+}
+
 impl Readers {
-    fn take(&self, segment: u64, queue: u64) -> Option<Opened> {
+    /// A reader of a segment, if one is kept; and where whoever reads this queue out of it may begin, if that is known.
+    fn take(&self, segment: u64, queue: u64) -> (Option<Opened>, Option<Resume>) {
         let mut kept = self.kept.lock();
         let of_queue = |opened: &Opened| opened.resume.is_some_and(|resume| resume.queue == queue);
-        let same = kept.iter().rposition(|opened| opened.segment == segment && of_queue(opened));
-        let at = same.or_else(|| kept.iter().rposition(|opened| opened.segment == segment))?;
-        Some(kept.remove(at))
+        let same = kept.opened.iter().rposition(|opened| opened.segment == segment && of_queue(opened));
+        let at = same.or_else(|| kept.opened.iter().rposition(|opened| opened.segment == segment));
+        let Some(mut opened) = at.and_then(|at| kept.opened.remove(at)) else {
+            return (None, kept.marked(segment, queue));
+        };
+        let resume = opened.resume.take();
+        if same.is_some() {
+            return (Some(opened), resume);
+        }
+        if let Some(resume) = resume {
+            kept.mark(segment, resume);
+        }
+        let marked = kept.marked(segment, queue);
+        (Some(opened), marked)
+    }
+
+    /// What each may read ahead, so that there is room for as many as there are now.
+    fn share(&self) -> usize {
+        READERS_BYTES_MAX / 2 / (self.kept.lock().opened.len() + 1)
     }
 
     fn keep(&self, mut opened: Opened) {
         opened.reader.shrink();
         let mut kept = self.kept.lock();
-        if kept.len() >= READERS_MAX {
-            kept.remove(0);
+        kept.opened.push_back(opened);
+        let mut bytes: usize = kept.opened.iter().map(|opened| opened.reader.held()).sum();
+        while kept.opened.len() > READERS_MAX || (bytes > READERS_BYTES_MAX && kept.opened.len() > 1) {
+            let Some(gone) = kept.opened.pop_front() else { return };
+            bytes -= gone.reader.held();
+            if let Some(resume) = gone.resume {
+                kept.mark(gone.segment, resume);
+            }
         }
-        kept.push(opened);
     }
 
     /// These segments hold nothing any more; their space is wanted.
     pub(crate) fn forget(&self, segments: &[u64]) {
-        self.kept.lock().retain(|opened| !segments.contains(&opened.segment));
+        let mut kept = self.kept.lock();
+        kept.opened.retain(|opened| !segments.contains(&opened.segment));
+        kept.marks.retain(|(segment, _)| !segments.contains(segment));
+        drop(kept);
         self.damaged.lock().retain(|(segment, _)| !segments.contains(segment));
     }
 
     /// Closes all files: nothing was read for a while, or the log ends.
     pub(crate) fn clear(&self) {
-        self.kept.lock().clear();
+        *self.kept.lock() = Kept::default();
     }
 
     /// False if it was known before.
@@ -99,6 +150,7 @@ impl Readers {
 /// What is wanted out of one run.
 struct Piece {
     segment: u64,
+    is_page: bool,
     /// Where to begin to look.
     place: u64,
     /// End of the segment's last frame.
@@ -251,6 +303,7 @@ impl<'a> Reading<'a> {
                     _ => {
                         pieces.push(Piece {
                             segment: run.segment,
+                            is_page: index.is_page(run.segment),
                             place: run.place,
                             end: index.segments.get(&run.segment).map_or(0, |info| info.end),
                             origin: run.origin.0,
@@ -290,11 +343,20 @@ impl<'a> Reading<'a> {
     }
 
     fn piece(&mut self, piece: &mut Piece, each: Each<'_>) -> Result<Outcome, ReadError> {
-        let mut opened = match self.shared.readers.take(piece.segment, piece.origin) {
+        let (kept, resume) = self.shared.readers.take(piece.segment, piece.origin);
+        let mut opened = match kept {
             Some(opened) => opened,
             None => {
-                let path = self.shared.paths.segment(piece.segment);
-                match self.shared.fs.open(&path) {
+                let path = self.path(piece);
+                let file = match self.shared.fs.open(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        // Perhaps for want of handles: those that are only kept are given back first.
+                        self.shared.readers.clear();
+                        self.shared.fs.open(&path)
+                    }
+                    other => other,
+                };
+                match file {
                     Ok(file) => {
                         let stamp = stamp(self.shared.store_id, piece.segment);
                         let reader = Reader::new(file, stamp, None).map_err(|e| self.failed(piece, e))?;
@@ -308,6 +370,8 @@ impl<'a> Reading<'a> {
                 }
             }
         };
+        opened.resume = resume;
+        opened.reader.read_ahead(self.shared.readers.share());
         let outcome = self.scan(piece, &mut opened, each).map_err(|error| self.failed(piece, error));
         Counters::add(&self.shared.counters.read_bytes, std::mem::take(&mut opened.reader.read));
         if outcome.is_ok() {
@@ -316,8 +380,12 @@ impl<'a> Reading<'a> {
         outcome
     }
 
+    fn path(&self, piece: &Piece) -> PathBuf {
+        self.shared.paths.file(piece.segment, piece.is_page)
+    }
+
     fn failed(&self, piece: &Piece, source: io::Error) -> ReadError {
-        ReadError::Io { file: self.shared.paths.segment(piece.segment), source }
+        ReadError::Io { file: self.path(piece), source }
     }
 
     /// Reads frames until everything wanted is told. Records lie in ascending order; should they ever not, what was
@@ -450,7 +518,7 @@ impl<'a> Reading<'a> {
             piece.pass(high);
             self.cursor = high.saturating_add(1);
             self.shared.readers.note_damage(piece.segment, offset);
-            let file = self.shared.paths.segment(piece.segment);
+            let file = self.path(piece);
             self.damage.get_or_insert((file, offset));
         }
         true

@@ -1,38 +1,33 @@
-//! The keeper: writes checkpoints, lets dead segments go, and evacuates mostly dead ones when the journal is
-//! over its budget.
+//! The keeper: writes checkpoints, lets dead files go, and has others evacuated (`evacuate.rs`).
 //!
-//! One rule decides when a segment may be reused: a durable checkpoint no longer mentions it. So nothing a
-//! crash could bring back ever points into recycled bytes. Evacuation appends the live messages of a segment
-//! again at the head, under their own queues and numbers, flagged as moved; then the segment is dead like any
-//! other. A segment that is at least half alive is left alone: copying it would cost more than it frees,
-//! until page files take deep backlogs.
+//! One rule decides when a segment may be reused, or a page file removed: a durable checkpoint no longer mentions it.
+//! So nothing a crash could bring back ever points into recycled bytes.
 
 use crate::blob_file::BlobName;
 use crate::checkpoint;
 use crate::group_commit::{Committer, Turn};
-use crate::index::Segment;
+use crate::index::Kind;
 use crate::manifest::is_full;
+use crate::page::STREAMS_MAX;
 use crate::record::{Body, Op, Ops};
 use crate::scrub::Scrub;
-use crate::segment::{Reader, stamp};
 use crate::shared::Shared;
 use crate::{Level, PutMeta};
 use sabir_model::ids::{Position, QueueId, Sequence};
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Unwritten bytes above which evacuation waits for the committer.
-const EVACUATION_PENDING_MAX: usize = 4 << 20;
-/// Segments evacuated before other duties are looked at again.
+/// Evacuations before other duties are looked at again.
 const EVACUATIONS_PER_TURN: usize = 8;
 
 /// How the keeper gets the committer to move: by waiting for its thread, or by running it.
 pub(crate) trait Pump {
     /// Everything up to `position` is synced and applied; false if that cannot be had now.
     fn synced(&mut self, position: Position) -> bool;
+    /// Everything up to `position` is written and applied, if not synced; false if that cannot be had now.
+    fn applied(&mut self, position: Position) -> bool;
 }
 
 /// Waits for the committer's thread.
@@ -44,6 +39,11 @@ impl Pump for ThreadPump {
         // Positions are published just before the frames are applied.
         self.0.wait_synced(position) && self.0.wait_applied(position)
     }
+
+    fn applied(&mut self, position: Position) -> bool {
+        self.0.journal.request_write();
+        self.0.wait_applied(position)
+    }
 }
 
 /// Runs the committer on the caller's thread.
@@ -52,9 +52,8 @@ pub(crate) struct ManualPump<'a> {
     pub(crate) committer: &'a mut Committer,
 }
 
-impl ManualPump<'_> {
-    /// Everything up to `position` is written and applied, if not synced; false if that cannot be had now.
-    pub(crate) fn applied(&mut self, position: Position) -> bool {
+impl Pump for ManualPump<'_> {
+    fn applied(&mut self, position: Position) -> bool {
         let mut attempts = 0;
         while self.shared.index.lock().lsn < position.0 {
             match self.committer.turn() {
@@ -65,9 +64,7 @@ impl ManualPump<'_> {
         }
         true
     }
-}
 
-impl Pump for ManualPump<'_> {
     fn synced(&mut self, position: Position) -> bool {
         self.shared.journal.request_sync();
         let mut attempts = 0;
@@ -86,13 +83,19 @@ impl Pump for ManualPump<'_> {
 }
 
 pub(crate) struct Keeper {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Number of the newest checkpoint.
-    number: u64,
+    pub(crate) number: u64,
     at: Duration,
     lsn: u64,
     /// Copies that were appended but not seen applied; nothing is evacuated before they are.
-    copies: u64,
+    pub(crate) copies: u64,
+    /// The checkpoint after which nothing was found worth writing into pages.
+    pub(crate) futile: Option<u64>,
+    /// Queues that get page files at once: fewer if so many files cannot be open.
+    pub(crate) streams_max: usize,
+    /// When it was last looked which files are left alone.
+    looked: Duration,
     complained: bool,
     scrub: Scrub,
     /// Calls of `Store::read` when it was last looked.
@@ -102,7 +105,19 @@ pub(crate) struct Keeper {
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, number: u64, lsn: u64) -> Self {
         let at = shared.fs.elapsed();
-        Self { shared, number, at, lsn, copies: 0, complained: false, scrub: Scrub::default(), reads: 0 }
+        Self {
+            shared,
+            number,
+            at,
+            lsn,
+            copies: 0,
+            futile: None,
+            streams_max: STREAMS_MAX,
+            looked: at,
+            complained: false,
+            scrub: Scrub::default(),
+            reads: 0,
+        }
     }
 
     /// The keeper's thread.
@@ -142,21 +157,39 @@ impl Keeper {
         if self.shared.journal.failed().is_none() && self.is_checkpoint_due() {
             self.checkpoint(pump);
         }
-        for _ in 0..EVACUATIONS_PER_TURN {
-            if self.shared.journal.failed().is_some() || !self.is_over_budget() {
+        self.look();
+        for done in 0..EVACUATIONS_PER_TURN {
+            if self.shared.journal.failed().is_some() {
                 return;
             }
-            if !self.shared.index.lock().dead_segments().is_empty() && !self.checkpoint(pump) {
+            if (done > 0 || self.is_over_budget())
+                && !self.shared.index.lock().dead_segments().is_empty()
+                && !self.checkpoint(pump)
+            {
                 return;
             }
-            let Some(victim) = self.victim() else { return };
-            match self.evacuate(pump, victim) {
+            let Some(plan) = self.plan() else { return };
+            match self.evacuate(pump, &plan) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return self.shared.fatal("read", &self.shared.paths.segment(victim), &error),
+                Err(failed) => return self.shared.fatal(failed.what, &failed.file, &failed.source),
             }
         }
         self.shared.keeper.lock().look = true;
+    }
+
+    /// Sees which files have been left alone, once in every checkpoint's time.
+    fn look(&mut self) {
+        let now = self.shared.fs.elapsed();
+        if now.saturating_sub(self.looked) < self.shared.options.checkpoint_interval {
+            return;
+        }
+        self.looked = now;
+        self.futile = None;
+        for info in self.shared.index.lock().segments.values_mut() {
+            info.calm = info.seen == info.live;
+            info.seen = info.live;
+        }
     }
 
     fn is_checkpoint_due(&self) -> bool {
@@ -206,133 +239,41 @@ impl Keeper {
         self.lsn = lsn;
         shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         shared.counters.checkpoint_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+        let (mut segments, mut pages) = (Vec::new(), Vec::new());
         {
             let mut index = shared.index.lock();
-            for number in &dead {
-                index.segments.remove(number);
+            for &number in &dead {
+                let is_page = index.segments.remove(&number).is_some_and(|info| info.kind == Kind::Page);
+                if is_page { pages.push(number) } else { segments.push(number) }
             }
         }
         if !dead.is_empty() {
             shared.readers.forget(&dead);
-            shared.pool.bury(dead);
+            shared.pool.bury(segments, pages);
         }
         shared.bury_blobs(&dead_blobs);
         true
     }
-
-    /// The sealed segment with the smallest living part, if one is worth copying.
-    fn victim(&self) -> Option<u64> {
-        let full = self.shared.journal.disk_full.load(Ordering::Relaxed);
-        let index = self.shared.index.lock();
-        if index.lsn < self.copies {
-            return None;
-        }
-        let share = |info: &Segment| info.live as f64 / info.total.max(1) as f64;
-        let worth = |entry: &(&u64, &Segment)| {
-            let (&number, info) = *entry;
-            let cheap =
-                !full || share(info) * info.end as f64 <= self.shared.options.segment_bytes as f64 / 8.0;
-            number != index.active
-                && info.live > 0
-                && share(info) < 0.5
-                && info.patience.is_none_or(|patience| info.live < patience)
-                && cheap
-        };
-        let candidates = index.segments.iter().filter(worth);
-        candidates.min_by(|a, b| share(a.1).total_cmp(&share(b.1))).map(|(&number, _)| number)
-    }
-
-    /// Copies what is alive in `victim` to the head of the log. `Ok(false)`: not finished now.
-    fn evacuate(&mut self, pump: &mut dyn Pump, victim: u64) -> io::Result<bool> {
-        let shared = Arc::clone(&self.shared);
-        let (info, references) = {
-            let index = shared.index.lock();
-            let Some(info) = index.segments.get(&victim).copied() else { return Ok(true) };
-            (info, index.references_into(victim))
-        };
-        let file = shared.fs.open(&shared.paths.segment(victim))?;
-        let mut reader = Reader::new(file, stamp(shared.store_id, victim), Some(info.end))?;
-        let (mut offset, mut expected, mut copied) = (0, 0, 0u64);
-        let mut copies = Copies::default();
-        while offset < info.end {
-            offset = reader.place(offset, expected)?;
-            let Some((header, body)) = reader.frame(offset)? else {
-                // Recovery reported what is damaged here; what is whole behind it is copied all the same.
-                match reader.resync(offset)? {
-                    Some(next) => offset = next,
-                    None => break,
-                }
-                continue;
-            };
-            offset = header.end(offset);
-            expected = header.last() + 1;
-            copies.collect(&shared, victim, body, &references);
-            for copy in &copies.list {
-                let len = (copy.head.len() + copy.body.len()) as u64;
-                if copied + len > info.end / 2 {
-                    self.give_up(pump, victim);
-                    return Ok(true);
-                }
-                let (Some(head), Some(inline)) = (body.get(copy.head.clone()), body.get(copy.body.clone()))
-                else {
-                    continue;
-                };
-                let payload = copy.blob.map_or(Body::Inline(inline), Body::Blob);
-                let targets = copies.targets.get(copy.targets.clone()).unwrap_or_default();
-                let mut appender = shared.journal.begin();
-                appender.moved(targets, copy.meta, head, payload);
-                self.copies = appender.finish(Level::Os).0;
-                copied += len;
-                shared.counters.evacuated_bytes.fetch_add(len, Ordering::Relaxed);
-                if shared.journal.pending_bytes() > EVACUATION_PENDING_MAX
-                    && !pump.synced(Position(self.copies))
-                {
-                    return Ok(false);
-                }
-            }
-        }
-        if !pump.synced(Position(self.copies)) {
-            return Ok(false);
-        }
-        shared.counters.evacuations.fetch_add(1, Ordering::Relaxed);
-        // Alive still: what was referenced meanwhile, which the next round copies; or what cannot be read at
-        // all.
-        if copied == 0
-            && let Some(info) = shared.index.lock().segments.get_mut(&victim)
-            && info.live > 0
-        {
-            info.patience = Some(info.live);
-        }
-        Ok(true)
-    }
-
-    /// More is alive than the numbers told (few, but large messages): not before half of it is gone.
-    fn give_up(&self, pump: &mut dyn Pump, victim: u64) {
-        pump.synced(Position(self.copies));
-        if let Some(info) = self.shared.index.lock().segments.get_mut(&victim) {
-            info.patience = Some(info.live.div_ceil(2));
-        }
-    }
 }
 
-struct Copy {
-    targets: Range<usize>,
-    meta: PutMeta,
-    head: Range<usize>,
-    body: Range<usize>,
+pub(crate) struct Copy {
+    pub(crate) targets: Range<usize>,
+    pub(crate) meta: PutMeta,
+    pub(crate) head: Range<usize>,
+    pub(crate) body: Range<usize>,
     /// Instead of the body.
-    blob: Option<BlobName>,
+    pub(crate) blob: Option<BlobName>,
 }
 
 /// The live messages of one frame, by their place in it: collected under the index lock, appended without it.
 #[derive(Default)]
-struct Copies {
-    list: Vec<Copy>,
-    targets: Vec<(QueueId, Sequence)>,
+pub(crate) struct Copies {
+    pub(crate) list: Vec<Copy>,
+    pub(crate) targets: Vec<(QueueId, Sequence)>,
 }
 
 impl Copies {
-    fn collect(
+    pub(crate) fn collect(
         &mut self,
         shared: &Shared,
         segment: u64,

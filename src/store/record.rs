@@ -14,7 +14,8 @@
 //! | 7 | delete queue | queue |
 //! | 8 | set | table u8, key length, value length, key, value |
 //! | 9 | remove | table u8, key length, key |
-//! | 16–23 | reserved for page files (paged out, page dropped) | |
+//! | 16 | paged | file, frame start, frame end, bytes of its records, n, n × (zigzag(queue − the one before), zigzag(first − end of the range before), count): what is alive of these messages lies in that frame of a page file now; a range of another queue counts its first from 0 |
+//! | 17–23 | reserved for page files | |
 //! | 24 | put with a blob | priority u8, flags u8, expires, n, n × (queue, seq), head length, blob, blob's length, its table's CRC, 1 if its file was synced before, head |
 //! | 25 | moved with a blob | as 24 |
 //! | 26–31 | reserved for blobs | |
@@ -35,6 +36,7 @@ const ATTEMPTS: u8 = 6;
 const DELETE_QUEUE: u8 = 7;
 const SET: u8 = 8;
 const REMOVE: u8 = 9;
+const PAGED: u8 = 16;
 const PUT_BLOB: u8 = 24;
 const MOVED_BLOB: u8 = 25;
 
@@ -79,6 +81,40 @@ pub(crate) enum Op<'a> {
     DeleteQueue { queue: QueueId },
     Set { table: u8, key: &'a [u8], value: &'a [u8] },
     Remove { table: u8, key: &'a [u8] },
+    Paged(Paged<'a>),
+}
+
+/// Messages that were copied into a frame of a page file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Paged<'a> {
+    pub(crate) file: u64,
+    /// Where the frame lies in it.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// Bytes of its records, about.
+    pub(crate) bytes: u64,
+    /// Still encoded; checked when the op was decoded.
+    rest: &'a [u8],
+    count: u64,
+}
+
+impl Paged<'_> {
+    /// Queue, first number, and how many.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (QueueId, u64, u64)> {
+        let (mut rest, mut before) = (self.rest, (0, 0));
+        (0..self.count).map_while(move |_| take_range(&mut rest, &mut before))
+    }
+}
+
+/// `before` is the queue and the end of the range before, and is kept up to date here.
+fn take_range(rest: &mut &[u8], before: &mut (u64, u64)) -> Option<(QueueId, u64, u64)> {
+    let step = unzigzag(take_varint(rest)?);
+    let from = if step == 0 { before.1 } else { 0 };
+    let queue = before.0.wrapping_add(step);
+    let first = from.wrapping_add(unzigzag(take_varint(rest)?));
+    let count = take_varint(rest)?;
+    *before = (queue, first.checked_add(count)?);
+    Some((QueueId(queue), first, count))
 }
 
 /// The target list of a put, still encoded; checked when the op was decoded.
@@ -187,6 +223,19 @@ impl<'a> Ops<'a> {
                 let table = take_u8(rest)?;
                 let key_len = take_varint(rest)?;
                 Op::Remove { table, key: take(rest, key_len)? }
+            }
+            PAGED => {
+                let (file, start, end) = (take_varint(rest)?, take_varint(rest)?, take_varint(rest)?);
+                let (bytes, count) = (take_varint(rest)?, take_varint(rest)?);
+                if start > end {
+                    return None;
+                }
+                let (whole, mut before) = (*rest, (0, 0));
+                for _ in 0..count {
+                    take_range(rest, &mut before)?;
+                }
+                let ranges = whole.get(..whole.len() - rest.len())?;
+                Op::Paged(Paged { file, start, end, bytes, rest: ranges, count })
             }
             _ => return None,
         })
@@ -327,6 +376,28 @@ pub(crate) fn remove(out: &mut Vec<u8>, table: u8, key: &[u8]) {
     out.extend_from_slice(key);
 }
 
+/// `ranges`: queue, first number, and how many.
+pub(crate) fn paged(
+    out: &mut Vec<u8>,
+    file: u64,
+    (start, end): (u64, u64),
+    bytes: u64,
+    ranges: &[(u64, u64, u64)],
+) {
+    out.push(PAGED);
+    for value in [file, start, end, bytes, ranges.len() as u64] {
+        put_varint(out, value);
+    }
+    let mut before = (0, 0);
+    for &(queue, first, count) in ranges {
+        let from = if queue == before.0 { before.1 } else { 0 };
+        put_varint(out, zigzag(queue.wrapping_sub(before.0)));
+        put_varint(out, zigzag(first.wrapping_sub(from)));
+        put_varint(out, count);
+        before = (queue, first.saturating_add(count));
+    }
+}
+
 fn zigzag(difference: u64) -> u64 {
     let signed = difference.cast_signed();
     ((signed << 1) ^ (signed >> 63)).cast_unsigned()
@@ -412,6 +483,7 @@ mod tests {
         Delete(u64),
         Set(u8, Vec<u8>, Vec<u8>),
         Remove(u8, Vec<u8>),
+        Paged([u64; 4], Vec<(u64, u64, u64)>),
         End,
     }
 
@@ -431,6 +503,15 @@ mod tests {
             number().prop_map(Owned::Delete),
             (any::<u8>(), bytes(), bytes()).prop_map(|(t, k, v)| Owned::Set(t, k, v)),
             (any::<u8>(), bytes()).prop_map(|(t, k)| Owned::Remove(t, k)),
+            (
+                (number(), 0u64..300, 300u64..1 << 40, number()),
+                proptest::collection::vec((0u64..3, number(), 0u64..90), 0..6),
+            )
+                .prop_map(|((file, start, end, bytes), mut ranges)| {
+                    let place = [file, start, end, bytes];
+                    ranges.retain(|(_, first, count)| first.checked_add(*count).is_some());
+                    Owned::Paged(place, ranges)
+                }),
             Just(Owned::End),
         ]
     }
@@ -455,6 +536,7 @@ mod tests {
                     Owned::Delete(q) => delete_queue(&mut out, QueueId(*q)),
                     Owned::Set(t, k, v) => set(&mut out, *t, k, v),
                     Owned::Remove(t, k) => remove(&mut out, *t, k),
+                    Owned::Paged([f, a, b, n], r) => paged(&mut out, *f, (*a, *b), *n, r),
                     Owned::End => { out.push(END); previous = None; }
                 }
             }
@@ -475,6 +557,9 @@ mod tests {
                     (Op::DeleteQueue { queue }, Owned::Delete(q)) => queue.0 == *q,
                     (Op::Set { table, key, value }, Owned::Set(t, k, v)) => table == t && key == k && value == v,
                     (Op::Remove { table, key }, Owned::Remove(t, k)) => table == t && key == k,
+                    (Op::Paged(op), Owned::Paged(p, r)) =>
+                        [op.file, op.start, op.end, op.bytes] == *p
+                            && op.ranges().map(|(q, f, n)| (q.0, f, n)).eq(r.iter().copied()),
                     (Op::End, Owned::End) => true,
                     _ => false,
                 };
@@ -486,7 +571,11 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = is_well_formed(&bytes, 1);
             for op in Ops::new(&bytes) {
-                if let Ok(Op::Put { targets, .. }) = op { targets.for_each(drop); }
+                match op {
+                    Ok(Op::Put { targets, .. }) => targets.for_each(drop),
+                    Ok(Op::Paged(op)) => op.ranges().for_each(drop),
+                    _ => {}
+                }
             }
         }
     }

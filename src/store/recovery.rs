@@ -14,8 +14,9 @@ use crate::error::{Damage, LostRange, RecoveryReport, StoreError, Tear};
 use crate::fs::Fs;
 use crate::index::Index;
 use crate::manifest::Paths;
+use crate::page;
 use crate::record::{Op, Ops};
-use crate::segment::{Reader, parse_name, stamp};
+use crate::segment::{FRAME_HEADER, Reader, parse_name, stamp};
 use crate::verify::Found;
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -27,11 +28,15 @@ pub(crate) struct Recovered {
     pub(crate) index: Index,
     pub(crate) checkpoint: u64,
     pub(crate) next_segment: u64,
-    /// Files that hold nothing once the checkpoint that opening writes is durable.
+    /// Segments that hold nothing once the checkpoint that opening writes is durable.
     pub(crate) dead: Vec<u64>,
+    /// Page files that hold nothing then.
+    pub(crate) dead_pages: Vec<u64>,
     pub(crate) disk_bytes: u64,
     /// Segment files by number, and their sizes.
     pub(crate) files: BTreeMap<u64, u64>,
+    /// Page files, likewise.
+    pub(crate) pages: BTreeMap<u64, u64>,
     /// Segments of which frames were replayed: nobody knows whether these are synced.
     pub(crate) replayed: BTreeSet<u64>,
     /// The files of large bodies.
@@ -45,6 +50,7 @@ struct Recovery<'a> {
     store_id: u64,
     quarantine: bool,
     files: BTreeMap<u64, u64>,
+    pages: BTreeMap<u64, u64>,
     index: Index,
     replayed: BTreeSet<u64>,
     blobs: BlobFiles,
@@ -80,19 +86,15 @@ pub(crate) fn recover(
     quarantine: bool,
     to: &mut dyn Recover,
 ) -> Result<Recovered, StoreError> {
-    let mut files = BTreeMap::new();
-    for name in fs.list(&paths.journal).map_err(io_error("list", &paths.journal))? {
-        let Some(number) = parse_name(&name) else { continue };
-        let path = paths.segment(number);
-        let len = fs.open(&path).and_then(|file| file.len()).map_err(io_error("open", &path))?;
-        files.insert(number, len);
-    }
+    let files = sizes(fs, &paths.journal, parse_name)?;
+    let pages = sizes(fs, &paths.pages, page::parse_name)?;
     let mut recovery = Recovery {
         fs,
         paths,
         store_id,
         quarantine,
         files,
+        pages,
         index: Index::default(),
         replayed: BTreeSet::new(),
         blobs: BlobFiles::find(fs, paths)?,
@@ -105,7 +107,30 @@ pub(crate) fn recover(
     Ok(recovery.finish(checkpoint, next_segment))
 }
 
+/// The files of a directory that have such a name, by number, and their sizes.
+fn sizes(
+    fs: &dyn Fs,
+    dir: &Path,
+    parse: impl Fn(&str) -> Option<u64>,
+) -> Result<BTreeMap<u64, u64>, StoreError> {
+    let mut files = BTreeMap::new();
+    for name in fs.list(dir).map_err(io_error("list", dir))? {
+        let Some(number) = parse(&name) else { continue };
+        let path = dir.join(name);
+        let len = fs.open(&path).and_then(|file| file.len()).map_err(io_error("open", &path))?;
+        files.insert(number, len);
+    }
+    Ok(files)
+}
+
 impl Recovery<'_> {
+    /// A segment or a page file, and its size if it is there.
+    fn file(&self, number: u64) -> (PathBuf, Option<u64>) {
+        let is_page = self.index.is_page(number);
+        let present = if is_page { &self.pages } else { &self.files }.get(&number).copied();
+        (self.paths.file(number, is_page), present)
+    }
+
     /// Loads the checkpoint; returns its number and the next segment number it knew.
     fn start(&mut self) -> Result<(u64, u64), StoreError> {
         let mut newest_lost = 0;
@@ -147,7 +172,7 @@ impl Recovery<'_> {
     }
 
     fn reader(&self, number: u64, limit: Option<u64>) -> Result<Reader, StoreError> {
-        let path = self.paths.segment(number);
+        let (path, _) = self.file(number);
         let file = self.fs.open(&path).map_err(io_error("open", &path))?;
         Reader::new(file, stamp(self.store_id, number), limit).map_err(io_error("read", &path))
     }
@@ -169,6 +194,7 @@ impl Recovery<'_> {
             });
         }
         if self.index.salvage {
+            self.salvage_pages()?;
             self.begin_gap();
         }
         let chain: Vec<u64> = self.files.range(active..).map(|(number, _)| *number).collect();
@@ -225,6 +251,32 @@ impl Recovery<'_> {
             }
         }
         self.index.salvage = false;
+        Ok(())
+    }
+
+    /// Without a checkpoint nothing says what of the page files counts: everything that is whole does. What the
+    /// journal still knows comes on top of it.
+    fn salvage_pages(&mut self) -> Result<(), StoreError> {
+        for (&number, &len) in &self.pages {
+            let path = self.paths.page(number);
+            let failed = |e| io_error("read", &path)(e);
+            let file = self.fs.open(&path).map_err(failed)?;
+            let mut reader = Reader::new(file, stamp(self.store_id, number), None).map_err(failed)?;
+            let mut offset = 0;
+            while offset < len {
+                let Some((header, body)) = reader.frame(offset).map_err(failed)? else {
+                    let next = reader.resync(offset).map_err(failed)?.unwrap_or(len);
+                    let (file, bytes) = (path.clone(), next - offset);
+                    self.report.damage.push(Damage { file, offset, bytes, copy: None });
+                    offset = next;
+                    continue;
+                };
+                let end = offset + FRAME_HEADER as u64 + header.len;
+                self.index.salvage_page(number, offset, end, body);
+                offset = header.end(offset);
+            }
+            self.report.bytes_read += reader.read;
+        }
         Ok(())
     }
 
@@ -392,30 +444,29 @@ impl Recovery<'_> {
     /// Looks whether a segment with live messages is there as a whole.
     fn look_at(&self, number: u64) -> Result<(), StoreError> {
         let end = self.index.segments.get(&number).map_or(0, |info| info.end);
-        let present = self.files.get(&number).copied();
+        let (path, present) = self.file(number);
         let reason = match present {
             Some(len) if len >= end => return Ok(()),
             Some(len) => format!("the file should have {end} bytes at least and has {len}"),
             None => "the file is missing".to_owned(),
         };
-        Err(StoreError::Corrupt { file: self.paths.segment(number), offset: present.unwrap_or(0), reason })
+        Err(StoreError::Corrupt { file: path, offset: present.unwrap_or(0), reason })
     }
 
     /// Reads a whole segment; copies aside what is damaged, and gives up what is lost with it.
     fn examine(&mut self, number: u64) -> Result<(), StoreError> {
-        let path = self.paths.segment(number);
+        let (path, present) = self.file(number);
         let end = self.index.segments.get(&number).map_or(0, |info| info.end);
-        if !self.files.contains_key(&number) {
+        let Some(len) = present else {
             let missing = Found::default().missing(&self.index, number);
             self.give_up(missing);
             return Ok(());
-        }
+        };
         let mut reader = self.reader(number, Some(end))?;
         let found = Found::examine(&mut reader, end).map_err(io_error("read", &path))?;
         self.report.bytes_read += std::mem::take(&mut reader.read);
         let missing = found.missing(&self.index, number);
         // A file that was cut off is as long as it is from now on.
-        let len = self.files.get(&number).copied().unwrap_or(0);
         if let Some(info) = self.index.segments.get_mut(&number) {
             info.end = info.end.min(len);
         }
@@ -446,21 +497,25 @@ impl Recovery<'_> {
         self.report.queues = self.index.queues.len() as u64;
         self.report.entries = self.index.meta.len() as u64;
         self.index.segments.retain(|_, info| info.live > 0);
-        let highest = self.files.last_key_value().map_or(0, |(number, _)| *number);
+        let last = |files: &BTreeMap<u64, u64>| files.last_key_value().map_or(0, |(number, _)| *number);
+        let highest = last(&self.files).max(last(&self.pages));
         let next_segment =
             next_segment.max(highest.saturating_add(1)).max(self.index.active.saturating_add(1));
         // Frames that were cut off must never be read again: the log goes on in a segment with a new number.
         self.index.active = next_segment;
-        let dead =
-            self.files.keys().filter(|number| !self.index.segments.contains_key(number)).copied().collect();
+        let unused = |files: &BTreeMap<u64, u64>| -> Vec<u64> {
+            files.keys().filter(|number| !self.index.segments.contains_key(number)).copied().collect()
+        };
         Recovered {
             checkpoint,
             next_segment,
-            dead,
-            disk_bytes: self.files.values().sum(),
+            dead: unused(&self.files),
+            dead_pages: unused(&self.pages),
+            disk_bytes: self.files.values().chain(self.pages.values()).sum(),
             replayed: self.replayed,
             blobs: self.blobs,
             files: self.files,
+            pages: self.pages,
             report: self.report,
             index: self.index,
         }

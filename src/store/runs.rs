@@ -143,9 +143,9 @@ impl Run {
         })
     }
 
-    /// Takes the message `sequence`, behind its last one, if it lies where the run goes on.
+    /// Takes the messages `sequence..=to`, behind its last one, if they lie where the run goes on.
     #[inline]
-    fn extend(&mut self, last: u64, sequence: u64, at: &Place) -> bool {
+    fn extend(&mut self, last: u64, (sequence, to): (u64, u64), at: &Place) -> bool {
         let gap = sequence - last - 1;
         let continues = self.segment == at.segment
             && self.origin.0 == at.origin.0
@@ -153,10 +153,11 @@ impl Run {
             && at.offset >= self.place
             && at.offset / STRETCH_BYTES == self.place / STRETCH_BYTES
             && gap <= GAP_MAX
-            && sequence - self.base() < SPAN_MAX;
+            && to - self.base() < SPAN_MAX;
         if continues {
-            self.bytes = self.bytes.saturating_add(at.bytes);
-            self.placed += 1;
+            let count = to - sequence + 1;
+            self.bytes = self.bytes.saturating_add(at.bytes.saturating_mul(count));
+            self.placed += count;
             if gap > 0 {
                 self.bore(last + 1, sequence - 1);
             }
@@ -297,7 +298,7 @@ impl Queue {
     pub(crate) fn insert(&mut self, sequence: u64, at: &Place) {
         match &mut self.tail {
             Some((last, tail)) if sequence > *last => {
-                if tail.extend(*last, sequence, at) {
+                if tail.extend(*last, (sequence, sequence), at) {
                     *last = sequence;
                 } else if let Some((last, full)) = self.tail.replace((sequence, Run::new(sequence, at))) {
                     self.runs.insert(last, full);
@@ -306,11 +307,48 @@ impl Queue {
             None if self.runs.last_key_value().is_none_or(|(&last, _)| last < sequence) => {
                 self.tail = Some((sequence, Run::new(sequence, at)));
             }
-            _ => self.insert_between(sequence, at),
+            _ => self.insert_between((sequence, sequence), at),
         }
     }
 
-    fn insert_between(&mut self, sequence: u64, at: &Place) {
+    /// Moves those of `first..=last` that are alive to where their records lie one behind the other; `at` is the
+    /// place of the first, whether it is alive or not. Tells `gone` the segments that they were in, and returns how
+    /// many they are.
+    pub(crate) fn relocate(
+        &mut self,
+        first: u64,
+        last: u64,
+        at: &Place,
+        mut gone: impl FnMut(u64, u64),
+    ) -> u64 {
+        let (mut from, mut moved) = (first, 0);
+        loop {
+            let found = self.runs_from(from).next().filter(|(_, run)| run.first <= last);
+            let Some((low, high)) =
+                found.and_then(|(end, run)| run.live(run.first.max(from), end.min(last)).next())
+            else {
+                // Nothing alive in the rest of this run: it may have ended there.
+                return moved;
+            };
+            self.remove(low, high, &mut gone);
+            let origin = (at.origin.0, at.origin.1 + (low - first));
+            if self.tail.as_ref().is_some_and(|(end, _)| *end < low)
+                && let Some((end, run)) = self.tail.take()
+            {
+                // The newest run must not be before another one.
+                self.runs.insert(end, run);
+            }
+            self.insert_between((low, high), &Place { origin, ..*at });
+            moved += high - low + 1;
+            match high.checked_add(1).filter(|next| *next <= last) {
+                Some(next) => from = next,
+                None => return moved,
+            }
+        }
+    }
+
+    /// Makes `sequence..=to`, of which none is alive, alive at the place of the first.
+    fn insert_between(&mut self, (sequence, to): (u64, u64), at: &Place) {
         // Inside a run it is one of its holes, and lies elsewhere now: the run becomes two.
         let around = match &mut self.tail {
             Some((_, tail)) if tail.first < sequence => Some(tail),
@@ -323,14 +361,16 @@ impl Queue {
             self.runs.insert(last, left);
         }
         if let Some((&last, left)) = self.runs.range_mut(..sequence).next_back()
-            && left.extend(last, sequence, at)
+            && left.extend(last, (sequence, to), at)
         {
             if let Some(run) = self.runs.remove(&last) {
-                self.runs.insert(sequence, run);
+                self.runs.insert(to, run);
             }
             return;
         }
-        self.runs.insert(sequence, Run::new(sequence, at));
+        let count = to - sequence + 1;
+        let run = Run { bytes: at.bytes.saturating_mul(count), placed: count, ..Run::new(sequence, at) };
+        self.runs.insert(to, run);
     }
 
     /// Takes `first..=last` out; tells `gone` the segment of every piece, and how many of it were alive.
@@ -450,12 +490,23 @@ mod tests {
     proptest! {
         #[test]
         fn runs_agree_with_a_plain_map(
-            ops in proptest::collection::vec((any::<bool>(), 1u64..200, 1u64..10, 1u64..4, 0u64..3), 1..250),
+            ops in proptest::collection::vec((0u8..5, 1u64..200, 1u64..10, 1u64..4, 0u64..3), 1..250),
         ) {
             let mut queue = Queue::default();
             let mut model: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-            for (insert, first, count, segment, shift) in ops {
-                if insert {
+            for (act, first, count, segment, shift) in ops {
+                if act == 0 {
+                    let last = first + count * 7;
+                    let mut told = 0;
+                    let at = place(segment + 3, 0, first + shift);
+                    let moved = queue.relocate(first, last, &at, |_, n| told += n);
+                    let mut expected = 0;
+                    for (sequence, there) in model.range_mut(first..=last) {
+                        *there = (segment + 3, sequence + shift);
+                        expected += 1;
+                    }
+                    prop_assert_eq!((moved, told), (expected, expected));
+                } else if act < 3 {
                     for sequence in first..first + count {
                         if model.contains_key(&sequence) { continue; }
                         queue.insert(sequence, &place(segment, 0, sequence + shift));

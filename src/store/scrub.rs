@@ -1,6 +1,6 @@
 //! Reading old segments slowly in the background, so that a disk that rots is noticed while there is still
-//! something to be done: one pass over all sealed segments with something alive in them and over all large bodies, then
-//! a day's rest.
+//! something to be done: one pass over all sealed segments and page files with something alive in them and over all
+//! large bodies, then a day's rest.
 //!
 //! It changes nothing. What it finds it says in the log, and counts ([`crate::StoreStats::damaged`]).
 
@@ -11,6 +11,7 @@ use crate::stats::Counters;
 use crate::verify::Found;
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -131,8 +132,13 @@ fn sealed(shared: &Shared, from: u64) -> Option<(u64, u64)> {
     index.segments.range(from..).find(alive).map(|(number, info)| (*number, info.end))
 }
 
+fn path(shared: &Shared, segment: u64) -> PathBuf {
+    let is_page = shared.index.lock().is_page(segment);
+    shared.paths.file(segment, is_page)
+}
+
 fn open(shared: &Shared, segment: u64, end: u64) -> io::Result<Reader> {
-    let file = shared.fs.open(&shared.paths.segment(segment))?;
+    let file = shared.fs.open(&path(shared, segment))?;
     Reader::new(file, stamp(shared.store_id, segment), Some(end))
 }
 
@@ -152,7 +158,7 @@ fn examine(shared: &Shared, segment: u64, offset: u64) {
         Err(error) => return unreadable(shared, segment, offset, &error),
     };
     let missing = found.missing(&shared.index.lock(), segment);
-    let file = shared.paths.segment(segment);
+    let file = path(shared, segment);
     if missing.is_empty() {
         tracing::warn!(file = %file.display(), offset, "damaged bytes in the message log; no live message is missing because of them");
         return;
@@ -167,7 +173,7 @@ fn examine(shared: &Shared, segment: u64, offset: u64) {
 fn unreadable(shared: &Shared, segment: u64, offset: u64, error: &io::Error) {
     let is_there = sealed(shared, segment).is_some_and(|(found, _)| found == segment);
     if is_there && shared.readers.note_damage(segment, offset) {
-        let file = shared.paths.segment(segment);
+        let file = path(shared, segment);
         tracing::error!(file = %file.display(), offset, %error, "the message log cannot be read");
     }
 }

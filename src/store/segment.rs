@@ -152,9 +152,10 @@ pub(crate) struct Reader {
     len: u64,
     window: Vec<u8>,
     start: u64,
-    /// How much to read at once: at first, and now.
+    /// How much to read at once: at first, now, and at most.
     least: usize,
     step: usize,
+    most: usize,
     /// The frame in the window that was found sound last.
     sound: Option<u64>,
     /// Bytes read from the file so far.
@@ -173,6 +174,7 @@ impl Reader {
             start: 0,
             least: WINDOW,
             step: WINDOW,
+            most: WINDOW,
             sound: None,
             read: 0,
         })
@@ -181,6 +183,16 @@ impl Reader {
     /// Reads little at first, and more as long as it goes on from there.
     pub(crate) fn cautious(self) -> Self {
         Self { least: WINDOW_MIN, ..self }
+    }
+
+    /// Reads ahead so much at most, within reason.
+    pub(crate) fn read_ahead(&mut self, most: usize) {
+        self.most = most.clamp(WINDOW_MIN, WINDOW);
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.window.capacity()
     }
 
     /// Forgets what was read: it may have been written to since.
@@ -211,16 +223,24 @@ impl Reader {
         if !inside {
             let near = offset >= self.start && offset <= self.start + self.window.len() as u64;
             self.step =
-                if near && !self.window.is_empty() { (self.step * 2).min(WINDOW) } else { self.least };
+                if near && !self.window.is_empty() { (self.step * 2).min(self.most) } else { self.least };
             self.sound = None;
-            let want = (self.len - offset).min(len.max(self.step) as u64);
+            // The beginning of a frame that was read with the one before it is not read again.
+            let kept =
+                if near { usize::try_from(offset - self.start).unwrap_or(usize::MAX) } else { usize::MAX };
+            let kept = self.window.get(kept..).map_or(0, <[u8]>::len);
+            let ahead = self.step.max(kept + self.step.min(WINDOW_MIN));
+            let want = (self.len - offset).min(len.max(ahead) as u64);
             let want = usize::try_from(want).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            if self.window.len() > 4 * WINDOW && want <= WINDOW {
-                self.window = Vec::new();
+            if self.window.capacity() > 4 * WINDOW && want <= 2 * WINDOW {
+                self.window = self.window.split_off(self.window.len() - kept);
+            } else {
+                self.window.drain(..self.window.len() - kept);
             }
+            self.window.reserve_exact(want - self.window.len());
             self.window.resize(want, 0);
             self.start = offset;
-            let mut filled = 0;
+            let mut filled = kept;
             while let Some(hole) = self.window.get_mut(filled..).filter(|hole| !hole.is_empty()) {
                 let n = self.file.read_at(hole, offset + filled as u64)?;
                 if n == 0 {
@@ -229,7 +249,7 @@ impl Reader {
                 filled += n;
             }
             self.window.truncate(filled);
-            self.read += filled as u64;
+            self.read += (filled - kept) as u64;
         }
         let at = usize::try_from(offset - self.start).map_err(|_| io::ErrorKind::OutOfMemory)?;
         Ok(self.window.get(at..at + len))

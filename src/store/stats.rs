@@ -19,12 +19,22 @@ pub struct StoreStats {
     pub acknowledged: u64,
     /// References to messages that were not live any more; their targets hold nothing.
     pub references_lost: u64,
-    /// Segments in use, the active one included.
+    /// Segments in use, the active one included and those that are kept as pages not.
     pub segments_live: u64,
     /// Segments ready for use.
     pub segments_free: u64,
-    /// Bytes of all segment files.
+    /// Bytes of all segments and page files.
     pub disk_bytes: u64,
+    /// Page files in use, and segments that are kept as such.
+    pub pages_live: u64,
+    /// Bytes of these.
+    pub page_bytes: u64,
+    /// Page files written.
+    pub pages: u64,
+    /// Page files removed, because nothing in them is alive.
+    pub pages_removed: u64,
+    /// Bytes written into page files.
+    pub paged_bytes: u64,
     /// Files of large bodies, those being written and those that wait to be deleted included.
     pub blobs: u64,
     /// Bytes of these, and what is reserved for those being written.
@@ -81,6 +91,9 @@ pub(crate) struct Counters {
     pub(crate) scrubs: AtomicU64,
     pub(crate) disk_free_bytes: AtomicU64,
     pub(crate) read_bytes: AtomicU64,
+    pub(crate) pages: AtomicU64,
+    pub(crate) pages_removed: AtomicU64,
+    pub(crate) paged_bytes: AtomicU64,
     pub(crate) evacuated_bytes: AtomicU64,
     pub(crate) evacuations: AtomicU64,
     pub(crate) recycled: AtomicU64,
@@ -119,6 +132,9 @@ impl Counters {
         stats.scrubs = read(&self.scrubs);
         stats.disk_free_bytes = read(&self.disk_free_bytes);
         stats.read_bytes = read(&self.read_bytes);
+        stats.pages = read(&self.pages);
+        stats.pages_removed = read(&self.pages_removed);
+        stats.paged_bytes = read(&self.paged_bytes);
         stats.evacuated_bytes = read(&self.evacuated_bytes);
         stats.evacuations = read(&self.evacuations);
         stats.recycled = read(&self.recycled);

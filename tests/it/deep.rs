@@ -15,12 +15,17 @@ const MESSAGES: usize = 6000;
 
 /// Fills a destination with numbered messages of about a kilobyte.
 fn fill(server: &Server, destination: &str, count: usize) {
+    fill_from(server, destination, 0, count);
+}
+
+fn fill_from(server: &Server, destination: &str, from: usize, to: usize) {
     let mut sender = stomp(server.stomp, "1.2");
     let body = "x".repeat(1000);
-    for first in (0..count).step_by(500) {
+    for first in (from..to).step_by(500) {
         let mut frames = String::new();
-        for number in first..first + 500 {
-            let receipt = if number == first + 499 { "receipt:r\n" } else { "" };
+        let end = to.min(first + 500);
+        for number in first..end {
+            let receipt = if number + 1 == end { "receipt:r\n" } else { "" };
             let third = number % 3;
             frames.push_str(&format!(
                 "SEND\ndestination:{destination}\npersistent:true\nthird:{third}\n{receipt}\n{number:06} {body}\0"
@@ -148,4 +153,94 @@ fn what_waits_for_those_who_are_away_waits_on_the_disk() {
         assert_eq!(number(&client.frame().body), expected);
     }
     server.stop();
+}
+
+/// A log so small that what is here is deep.
+const SMALL_LOG: [(&str, &str); 2] = [("store.segment_bytes", "1 MiB"), ("store.journal_bytes_max", "2 MiB")];
+
+/// Takes a queue's messages from `first` on, up to before `end`. The first may have been taken before.
+fn drain(server: &Server, destination: &str, first: usize, end: usize) {
+    let mut consumer = stomp(server.stomp, "1.2");
+    let prefetch = "ack:client-individual\nactivemq.prefetchSize:1\n";
+    subscribe_as(&mut consumer, "1", destination, prefetch);
+    for expected in first..end {
+        let frame = consumer.frame();
+        assert_eq!(number(&frame.body), expected, "{destination}");
+        let id = frame.header("ack").unwrap();
+        let receipt = if expected + 1 == end { "receipt:a\n" } else { "" };
+        consumer.write(format!("ACK\nid:{id}\n{receipt}\n\0").as_bytes());
+    }
+    // The next one may have been on its way already.
+    while consumer.frame().command != "RECEIPT" {}
+}
+
+#[test]
+fn queues_filled_in_turn_are_paged_apart_and_drained_in_order_through_restarts() {
+    const QUEUES: usize = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [NARROW, SMALL_LOG[0], SMALL_LOG[1]];
+    let server = Server::start_in(dir.path(), &settings);
+    let name = |queue: usize| format!("/queue/deep.{queue}");
+    for from in (0..1500).step_by(50) {
+        for queue in 0..QUEUES {
+            fill_from(&server, &name(queue), from, from + 50);
+        }
+    }
+    let mut web = Web::new(server.http);
+    while metric(&mut web, "sabir_store_pages ") < QUEUES as u64 {}
+    assert!(metric(&mut web, "sabir_store_paged_bytes_total ") > 1 << 20);
+    for queue in 0..QUEUES {
+        drain(&server, &name(queue), 0, 700);
+    }
+    server.signal(Signal::KILL);
+    server.wait();
+
+    let server = Server::start_in(dir.path(), &settings);
+    for queue in 0..QUEUES {
+        drain(&server, &name(queue), 700, 1500);
+    }
+    let mut web = Web::new(server.http);
+    web.await_metric("sabir_messages_ready 0");
+    assert_eq!(metric(&mut web, "sabir_messages_unreadable_total"), 0);
+    assert_eq!(metric(&mut web, "sabir_store_damaged"), 0);
+    server.stop();
+}
+
+/// `bytes_max` of a policy is what a queue may take of the disk: what is held counts, wherever it is.
+#[test]
+fn the_bytes_of_a_policy_bound_what_a_deep_queue_takes_of_the_disk() {
+    const HELD: u64 = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("sabir.toml");
+    let policy = format!("[[policy]]\ndestination = \"queue://bounded\"\nbytes_max = {HELD}\n");
+    std::fs::write(&config, policy).unwrap();
+    let settings = [NARROW, SMALL_LOG[0], SMALL_LOG[1], ("--config", config.to_str().unwrap())];
+    let (mut sent, mut taken) = (0, 0);
+    let body = "x".repeat(1000);
+    for round in 0..4 {
+        let server = Server::start_in(dir.path(), &settings);
+        let mut sender = stomp(server.stomp, "1.2");
+        loop {
+            let frame =
+                format!("SEND\ndestination:/queue/bounded\npersistent:true\nreceipt:r\n\n{sent:06} {body}\0");
+            sender.write(frame.as_bytes());
+            let answer = sender.frame();
+            if answer.command != "RECEIPT" {
+                assert!(answer.text().contains("destination-full"), "{}", answer.text());
+                break;
+            }
+            sent += 1;
+        }
+        let mut web = Web::new(server.http);
+        let held = metric(&mut web, "sabir_queue_bytes{");
+        // After a start the size of each message is known on average only.
+        assert!(held.abs_diff(HELD) < 8192, "round {round}: {held}");
+        // The queue, half of it again before its pages are written anew, the journal, and segments made ahead.
+        let disk = metric(&mut web, "sabir_store_disk_bytes ");
+        assert!(disk < HELD * 3 / 2 + (2 << 20) + (6 << 20), "round {round}: {disk}");
+        drain(&server, "/queue/bounded", taken, taken + 3000);
+        taken += 3000;
+        server.stop();
+    }
+    assert!(sent > 12_000, "{sent}");
 }

@@ -270,7 +270,7 @@ fn arbitrary_store_files_never_panic() {
 #[test]
 fn a_rotten_page_at_the_end_of_a_closed_log_is_not_taken_for_a_torn_write() {
     let fs = FaultFs::new();
-    let options = StoreOptions { segment_bytes: 64 << 10, ..options() };
+    let options = StoreOptions { segment_bytes: 64 << 10, journal_bytes_max: 1 << 20, ..options() };
     let mut put = 0;
     for _ in 0..4 {
         let (store, ..) = open(&fs, options.clone()).unwrap();

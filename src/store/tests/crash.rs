@@ -203,7 +203,9 @@ fn a_power_loss_at_any_io_keeps_what_was_covered_and_nothing_half() {
         assert!(run.synced >= run.appended, "without faults everything is synced in the end");
         if seed == 42 {
             let stats = run.stats;
-            let busy = stats.checkpoints > 5 && stats.recycled > 5 && stats.evacuations > 3;
+            let busy = stats.checkpoints > 5 && stats.recycled > 3 && stats.evacuations > 3;
+            let paged = stats.pages > 3 && stats.pages_removed > 1 && stats.evacuated_bytes > 0;
+            let busy = busy && paged;
             assert!(busy, "the scenario is not worth crashing: {stats:?}");
         }
         for io in 1..=whole.io_count() {

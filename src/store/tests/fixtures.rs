@@ -39,7 +39,8 @@ fn save(fs: &FaultFs, name: &str) {
         let mut contents = fs.contents(&file).unwrap();
         if file.extension().is_some_and(|extension| extension == "ckpt") {
             // What is behind the checkpoint is only space, too.
-            contents.truncate(1024);
+            let len = u64::from_le_bytes(contents[16..24].try_into().unwrap()) as usize;
+            contents.truncate(crate::checkpoint::HEADER + len);
         }
         std::fs::write(to, contents).unwrap();
     }
@@ -108,6 +109,28 @@ fn write_large() {
     save(&fs, "large");
 }
 
+/// What the fixture `paged` holds: queues filled in turn, of which a part is settled.
+fn paged() -> Vec<Vec<Op>> {
+    let mut groups: Vec<Vec<Op>> =
+        (1..=40).flat_map(|sequence| (1..=4).map(move |queue| vec![put(queue, sequence)])).collect();
+    groups.push(vec![Op::Reference { to: (9, 1), from: (2, 5) }]);
+    let settled = (1..=30).filter(|n| n % 4 == 0);
+    groups.extend(settled.map(|first| vec![Op::Acknowledge { queue: 2, first, count: 2 }]));
+    groups
+}
+
+fn write_paged() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    for group in paged() {
+        append(&store, &group, Level::Fsync);
+        store.turn();
+    }
+    assert!(store.stats().pages > 4, "{:?}", store.stats());
+    store.close().unwrap();
+    save(&fs, "paged");
+}
+
 fn write() {
     let fs = FaultFs::new();
     // Enough of a budget that nothing moves: the fixture holds every kind of op but `moved`.
@@ -136,6 +159,7 @@ fn write() {
     save(&fs, "closed");
     write_checkpointed();
     write_large();
+    write_paged();
 }
 
 #[test]
@@ -143,10 +167,9 @@ fn stores_of_all_formats_are_read() {
     if std::env::var_os("SABIR_WRITE_FIXTURES").is_some() {
         write();
     }
-    for (format, name, last) in ["store-v1", "store-v2", PRESENT]
-        .into_iter()
-        .flat_map(|format| [(format, "closed", 15), (format, "torn", 14)])
-    {
+    let closed = ["store-v1", "store-v2", PRESENT].map(|format| (format, "closed", 15));
+    let torn = ["store-v1", "store-v2", PRESENT].map(|format| (format, "torn", 14));
+    for (format, name, last) in closed.into_iter().chain(torn) {
         let fs = load(format, name);
         let (_, state, report) = open(&fs, options()).unwrap_or_else(|e| panic!("{format} {name}: {e}"));
         assert_eq!(report.position, Position(last), "{name}");
@@ -206,4 +229,24 @@ fn large_bodies_of_all_formats_that_have_them_are_read() {
     assert_eq!(state, expected);
     assert!(report.checkpoint > Position(0), "some are named by the checkpoint: {report}");
     assert_eq!((report.blobs, report.orphans), (3, 0));
+}
+
+#[test]
+fn page_files_of_the_present_format_are_read_and_live_on() {
+    let fs = load(PRESENT, "paged");
+    let mut expected = State::default();
+    paged().iter().for_each(|group| expected.apply(group));
+    let pages = fs.files().iter().filter(|path| path.extension().is_some_and(|e| e == "p")).count();
+    assert!(pages > 4, "{pages}");
+    let (store, state, report) = open(&fs, options()).unwrap();
+    assert!(state == expected && report.damage.is_empty(), "{report}");
+    for queue in 1..=4 {
+        let group = [Op::Acknowledge { queue, first: 1, count: 40 }];
+        expected.apply(&group);
+        append(&store, &group, Level::Os);
+    }
+    store.turn();
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(open(&fs, options()).unwrap().1, expected);
 }

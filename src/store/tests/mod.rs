@@ -9,6 +9,7 @@ mod crash;
 mod fixtures;
 mod model;
 mod offline;
+mod pages;
 mod reading;
 mod scrub;
 mod space;

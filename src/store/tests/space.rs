@@ -232,21 +232,6 @@ fn large_messages_in_flight_together_are_accepted_only_if_all_of_them_fit() {
 }
 
 #[test]
-fn half_alive_segments_are_not_copied_around() {
-    let fs = FaultFs::new();
-    let (store, ..) = open(&fs, options()).unwrap();
-    for sequence in 1..=400 {
-        append(&store, &[Op::Put { targets: vec![(1, sequence)], body: vec![1; 200] }], Level::Os);
-        if sequence % 3 == 0 {
-            append(&store, &[Op::Acknowledge { queue: 1, first: sequence, count: 1 }], Level::Os);
-        }
-        store.turn();
-    }
-    assert_eq!(store.stats().evacuations, 0);
-    assert!(store.begin_put().is_ok(), "the journal may outgrow its budget while it is mostly alive");
-}
-
-#[test]
 fn unwritten_bytes_above_the_mark_refuse_sends_until_they_are_written() {
     let fs = FaultFs::new();
     let (store, ..) = open(&fs, StoreOptions { pending_bytes_max: 1000, ..options() }).unwrap();
@@ -320,7 +305,6 @@ fn what_is_left_of_a_deep_backlog_is_evacuated_into_few_runs_and_can_be_read() {
             store.turn();
         }
     }
-    let before = store.stats();
     for i in 0..COUNT * 7 / 10 {
         append(&store, &[Op::Acknowledge { queue: 1, first: i * 6_181 % COUNT + 1, count: 1 }], Level::Os);
         if i % 100 == 0 {
@@ -333,7 +317,8 @@ fn what_is_left_of_a_deep_backlog_is_evacuated_into_few_runs_and_can_be_read() {
         store.turn();
     }
     let stats = store.stats();
-    assert!(stats.evacuations > 5 && stats.segments_live < before.segments_live, "{stats:?}");
+    assert!(stats.evacuations > 5 && stats.segments_live <= 4, "{stats:?}");
+    assert!(stats.page_bytes < stats.bytes_live * 2, "{stats:?}");
     // Stretches are short in tests: a run holds about five of these messages at best.
     assert!(stats.live_ranges < COUNT * 3 / 10 / 3, "{stats:?}");
     let all = (sabir_model::ids::Sequence(1), sabir_model::ids::Sequence(COUNT));

@@ -210,6 +210,80 @@ fn a_crash_of_the_disk_under_threads_wakes_everybody_and_covers_nothing_new() {
     }
 }
 
+/// Queues filled in turn, read and acknowledged at random by others while the keeper pages them, writes pages anew and
+/// lets them go.
+#[test]
+fn queues_are_read_and_settled_while_they_are_paged() {
+    const QUEUES: u64 = 4;
+    const COUNT: u64 = 5_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        segment_bytes: 64 << 10,
+        journal_bytes_max: 128 << 10,
+        checkpoint_interval: Duration::from_millis(1),
+        ..StoreOptions::new(dir.path())
+    };
+    let (store, _) = open(options.clone()).unwrap();
+    let body = |queue: u64, sequence: u64| format!("{queue}/{sequence}").into_bytes();
+    // The last number of each queue that was put, and the least that may have been settled.
+    let put: Vec<AtomicUsize> = (0..QUEUES).map(|_| AtomicUsize::new(0)).collect();
+    let is_kept = |sequence: u64| sequence.is_multiple_of(3);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for sequence in 1..=COUNT {
+                for queue in 1..=QUEUES {
+                    while store.pending_bytes() > 64 << 10 {
+                        std::thread::yield_now();
+                    }
+                    let op = Op::Put { targets: vec![(queue, sequence)], body: body(queue, sequence) };
+                    append(&store, &[op], Level::Os);
+                    put[queue as usize - 1].store(sequence as usize, Ordering::Release);
+                }
+                if sequence % 100 == 0 {
+                    store.sync();
+                    // Whoever is slow, the keeper has something to do.
+                    while store.inner.shared.index.lock().journal_bytes() > 256 << 10 {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        });
+        for queue in 1..=QUEUES {
+            let (store, put) = (&store, &put[queue as usize - 1]);
+            scope.spawn(move || {
+                let mut settled = 0;
+                while settled < COUNT {
+                    let last = put.load(Ordering::Acquire) as u64;
+                    let from = settled.saturating_sub(400) + 1;
+                    let wanted = (sabir_model::ids::Sequence(from), sabir_model::ids::Sequence(last));
+                    let read = super::model::read_back(store, queue, &mut std::iter::once(wanted)).unwrap();
+                    for sequence in from..=last {
+                        let content = read.get(&sequence);
+                        let right = |content: &Vec<u8>| {
+                            content.ends_with(&[b"|".as_slice(), &body(queue, sequence)].concat())
+                        };
+                        let may_be_gone = sequence <= settled && !is_kept(sequence);
+                        assert!(content.map_or(may_be_gone, right), "{queue}/{sequence} of {last}");
+                    }
+                    for first in (settled + 1..=last).filter(|sequence| !is_kept(*sequence)) {
+                        append(store, &[Op::Acknowledge { queue, first, count: 1 }], Level::Os);
+                    }
+                    settled = last;
+                }
+            });
+        }
+    });
+    store.sync();
+    let stats = store.stats();
+    assert!(stats.pages > 10 && stats.damaged == 0, "{stats:?}");
+    store.close().unwrap();
+    drop(store);
+    let (store, state) = open(options).unwrap();
+    let kept = (1..=QUEUES).flat_map(|queue| (1..=COUNT).filter(|n| is_kept(*n)).map(move |n| (queue, n)));
+    assert!(state.messages.keys().copied().eq(kept));
+    store.close().unwrap();
+}
+
 /// Holds the last handle and lets go of it on the thread that wakes it.
 struct Keeper(Mutex<Option<Store>>);
 
