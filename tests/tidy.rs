@@ -101,6 +101,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("src/bench/", "looks at the counters every millisecond"),
     ("tests/it/server.rs", "looks whether a process has ended"),
     ("tests/it/limits.rs", "the measurement below"),
+    ("src/store/examples/backlog.rs", "looks every second whether the keeper still works"),
     (
         "src/store/reclaim.rs",
         "the keeper's thread waits for the committer's, which publishes just before it applies",
