@@ -19,18 +19,19 @@ use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::Message;
+use sabir_model::pattern::Pattern;
 use sabir_model::rare::Rare;
 use sabir_model::settlement::SettleMode;
 use sabir_store::Level;
 
-use crate::bindings::{Bindings, Place, SessionBinding};
+use crate::bindings::{Bindings, SessionBinding, Terms};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::outbox::{Outbox, Receivers};
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
-use crate::registry::VirtualHost;
+use crate::registry::{VirtualHost, pattern_at};
 use crate::replay::Replaying;
 use crate::session_log as log;
 use crate::will::OwnedWill;
@@ -332,7 +333,11 @@ impl State {
         (self.over, will)
     }
 
-    pub(crate) fn next_order(&mut self) -> u64 {
+    /// The place of a new subscription among the session's: as the log has it, or the next.
+    pub(crate) fn order(&mut self, terms: Terms) -> u64 {
+        if terms.order > 0 {
+            return terms.order;
+        }
         let order = self.next_order;
         self.next_order += 1;
         order
@@ -395,29 +400,20 @@ impl ClientSession {
         if let Some(queue) = self.backlog.get() {
             state.consume(queue, outbox, None);
         }
-        let others: Vec<(Arc<SessionBinding>, Place)> = state
-            .bindings
-            .iter()
-            .filter(|(_, place)| !matches!(place, Place::Topic(_)))
-            .map(|(binding, place)| (Arc::clone(binding), *place))
-            .collect();
-        for (binding, place) in others {
+        let others: Vec<Arc<SessionBinding>> = state.bindings.others().map(Arc::clone).collect();
+        for binding in others {
             let grant = Arc::new(binding.terms.grant());
-            match place {
-                Place::Topic(_) => {}
-                Place::Elsewhere if binding.is_groups(place) => {
-                    let queue = host.shares.lock().queue_of(&binding);
-                    if let Some(queue) = queue {
-                        state.consume(&queue, outbox, Some(grant));
-                    }
+            if binding.is_groups() {
+                let queue = host.shares.lock().queue_of(&binding);
+                if let Some(queue) = queue {
+                    state.consume(&queue, outbox, Some(grant));
                 }
-                Place::Elsewhere => {
-                    let name = binding.pattern.as_literal();
-                    let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
-                    if let Some(Err(refusal)) = consumed {
-                        tracing::warn!(client_id = %self.client_id, %refusal, "a queue is not consumed again");
-                    }
-                }
+                continue;
+            }
+            let name = binding.pattern.as_literal();
+            let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
+            if let Some(Err(refusal)) = consumed {
+                tracing::warn!(client_id = %self.client_id, %refusal, "a queue is not consumed again");
             }
         }
         // What may be lost is, when its connection is.
@@ -485,7 +481,7 @@ impl ClientSession {
 
     /// Ends the session, unless somebody is connected: subscriptions, backlog and all.
     pub(crate) fn end(self: &Arc<Self>, shared: &Shared, host: &VirtualHost, work: &mut Work) -> Ending {
-        let (bindings, consumers, will) = {
+        let (bindings, patterns, consumers, will) = {
             let mut state = self.state();
             if state.connection.is_some() {
                 return Ending::Connected;
@@ -493,34 +489,35 @@ impl ClientSession {
             if std::mem::replace(&mut state.ended, true) {
                 return Ending::Ended(None);
             }
+            let patterns: Vec<Pattern> = {
+                let topics = host.topics.read();
+                state.bindings.seated().filter_map(|(spot, _)| pattern_at(&topics, spot)).collect()
+            };
             if self.lasting {
                 let mut group = shared.store.begin();
-                log::remove_session(&mut group, host, self, &state);
+                log::remove_session(&mut group, host, self, &state, &patterns);
                 group.finish(Level::Os);
             }
             state.received.clear();
-            (state.bindings.take(), std::mem::take(&mut state.consumers), state.will.take())
+            let bindings = std::mem::take(&mut state.bindings);
+            (bindings, patterns, std::mem::take(&mut state.consumers), state.will.take())
         };
         *self.link.lock() = Link::default();
         self.owed.lock().clear();
         {
             let mut topics = host.topics.write();
-            for (_, place) in &bindings {
-                if let Place::Topic(handle) = place {
-                    topics.remove(*handle);
-                }
+            for (_, seat) in bindings.seated() {
+                topics.remove_at(seat);
             }
         }
         for (queue, slot) in consumers {
             let_go(shared, &queue, slot, None, work);
         }
-        for (binding, place) in &bindings {
-            match place {
-                Place::Topic(_) => host.touch(&binding.pattern),
-                Place::Elsewhere if binding.is_groups(*place) => leave_group(shared, host, binding, work),
-                Place::Elsewhere => {}
-            }
-        }
+        patterns.iter().for_each(|pattern| host.touch(pattern));
+        bindings
+            .others()
+            .filter(|binding| binding.is_groups())
+            .for_each(|binding| leave_group(shared, host, binding, work));
         if let Some(queue) = self.backlog.get() {
             host.delete_queue(shared, queue, work);
         }

@@ -352,9 +352,10 @@ impl Recovered {
             let sessions: Vec<Arc<ClientSession>> = host.sessions.lock().values().map(Arc::clone).collect();
             for session in sessions {
                 let state = session.state();
+                let topics = host.topics.read();
                 if let Some(queue) = session.backlog() {
                     queue.lock().core.ready.for_each_mut(|entry| {
-                        entry.grant = state.bindings.grant_of(&entry.message);
+                        entry.grant = state.bindings.grant_of(&topics, &entry.message);
                     });
                 }
             }

@@ -188,7 +188,9 @@ impl Connection {
         }
         let most = shared.limits.session_subscriptions_max;
         if session.bound.load(Ordering::Acquire) >= most {
-            let known = session.state().bindings.get(bind.pattern, bind.group).is_some();
+            let state = session.state();
+            let known = state.bindings.contains(&host.topics.read(), bind.pattern, bind.group);
+            drop(state);
             if !known {
                 let sentence = format!("a client session may have {most} subscriptions");
                 return Err(Refusal::new(Code::LimitReached, sentence));

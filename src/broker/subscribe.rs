@@ -30,7 +30,7 @@ enum Part {
     /// A consumer of all queues that match.
     Wildcard(Arc<Wildcard>, Handle),
     /// A live topic subscription.
-    Live(Handle, Pattern),
+    Live { handle: Handle, temporary: bool },
     /// A live topic subscription with acknowledgements: a private queue and its binding.
     Window(Arc<Queue>, u32, Handle, Pattern),
     /// A durable topic subscription.
@@ -59,7 +59,7 @@ impl Subscription {
                 Part::Wildcard(wildcard, _) => {
                     consumers.extend(wildcard.joined.lock().queues.iter().cloned())
                 }
-                Part::Live(..) | Part::Browser(_) => {}
+                Part::Live { .. } | Part::Browser(_) => {}
             }
         }
         consumers
@@ -117,7 +117,7 @@ pub(crate) enum Attached {
     /// It consumes from every queue that matches.
     Wildcard(Pattern, Arc<Wildcard>),
     /// It is live on a topic.
-    Live(Pattern, Handle),
+    Live { handle: Handle, temporary: bool },
     /// It is live on a topic and acknowledges.
     Window(Pattern, Arc<Queue>, u32),
     /// It looks at a queue.
@@ -132,7 +132,9 @@ impl Subscription {
                 Attached::Queue(Arc::clone(queue), *slot)
             }
             Part::Wildcard(wildcard, _) => Attached::Wildcard(wildcard.pattern.clone(), Arc::clone(wildcard)),
-            Part::Live(handle, pattern) => Attached::Live(pattern.clone(), *handle),
+            Part::Live { handle, temporary } => {
+                Attached::Live { handle: *handle, temporary: *temporary }
+            }
             Part::Window(queue, slot, _, pattern) => {
                 Attached::Window(pattern.clone(), Arc::clone(queue), *slot)
             }
@@ -360,7 +362,7 @@ impl Connection {
             };
             let handle = add_interest(&mut self.host.topics.write(), pattern, Interest::Live(Arc::new(live)));
             self.host.touch(pattern);
-            subscription.parts.push(Part::Live(handle, pattern.clone()));
+            subscription.parts.push(Part::Live { handle, temporary: pattern.is_temporary() });
             return Ok(());
         }
         // With acknowledgements there is a window of unsettled messages: a private queue that is never logged.
@@ -446,7 +448,7 @@ impl Connection {
                         held.core.grant_browser(self.id, key);
                         held.core.dispatch(queue, self.work.get());
                     }
-                    Part::Live(..) => {}
+                    Part::Live { .. } => {}
                 }
             }
             self.mailbox.subscriptions.lock().insert(subscription);
@@ -493,9 +495,8 @@ impl Connection {
                         self.leave(&queue, slot, written);
                     }
                 }
-                Part::Live(handle, pattern) => {
-                    self.host.topics.write().remove(handle);
-                    self.host.touch(&pattern);
+                Part::Live { handle, .. } => {
+                    self.host.end_interest(handle);
                     self.outbox.forget_waiting(subscription.key);
                 }
                 Part::Window(queue, _, handle, pattern) => {

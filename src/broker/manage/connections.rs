@@ -13,7 +13,7 @@ use crate::mailbox::Mailbox;
 use crate::manage::listing::{Collector, Listing, Page};
 use crate::manage::queues::name_of;
 use crate::queue::Queue;
-use crate::registry::{Interest, VirtualHost};
+use crate::registry::{Interest, VirtualHost, pattern_at};
 use crate::stats::read;
 use crate::subscribe::Attached;
 
@@ -172,14 +172,18 @@ impl Broker {
         if let Some(session) = session {
             let state = session.state();
             of_session = state.bindings.len();
-            let patterns = state.bindings.iter().take(SUBSCRIPTIONS_MAX);
-            entries.extend(patterns.map(|(binding, _)| {
-                let pattern = binding.pattern.to_string();
-                let destination = match &binding.group {
-                    Some(group) => format!("{pattern} (shared by {group})"),
-                    None => pattern,
-                };
-                SubscriptionEntry { destination, selector: None, credit: None, in_flight: 0 }
+            let topics = host.topics.read();
+            let of_topics = state.bindings.seated().filter_map(|(spot, _)| pattern_at(&topics, spot));
+            let others = state.bindings.others().map(|binding| match &binding.group {
+                Some(group) => format!("{} (shared by {group})", binding.pattern),
+                None => binding.pattern.to_string(),
+            });
+            let patterns = of_topics.map(|pattern| pattern.to_string()).chain(others);
+            entries.extend(patterns.take(SUBSCRIPTIONS_MAX).map(|destination| SubscriptionEntry {
+                destination,
+                selector: None,
+                credit: None,
+                in_flight: 0,
             }));
             // Its subscriptions share one window, which is told once.
             if let Some(last) = entries.last_mut().filter(|_| of_session > 0) {
@@ -241,13 +245,17 @@ fn subscription(host: &VirtualHost, part: &Attached) -> SubscriptionEntry {
             credit: Some(wildcard.credit.limit()),
             in_flight: wildcard.credit.used(),
         },
-        Attached::Live(pattern, handle) => {
+        Attached::Live { handle, temporary } => {
             let topics = host.topics.read();
             let selector = match topics.get(*handle) {
                 Some(Interest::Live(live)) => live.selector.as_ref().map(|one| one.source().to_owned()),
                 _ => None,
             };
-            SubscriptionEntry { destination: pattern.to_string(), selector, credit: None, in_flight: 0 }
+            // It may have ended meanwhile.
+            let pattern = topics.seat(*handle).and_then(|(spot, _)| pattern_at(&topics, spot));
+            let prefix = if *temporary { "temp-" } else { "" };
+            let destination = pattern.map_or_else(String::new, |pattern| format!("{prefix}{pattern}"));
+            SubscriptionEntry { destination, selector, credit: None, in_flight: 0 }
         }
         Attached::Browser(queue) => SubscriptionEntry {
             destination: format!("{} (a look)", queue.title()),
