@@ -176,7 +176,11 @@ impl Connection {
         self.gated = true;
         self.outbox.gate();
         let mut terms = Terms { request, selector, credit: None };
-        let mut subscription = Subscription { key: request.key, parts: Vec::new(), credit: None };
+        let mut subscription = Subscription {
+            key: request.key,
+            parts: Vec::with_capacity(request.patterns.len()),
+            credit: None,
+        };
         let mut newest = None;
         for pattern in request.patterns {
             match self.attach(pattern, &mut terms, &mut subscription) {
