@@ -6,7 +6,7 @@
 //! sessions, the state of one session, then queues; the link is for whoever delivers and comes last before outboxes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -34,6 +34,7 @@ use crate::queue::{Queue, Role};
 use crate::registry::{VirtualHost, pattern_at};
 use crate::replay::Replaying;
 use crate::session_log as log;
+use crate::sessions::Consumers;
 use crate::will::OwnedWill;
 use crate::work::{Work, log_settled};
 
@@ -42,7 +43,7 @@ pub(crate) const SESSION_KEY: SubscriptionKey = SubscriptionKey(0);
 
 /// One client session.
 pub(crate) struct ClientSession {
-    pub(crate) client_id: Box<str>,
+    pub(crate) client_id: Arc<str>,
     /// Whose it is; nobody else may take it over.
     pub(crate) owner: Option<Box<str>>,
     /// Whether it may outlive its connection; then it is in the log.
@@ -51,7 +52,7 @@ pub(crate) struct ClientSession {
     pub(crate) link: Mutex<Link>,
     backlog: OnceLock<Arc<Queue>>,
     /// Subscriptions it has.
-    pub(crate) bound: AtomicUsize,
+    pub(crate) bound: AtomicU32,
     /// Last values still to be sent to new subscriptions. Taken after the state, before queues.
     pub(crate) owed: Mutex<Rare<VecDeque<Replaying>>>,
 }
@@ -59,7 +60,6 @@ pub(crate) struct ClientSession {
 /// Where live deliveries go.
 #[derive(Default)]
 pub(crate) struct Link {
-    connection: ConnectionId,
     pub(crate) outbox: Option<Arc<Outbox>>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct State {
     pub(crate) bindings: Bindings,
     /// Numbers of messages that have arrived and may be repeated.
     pub(crate) received: Numbers,
-    pub(crate) consumers: Vec<(Arc<Queue>, u32)>,
+    pub(crate) consumers: Consumers,
     /// How much may be unsettled, and what counts that once there is something to count.
     credit_max: u32,
     credit: Option<Arc<Credit>>,
@@ -117,7 +117,7 @@ pub(crate) struct State {
 }
 
 impl ClientSession {
-    pub(crate) fn new(client_id: Box<str>, owner: Option<Box<str>>, lasts_ms: u64, credit: u32) -> Arc<Self> {
+    pub(crate) fn new(client_id: Arc<str>, owner: Option<Box<str>>, lasts_ms: u64, credit: u32) -> Arc<Self> {
         Arc::new(Self {
             client_id,
             owner,
@@ -130,7 +130,7 @@ impl ClientSession {
                 will_at: Timestamp::NEVER,
                 bindings: Bindings::default(),
                 received: Numbers::default(),
-                consumers: Vec::new(),
+                consumers: Consumers::default(),
                 credit_max: credit,
                 credit: None,
                 next_order: 1,
@@ -139,7 +139,7 @@ impl ClientSession {
             }),
             link: Mutex::default(),
             backlog: OnceLock::new(),
-            bound: AtomicUsize::new(0),
+            bound: AtomicU32::new(0),
             owed: Mutex::default(),
         })
     }
@@ -183,8 +183,7 @@ impl ClientSession {
 
     /// Whether `connection` is the one it is on.
     pub(crate) fn is_on(&self, connection: ConnectionId) -> bool {
-        let link = self.link.lock();
-        link.outbox.is_some() && link.connection == connection
+        self.link.lock().outbox.as_ref().is_some_and(|outbox| outbox.connection() == connection)
     }
 
     /// Encodes a message that may be lost straight into the outbox of whoever is connected.
@@ -227,7 +226,7 @@ impl ClientSession {
         }
         let destination =
             Destination::from_canonical(Kind::Queue, true, &format!("session:{}", self.client_id))?;
-        let role = Role::Backlog { client_id: self.client_id.clone(), lasting: self.lasting };
+        let role = Role::Backlog { client_id: Arc::clone(&self.client_id), lasting: self.lasting };
         let queue = host.make_queue(shared, destination, role, Some(Arc::clone(&shared.session_policy)))?;
         self.adopt_backlog(Arc::clone(&queue));
         let outbox = self.link.lock().outbox.clone();
@@ -265,16 +264,16 @@ impl State {
             return false;
         }
         let slot = held.core.attach(Consumer { grant, ..consumer });
-        self.consumers.push((Arc::clone(queue), slot));
+        self.consumers.push(queue, slot);
         true
     }
 
     /// Changes what is granted of a group's or a plain queue. False if the connection does not consume it yet.
     pub(crate) fn grant_anew(&self, queue: &Arc<Queue>, grant: &Arc<Grant>) -> bool {
-        let Some((_, slot)) = self.consumers.iter().find(|(other, _)| other.id == queue.id) else {
+        let Some(slot) = self.consumers.slot_in(queue) else {
             return false;
         };
-        if let Some(consumer) = queue.lock().core.consumer_mut(*slot) {
+        if let Some(consumer) = queue.lock().core.consumer_mut(slot) {
             consumer.grant = Some(Arc::clone(grant));
         }
         true
@@ -396,7 +395,7 @@ impl ClientSession {
         state.will_at = Timestamp::NEVER;
         state.credit_max = credit;
         state.credit = None;
-        *self.link.lock() = Link { connection: outbox.connection(), outbox: Some(Arc::clone(outbox)) };
+        *self.link.lock() = Link { outbox: Some(Arc::clone(outbox)) };
         if let Some(queue) = self.backlog.get() {
             state.consume(queue, outbox, None);
         }
@@ -428,7 +427,7 @@ impl ClientSession {
         if state.connection != Some(connection) {
             return;
         }
-        for (queue, slot) in &state.consumers {
+        for (queue, slot) in state.consumers.as_slice() {
             let mut held = queue.lock();
             held.core.grant(*slot);
             held.core.dispatch(queue, work);
@@ -460,7 +459,7 @@ impl ClientSession {
         let was_on = state.connection.take();
         let link = std::mem::take(&mut *self.link.lock());
         let written = connection.map(|_| link.outbox.as_ref().map_or(0, |outbox| outbox.written()));
-        for (queue, slot) in std::mem::take(&mut state.consumers) {
+        for (queue, slot) in state.consumers.take() {
             let_go(shared, &queue, slot, written, work);
         }
         let ends = state.lasts_ms == 0;
@@ -500,7 +499,7 @@ impl ClientSession {
             }
             state.received.clear();
             let bindings = std::mem::take(&mut state.bindings);
-            (bindings, patterns, std::mem::take(&mut state.consumers), state.will.take())
+            (bindings, patterns, state.consumers.take(), state.will.take())
         };
         *self.link.lock() = Link::default();
         self.owed.lock().clear();

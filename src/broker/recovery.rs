@@ -302,8 +302,8 @@ impl Recovered {
         for stored in std::mem::take(&mut self.sessions) {
             let host = shared.host_named(&stored.host);
             let owner = stored.owner.map(Into::into);
-            let client_id: Box<str> = stored.client_id.into();
-            let session = ClientSession::new(client_id.clone(), owner, stored.lasts_ms, 1);
+            let client_id: Arc<str> = stored.client_id.into();
+            let session = ClientSession::new(Arc::clone(&client_id), owner, stored.lasts_ms, 1);
             {
                 let mut state = session.state();
                 // Whoever was connected has lost the connection when the broker ended: now, as far as anybody knows.
@@ -322,7 +322,7 @@ impl Recovered {
                 state.will = stored.will;
                 host.schedule.lock().look_at(&client_id, state.ends_at, state.will_at);
             }
-            host.sessions.lock().insert(client_id, session);
+            host.sessions.lock().insert(session);
             report.sessions += 1;
         }
         for (host, client_id, number) in std::mem::take(&mut self.received) {

@@ -17,7 +17,6 @@ use sabir_store::Level;
 
 use crate::bindings::Subscriber;
 use crate::broker::Shared;
-use crate::client_session::ClientSession;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::marks::Marks;
@@ -29,6 +28,7 @@ use crate::recovery::{
     encode_retained_queue,
 };
 use crate::retained::Retained;
+use crate::sessions::Sessions;
 use crate::share::Shares;
 use crate::tally::Sent;
 use crate::work::{Work, finish};
@@ -175,9 +175,9 @@ pub(crate) struct VirtualHost {
     /// Groups declared by wildcard subscriptions over virtual topics; they outlive the subscriptions.
     pub(crate) groups: RwLock<Vec<Pattern>>,
     pub(crate) temporary_topics: RwLock<Map<Destination, ConnectionId>>,
-    pub(crate) client_ids: Mutex<Map<Box<str>, ConnectionId>>,
+    pub(crate) client_ids: Mutex<Map<Arc<str>, ConnectionId>>,
     /// Client sessions by client id.
-    pub(crate) sessions: Mutex<Map<Box<str>, Arc<ClientSession>>>,
+    pub(crate) sessions: Mutex<Sessions>,
     /// Groups that share subscriptions of client sessions.
     pub(crate) shares: Mutex<Shares>,
     /// The last values of topics.

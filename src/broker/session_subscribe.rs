@@ -11,7 +11,7 @@ use sabir_model::ids::ConnectionId;
 use sabir_model::pattern::Pattern;
 use sabir_store::Level;
 
-use crate::bindings::{SessionBinding, Subscriber, Terms};
+use crate::bindings::{Bindings, SessionBinding, Subscriber, Terms};
 use crate::broker::Shared;
 use crate::client_session::{ClientSession, State, leave_group, let_go};
 use crate::queue::Role;
@@ -34,6 +34,11 @@ pub(crate) struct Bound {
     pub(crate) consumes: bool,
     /// When it is on disk, if it is to be.
     pub(crate) promise: Option<Promise>,
+}
+
+/// How many there are, for whoever looks without the state.
+fn count(bindings: &Bindings) -> u32 {
+    u32::try_from(bindings.len()).unwrap_or(u32::MAX)
 }
 
 impl ClientSession {
@@ -59,8 +64,8 @@ impl ClientSession {
             group: wanted.group.map(Into::into),
             terms,
         });
-        state.consumers.retain(|(queue, _)| !queue.deleted.load(Ordering::Acquire));
-        let consuming = state.consumers.len();
+        state.consumers.forget_deleted();
+        let consuming = state.consumers.as_slice().len();
         let outbox = self.link.lock().outbox.clone();
         let grant = Arc::new(terms.grant());
         match wanted.pattern.kind() {
@@ -86,8 +91,8 @@ impl ClientSession {
         }
         let promise = self.log_binding(shared, host, by, wanted, terms);
         state.bindings.set_other(binding);
-        self.bound.store(state.bindings.len(), Ordering::Release);
-        Ok(Bound { new: known.is_none(), consumes: state.consumers.len() > consuming, promise })
+        self.bound.store(count(&state.bindings), Ordering::Release);
+        Ok(Bound { new: known.is_none(), consumes: state.consumers.as_slice().len() > consuming, promise })
     }
 
     /// Adds or replaces a subscription to topics.
@@ -103,7 +108,7 @@ impl ClientSession {
             let sentence = "a client session does not subscribe to topics that end with a connection";
             return Err(Refusal::new(Code::InvalidDestination, sentence));
         }
-        let consuming = state.consumers.len();
+        let consuming = state.consumers.as_slice().len();
         if wanted.terms.guarantee > Guarantee::AtMostOnce {
             self.need_backlog(shared, host, state)?;
         }
@@ -129,8 +134,8 @@ impl ClientSession {
         };
         host.touch(wanted.pattern);
         let promise = self.log_binding(shared, host, by, wanted, terms);
-        self.bound.store(state.bindings.len(), Ordering::Release);
-        Ok(Bound { new, consumes: state.consumers.len() > consuming, promise })
+        self.bound.store(count(&state.bindings), Ordering::Release);
+        Ok(Bound { new, consumes: state.consumers.as_slice().len() > consuming, promise })
     }
 
     /// Writes a subscription, while the state is held, so that the log tells the same order.
@@ -181,16 +186,15 @@ impl ClientSession {
                 pattern.as_literal().and_then(|destination| host.find_queue(destination))
             };
             if let Some(queue) = queue
-                && let Some(at) = state.consumers.iter().position(|(other, _)| other.id == queue.id)
+                && let Some((queue, slot)) = state.consumers.remove(&queue)
             {
-                let (queue, slot) = state.consumers.swap_remove(at);
                 let_go(shared, &queue, slot, None, work);
             }
             if binding.is_groups() {
                 leave_group(shared, host, &binding, work);
             }
         }
-        self.bound.store(state.bindings.len(), Ordering::Release);
+        self.bound.store(count(&state.bindings), Ordering::Release);
         Ok(self.lasting.then(|| {
             let mut log = shared.store.begin();
             log::remove_binding(&mut log, host, self, pattern, group);

@@ -32,9 +32,9 @@ enum Part {
     /// A live topic subscription.
     Live { handle: Handle, temporary: bool },
     /// A live topic subscription with acknowledgements: a private queue and its binding.
-    Window(Arc<Queue>, u32, Handle, Pattern),
+    Window { queue: Arc<Queue>, slot: u32, handle: Handle, temporary: bool },
     /// A durable topic subscription.
-    Durable { queue: Arc<Queue>, slot: u32, client_id: Box<str>, name: Box<str> },
+    Durable { queue: Arc<Queue>, slot: u32, key: Box<DurableKey> },
     /// A look at a queue.
     Browser(Arc<Queue>),
 }
@@ -54,7 +54,7 @@ impl Subscription {
         for part in &self.parts {
             match part {
                 Part::Queue(queue, slot)
-                | Part::Window(queue, slot, ..)
+                | Part::Window { queue, slot, .. }
                 | Part::Durable { queue, slot, .. } => consumers.push((Arc::clone(queue), *slot)),
                 Part::Wildcard(wildcard, _) => {
                     consumers.extend(wildcard.joined.lock().queues.iter().cloned())
@@ -66,47 +66,84 @@ impl Subscription {
     }
 }
 
-/// The subscriptions of one connection, by ascending key: keys are given in that order, so a new one comes last.
+/// The subscriptions of one connection, by ascending key: keys are given in that order, so a new one comes last. Most
+/// connections have none or one.
 #[derive(Default)]
-pub(crate) struct Subscriptions(Vec<Subscription>);
+pub(crate) enum Subscriptions {
+    #[default]
+    None,
+    One(Box<Subscription>),
+    Many(Box<Vec<Subscription>>),
+}
 
 impl Subscriptions {
+    fn as_slice(&self) -> &[Subscription] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(all) => all,
+        }
+    }
+
     fn position(&self, key: SubscriptionKey) -> Result<usize, usize> {
-        match self.0.last() {
-            Some(last) if last.key < key => Err(self.0.len()),
-            _ => self.0.binary_search_by_key(&key, |subscription| subscription.key),
+        let all = self.as_slice();
+        match all.last() {
+            Some(last) if last.key < key => Err(all.len()),
+            _ => all.binary_search_by_key(&key, |subscription| subscription.key),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.as_slice().len()
     }
 
     pub(crate) fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
-        self.0.get(self.position(key).ok()?)
+        self.as_slice().get(self.position(key).ok()?)
     }
 
     /// Adds one whose key is not in use.
     fn insert(&mut self, subscription: Subscription) {
         let (Ok(at) | Err(at)) = self.position(subscription.key);
-        if self.0.is_empty() {
-            // Most connections have one.
-            self.0.reserve_exact(1);
-        }
-        self.0.insert(at, subscription);
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(Box::new(subscription)),
+            Self::One(one) => {
+                let mut all = vec![*one];
+                all.insert(at, subscription);
+                Self::Many(Box::new(all))
+            }
+            Self::Many(mut all) => {
+                all.insert(at, subscription);
+                Self::Many(all)
+            }
+        };
     }
 
     fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let at = self.position(key).ok()?;
-        Some(self.0.remove(at))
+        match std::mem::take(self) {
+            Self::None => None,
+            Self::One(one) => Some(*one),
+            Self::Many(mut all) => {
+                let removed = all.remove(at);
+                if !all.is_empty() {
+                    *self = Self::Many(all);
+                }
+                Some(removed)
+            }
+        }
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &Subscription> {
-        self.0.iter()
+        self.as_slice().iter()
     }
 
     pub(crate) fn into_values(self) -> impl Iterator<Item = Subscription> {
-        self.0.into_iter()
+        let (one, many) = match self {
+            Self::None => (None, Vec::new()),
+            Self::One(one) => (Some(*one), Vec::new()),
+            Self::Many(all) => (None, *all),
+        };
+        one.into_iter().chain(many)
     }
 }
 
@@ -119,7 +156,7 @@ pub(crate) enum Attached {
     /// It is live on a topic.
     Live { handle: Handle, temporary: bool },
     /// It is live on a topic and acknowledges.
-    Window(Pattern, Arc<Queue>, u32),
+    Window { queue: Arc<Queue>, slot: u32, handle: Handle, temporary: bool },
     /// It looks at a queue.
     Browser(Arc<Queue>),
 }
@@ -135,9 +172,12 @@ impl Subscription {
             Part::Live { handle, temporary } => {
                 Attached::Live { handle: *handle, temporary: *temporary }
             }
-            Part::Window(queue, slot, _, pattern) => {
-                Attached::Window(pattern.clone(), Arc::clone(queue), *slot)
-            }
+            Part::Window { queue, slot, handle, temporary } => Attached::Window {
+                queue: Arc::clone(queue),
+                slot: *slot,
+                handle: *handle,
+                temporary: *temporary,
+            },
             Part::Browser(queue) => Attached::Browser(Arc::clone(queue)),
         };
         self.parts.iter().map(describe).collect()
@@ -378,7 +418,7 @@ impl Connection {
         let consumer = self.consumer(terms, credit, None);
         let slot = queue.lock().core.attach(consumer);
         let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
-        subscription.parts.push(Part::Window(queue, slot, handle, pattern.clone()));
+        subscription.parts.push(Part::Window { queue, slot, handle, temporary: pattern.is_temporary() });
         Ok(())
     }
 
@@ -401,7 +441,7 @@ impl Connection {
                 "a durable subscription is to one lasting topic",
             ));
         }
-        let key: DurableKey = (client_id.clone(), name.into());
+        let key: DurableKey = ((*client_id).into(), name.into());
         let wanted = Wanted {
             pattern,
             selector: terms.selector.as_ref(),
@@ -420,7 +460,7 @@ impl Connection {
             }
             held.core.attach(consumer)
         };
-        subscription.parts.push(Part::Durable { queue, slot, client_id, name: name.into() });
+        subscription.parts.push(Part::Durable { queue, slot, key: Box::new(key) });
         Ok(promise)
     }
 
@@ -433,7 +473,7 @@ impl Connection {
             for part in &subscription.parts {
                 match part {
                     Part::Queue(queue, slot)
-                    | Part::Window(queue, slot, ..)
+                    | Part::Window { queue, slot, .. }
                     | Part::Durable { queue, slot, .. } => {
                         let mut held = queue.lock();
                         held.core.grant(*slot);
@@ -503,22 +543,20 @@ impl Connection {
                     self.host.end_interest(handle);
                     self.outbox.forget_waiting(subscription.key);
                 }
-                Part::Window(queue, _, handle, pattern) => {
-                    self.host.topics.write().remove(handle);
-                    self.host.touch(&pattern);
+                Part::Window { queue, handle, .. } => {
+                    self.host.end_interest(handle);
                     // Its consumer goes with it and need not be told.
                     queue.deleted.store(true, Ordering::Release);
                     self.shared.by_id.write().remove(&queue.id);
                     queue.lock().core.clear(queue.id, self.work.get());
                 }
-                Part::Durable { queue, slot, client_id, name } => {
+                Part::Durable { queue, slot, key } => {
                     self.leave(&queue, slot, written);
-                    let key = (client_id, name);
                     let mut durables = self.host.durables.lock();
-                    if let Some(known) = durables.get_mut(&key).filter(|known| known.queue.id == queue.id) {
+                    if let Some(known) = durables.get_mut(&*key).filter(|known| known.queue.id == queue.id) {
                         known.active = None;
                     }
-                    if forget_durable && let Some(durable) = durables.remove(&key) {
+                    if forget_durable && let Some(durable) = durables.remove(&*key) {
                         drop(durables);
                         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
                         newest = Some(host.delete_durable(&shared, &durable, self.work.get()));
@@ -536,7 +574,7 @@ impl Connection {
         name: &str,
         client_id: Option<&str>,
     ) -> Result<Option<Promise>, Refusal> {
-        let Some(client_id) = client_id.map(Into::into).or_else(|| self.client_id.clone()) else {
+        let Some(client_id) = client_id.or(self.client_id.as_deref()).map(Into::into) else {
             return Err(Refusal::new(
                 Code::UnknownSubscription,
                 "deleting a durable subscription needs a client id",

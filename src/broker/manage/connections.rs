@@ -12,6 +12,7 @@ use crate::client_session::ClientSession;
 use crate::mailbox::Mailbox;
 use crate::manage::listing::{Collector, Listing, Page};
 use crate::manage::queues::name_of;
+use crate::pattern_trie::Handle;
 use crate::queue::Queue;
 use crate::registry::{Interest, VirtualHost, pattern_at};
 use crate::stats::read;
@@ -194,10 +195,10 @@ impl Broker {
         let entry = ConnectionEntry {
             id: mailbox.id,
             protocol,
-            peer: mailbox.info.peer.clone(),
+            peer: mailbox.info.peer.to_string(),
             listener: mailbox.info.listener,
             user,
-            client_id: client_id.map(Into::into),
+            client_id: client_id.map(|client_id| client_id.to_string()),
             since: mailbox.since,
             subscriptions: (count + of_session) as u64,
             published: read(&mailbox.published),
@@ -219,6 +220,14 @@ fn session_on(
     session.is_on(connection).then_some(session)
 }
 
+/// What somebody's interest in topics is in; nothing if it has ended meanwhile.
+fn pattern_of(host: &VirtualHost, handle: Handle, temporary: bool) -> String {
+    let topics = host.topics.read();
+    let pattern = topics.seat(handle).and_then(|(spot, _)| pattern_at(&topics, spot));
+    let prefix = if temporary { "temp-" } else { "" };
+    pattern.map_or_else(String::new, |pattern| format!("{prefix}{pattern}"))
+}
+
 fn subscription(host: &VirtualHost, part: &Attached) -> SubscriptionEntry {
     let consumer = |destination: String, queue: &Arc<Queue>, slot: u32| {
         let core = queue.lock().core;
@@ -238,7 +247,9 @@ fn subscription(host: &VirtualHost, part: &Attached) -> SubscriptionEntry {
             };
             consumer(name, queue, *slot)
         }
-        Attached::Window(pattern, queue, slot) => consumer(pattern.to_string(), queue, *slot),
+        Attached::Window { queue, slot, handle, temporary } => {
+            consumer(pattern_of(host, *handle, *temporary), queue, *slot)
+        }
         Attached::Wildcard(pattern, wildcard) => SubscriptionEntry {
             destination: pattern.to_string(),
             selector: wildcard.selector.as_ref().map(|selector| selector.source().to_owned()),
@@ -246,15 +257,11 @@ fn subscription(host: &VirtualHost, part: &Attached) -> SubscriptionEntry {
             in_flight: wildcard.credit.used(),
         },
         Attached::Live { handle, temporary } => {
-            let topics = host.topics.read();
-            let selector = match topics.get(*handle) {
+            let destination = pattern_of(host, *handle, *temporary);
+            let selector = match host.topics.read().get(*handle) {
                 Some(Interest::Live(live)) => live.selector.as_ref().map(|one| one.source().to_owned()),
                 _ => None,
             };
-            // It may have ended meanwhile.
-            let pattern = topics.seat(*handle).and_then(|(spot, _)| pattern_at(&topics, spot));
-            let prefix = if *temporary { "temp-" } else { "" };
-            let destination = pattern.map_or_else(String::new, |pattern| format!("{prefix}{pattern}"));
             SubscriptionEntry { destination, selector, credit: None, in_flight: 0 }
         }
         Attached::Browser(queue) => SubscriptionEntry {

@@ -11,13 +11,14 @@ use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 use crate::registry::Interest;
 
+// With the two counts of a shared allocation these fill a size that allocators have: 208 a block of 224, 240 one of 256.
 #[test]
 fn what_every_connection_has_stays_small() {
     for (what, bytes, most) in [
         ("connection", size_of::<Connection>(), 192),
         ("outbox", size_of::<Outbox>(), 240),
-        ("mailbox", size_of::<Mailbox>(), 224),
-        ("client session", size_of::<ClientSession>(), 240),
+        ("mailbox", size_of::<Mailbox>(), 208),
+        ("client session", size_of::<ClientSession>(), 208),
     ] {
         assert!(bytes <= most, "{what}: {bytes}");
     }
