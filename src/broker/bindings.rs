@@ -278,3 +278,35 @@ impl SessionBinding {
         self.group.as_deref() == group && self.pattern == *pattern
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn none_one_and_many_are_found_and_forgotten() {
+        let mut table: TopicTable<usize> = TopicTable::new();
+        let seated: Vec<Seated> = (0..300)
+            .map(|number| {
+                let handle = table.insert_name(&format!("t{number}"), number);
+                table.seat(handle).unwrap()
+            })
+            .collect();
+        for count in [0, 1, 2, 3, 300] {
+            let mut topics = Topics::default();
+            seated[..count].iter().for_each(|one| topics.insert(*one));
+            assert_eq!((topics.len(), topics.iter().count()), (count, count));
+            for (index, (spot, seat)) in seated.iter().enumerate() {
+                assert_eq!(topics.get(*spot), (index < count).then_some(*seat));
+            }
+            // From the middle outwards.
+            for index in (count / 2..count).chain(0..count / 2) {
+                let (spot, seat) = seated[index];
+                assert_eq!(topics.remove(spot), Some(seat));
+                assert_eq!(topics.remove(spot), None);
+            }
+            assert!(matches!(topics, Topics::None), "it has given its memory back");
+        }
+    }
+}
