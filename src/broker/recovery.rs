@@ -327,7 +327,7 @@ impl Recovered {
         }
         for (host, client_id, number) in std::mem::take(&mut self.received) {
             let host = shared.host_named(&host);
-            let session = host.sessions.lock().get(&*client_id).map(Arc::clone);
+            let session = host.sessions.lock().get(&client_id).map(Arc::clone);
             if let Some(session) = session {
                 session.state().received.insert(number);
             }
@@ -339,7 +339,7 @@ impl Recovered {
         self.bindings.sort_unstable_by_key(|binding| binding.terms.order);
         for stored in std::mem::take(&mut self.bindings) {
             let host = shared.host_named(&stored.host);
-            let session = host.sessions.lock().get(&*stored.client_id).map(Arc::clone);
+            let session = host.sessions.lock().get(&stored.client_id).map(Arc::clone);
             let Some(session) = session else { continue };
             session.state().order_after(stored.terms.order);
             let wanted =

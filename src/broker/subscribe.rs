@@ -73,6 +73,7 @@ pub(crate) enum Subscriptions {
     #[default]
     None,
     One(Box<Subscription>),
+    #[expect(clippy::box_collection, reason = "every mailbox would be larger, for the few that have several")]
     Many(Box<Vec<Subscription>>),
 }
 

@@ -70,7 +70,8 @@ impl<V> TopicTable<V> {
     pub fn levels_of(&self, Spot(packed): Spot) -> SmallVec<[Level<'_>; 8]> {
         let (mut at, rest) = match Home::unpack(packed) {
             Home::Literal(index) => {
-                return self.literals.get(index).map(|literal| Level::Literal(&*literal.name)).into_iter().collect();
+                let literal = self.literals.get(index);
+                return literal.map(|literal| Level::Literal(&literal.name)).into_iter().collect();
             }
             Home::Exact(node) => (node, false),
             Home::Rest(node) => (node, true),

@@ -280,7 +280,7 @@ proptest! {
                     table.for_each_matching_spot(&canonical, options, |spot| spots.push(spot));
                     let mut there: Vec<usize> = model
                         .iter()
-                        .filter(|(_, handle, _)| spots.contains(&table.seat(*handle).unwrap().0))
+                        .filter(|(_, handle, _)| table.seat(*handle).is_some_and(|(spot, _)| spots.contains(&spot)))
                         .map(|(_, _, number)| *number)
                         .collect();
                     there.sort_unstable();
@@ -293,7 +293,7 @@ proptest! {
             prop_assert_eq!(table.len(), model.len());
         }
         for (pattern, handle, number) in &model {
-            let (spot, seat) = table.seat(*handle).unwrap();
+            let (spot, seat) = table.seat(*handle).expect("it has not been removed");
             prop_assert_eq!(table.at(seat), Some(number));
             let levels = levels(pattern);
             let again = match without_wildcards(&levels) {
