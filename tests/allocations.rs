@@ -272,7 +272,8 @@ fn bytes_per_subscription(count: usize, wild: usize) -> u64 {
 fn a_subscription_of_a_client_session_is_small() {
     // Tables of 8,192 places are full at 7,168: the first count is where they have just doubled, the second where they are
     // about to.
-    for (count, wild, most) in [(7_200, usize::MAX, 128), (7_100, usize::MAX, 112), (7_200, 10, 128), (7_200, 1, 176)]
+    for (count, wild, most) in
+        [(7_200, usize::MAX, 128), (7_100, usize::MAX, 112), (7_200, 10, 128), (7_200, 1, 176)]
     {
         let bytes = bytes_per_subscription(count, wild);
         assert!(bytes <= most, "{bytes} for each of {count}, a wildcard in every {wild}th");

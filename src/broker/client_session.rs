@@ -3,7 +3,8 @@
 //! A session has subscriptions, of which all that match a message yield one copy; a backlog, which is a queue; a will;
 //! and the numbers of messages it may repeat. It may outlive its connection, and then all of that is in the log. The next
 //! connection of the same client id takes it over, whatever the last one is doing. Lock order: the host's map of
-//! sessions, the state of one session, then queues; the link is for whoever delivers and comes last before outboxes.
+//! sessions, the state of one session, the table of topics, then queues; the link is for whoever delivers and comes last
+//! before outboxes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -120,7 +120,8 @@ impl Connection {
                     (Some(_), _) => continue,
                     (None, _) => {
                         let owner = self.principal.name().map(Into::into);
-                        let new = ClientSession::new(Arc::clone(client_id), owner, terms.lasts_ms, terms.credit);
+                        let new =
+                            ClientSession::new(Arc::clone(client_id), owner, terms.lasts_ms, terms.credit);
                         sessions.insert(Arc::clone(&new));
                         (new, false)
                     }

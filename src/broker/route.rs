@@ -389,8 +389,7 @@ fn merge(mut subscribers: Vec<Subscriber>) -> Vec<SessionTarget> {
             };
             let grant = together(&mut of_one.iter())?;
             let leaves_out = of_one.iter().any(|one| one.terms.no_local);
-            let own =
-                leaves_out.then(|| together(&mut of_one.iter().filter(|one| !one.terms.no_local)));
+            let own = leaves_out.then(|| together(&mut of_one.iter().filter(|one| !one.terms.no_local)));
             Some(SessionTarget { session, grant, own })
         })
         .collect()

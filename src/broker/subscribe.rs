@@ -170,9 +170,7 @@ impl Subscription {
                 Attached::Queue(Arc::clone(queue), *slot)
             }
             Part::Wildcard(wildcard, _) => Attached::Wildcard(wildcard.pattern.clone(), Arc::clone(wildcard)),
-            Part::Live { handle, temporary } => {
-                Attached::Live { handle: *handle, temporary: *temporary }
-            }
+            Part::Live { handle, temporary } => Attached::Live { handle: *handle, temporary: *temporary },
             Part::Window { queue, slot, handle, temporary } => Attached::Window {
                 queue: Arc::clone(queue),
                 slot: *slot,

@@ -201,7 +201,8 @@ impl Core {
         };
         self.receipt_for(receipt, kept, promise, host, out);
         if let Some(label) = reply_queue {
-            let pending = self.reply_queues.get().is_some_and(|known| known.iter().any(|known| **known == *label));
+            let pending =
+                self.reply_queues.get().is_some_and(|known| known.iter().any(|known| **known == *label));
             if !pending && self.subscriptions.wants_automatic(label) {
                 self.reply_queues.make().push(label.into());
             }
