@@ -228,9 +228,11 @@ pub(crate) fn add_interest<V>(topics: &mut TopicTable<V>, pattern: &Pattern, int
     }
 }
 
-/// Where the interests in what matches a pattern hang, if there are any.
+/// Where the interests of client sessions in what matches a pattern hang, if there are any. They have none in topics that
+/// end with a connection.
 pub(crate) fn spot_of<V>(topics: &TopicTable<V>, pattern: &Pattern) -> Option<Spot> {
     match pattern.as_literal() {
+        _ if pattern.is_temporary() => None,
         Some(destination) => topics.spot_of_name(destination.canonical()),
         None => topics.spot_of_wildcards(&trie_levels(pattern)),
     }
