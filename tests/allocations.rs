@@ -1,4 +1,4 @@
-//! How often the way of a message allocates: real sessions and the real core in one thread, under an allocator that counts.
+//! How often the way of a message allocates, and what is kept of connections and subscriptions: real sessions and the real core in one thread, under an allocator that counts.
 //!
 //! Counts say what times cannot on a shared machine. Each figure is that of a batch after warm-up, with the few
 //! allocations that a batch makes as a whole taken off.
@@ -229,4 +229,91 @@ fn an_acknowledged_publish_is_one_allocation() {
     let count = counted(&mut sender, |id| publish("t", 1, id));
     assert!(receiver.written() > 21 * BATCH * 64);
     assert!((BATCH..BATCH + 12).contains(&count), "{count} for {BATCH} of QoS 1");
+}
+
+/// A packet of this type for `topics`, numbered, each followed by `behind`.
+fn of_topics(first: u8, topics: &[String], behind: &[u8]) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    for topic in topics {
+        body.extend(text(topic));
+        body.extend(behind);
+    }
+    let mut packet = vec![first];
+    let mut length = body.len();
+    while length >= 0x80 {
+        packet.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    packet.push(length as u8);
+    packet.extend(body);
+    packet
+}
+
+/// Bytes that stay allocated per subscription of one session that has `count`, of which every `wild`th has a wildcard.
+fn bytes_per_subscription(count: usize, wild: usize) -> u64 {
+    let world = World::new();
+    let mut client = world.mqtt("subscriber");
+    client.feed(&subscribe("some/other", 0));
+    let topic = |number: usize| match number % wild {
+        0 => format!("sabir/bench/subs/{}/+", 100_000 + number),
+        _ => format!("sabir/bench/subs/{}/leaf", 100_000 + number),
+    };
+    let topics: Vec<String> = (1..=count).map(topic).collect();
+    let packets: Vec<Vec<u8>> = topics.chunks(500).map(|some| of_topics(0x82, some, &[0])).collect();
+    let kept = allocation_counter::measure(|| packets.iter().for_each(|packet| client.feed(packet)));
+    let packets: Vec<Vec<u8>> = topics.chunks(500).map(|some| of_topics(0xa2, some, &[])).collect();
+    let freed = allocation_counter::measure(|| packets.iter().for_each(|packet| client.feed(packet)));
+    let left = kept.bytes_current + freed.bytes_current;
+    assert!(left < 64 * 1024, "{left} bytes are left of {count} subscriptions that have ended");
+    (kept.bytes_current / count as i64).cast_unsigned()
+}
+
+#[test]
+fn a_subscription_of_a_client_session_is_small() {
+    // Tables of 8,192 places are full at 7,168: the first count is where they have just doubled, the second where they are
+    // about to.
+    for (count, wild, most) in
+        [(7_200, usize::MAX, 128), (7_100, usize::MAX, 112), (7_200, 10, 128), (7_200, 1, 176)]
+    {
+        let bytes = bytes_per_subscription(count, wild);
+        assert!(bytes <= most, "{bytes} for each of {count}, a wildcard in every {wild}th");
+    }
+}
+
+/// Bytes that stay allocated for each of a thousand of what `make` makes, what others keep of it included.
+fn bytes_each(mut make: impl FnMut(&World, usize) -> Client) -> i64 {
+    let world = World::new();
+    let mut kept = Vec::with_capacity(1000);
+    let bytes = allocation_counter::measure(|| kept.extend((0..1000).map(|number| make(&world, number))));
+    bytes.bytes_current / 1000
+}
+
+#[test]
+fn an_idle_connection_with_a_subscription_is_small() {
+    let mqtt = |qos| {
+        bytes_each(move |world, number| {
+            let mut client = world.mqtt(&format!("client-{number}"));
+            client.feed(&subscribe(&format!("sabir/bench/idle/{number}"), qos));
+            client.pump();
+            client
+        })
+    };
+    let stomp = |kind: &str| {
+        bytes_each(|world, number| {
+            let mut client = world.stomp();
+            let destination = format!("/{kind}/sabir.bench.idle.{number}");
+            client.feed(format!("SUBSCRIBE\nid:1\ndestination:{destination}\n\n\0").as_bytes());
+            client.pump();
+            client
+        })
+    };
+    // The sockets and the task of each come on top: about 1,000 bytes, of which nothing is allocated here.
+    for (what, bytes, most) in [
+        ("MQTT at QoS 0", mqtt(0), 1360),
+        ("MQTT at QoS 1", mqtt(1), 2260),
+        ("STOMP to a topic", stomp("topic"), 1670),
+        ("STOMP to a queue", stomp("queue"), 2610),
+    ] {
+        assert!(bytes <= most, "{what}: {bytes} bytes");
+    }
 }

@@ -104,7 +104,7 @@ pub struct ConnectionInfo {
     /// Whether the peer is on this machine.
     pub local: bool,
     /// The peer as shown in logs.
-    pub peer: String,
+    pub peer: Box<str>,
     /// The listener it came through.
     pub listener: &'static str,
 }

@@ -3,10 +3,11 @@
 //! A session has subscriptions, of which all that match a message yield one copy; a backlog, which is a queue; a will;
 //! and the numbers of messages it may repeat. It may outlive its connection, and then all of that is in the log. The next
 //! connection of the same client id takes it over, whatever the last one is doing. Lock order: the host's map of
-//! sessions, the state of one session, then queues; the link is for whoever delivers and comes last before outboxes.
+//! sessions, the state of one session, the table of topics, then queues; the link is for whoever delivers and comes last
+//! before outboxes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
@@ -19,20 +20,22 @@ use sabir_model::destination::{Destination, Kind};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::Message;
+use sabir_model::pattern::Pattern;
 use sabir_model::rare::Rare;
 use sabir_model::settlement::SettleMode;
 use sabir_store::Level;
 
-use crate::bindings::{Bindings, Place, SessionBinding};
+use crate::bindings::{Bindings, SessionBinding, Terms};
 use crate::broker::Shared;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::outbox::{Outbox, Receivers};
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
-use crate::registry::VirtualHost;
+use crate::registry::{VirtualHost, pattern_at};
 use crate::replay::Replaying;
 use crate::session_log as log;
+use crate::sessions::Consumers;
 use crate::will::OwnedWill;
 use crate::work::{Work, log_settled};
 
@@ -41,7 +44,7 @@ pub(crate) const SESSION_KEY: SubscriptionKey = SubscriptionKey(0);
 
 /// One client session.
 pub(crate) struct ClientSession {
-    pub(crate) client_id: Box<str>,
+    pub(crate) client_id: Arc<str>,
     /// Whose it is; nobody else may take it over.
     pub(crate) owner: Option<Box<str>>,
     /// Whether it may outlive its connection; then it is in the log.
@@ -50,7 +53,7 @@ pub(crate) struct ClientSession {
     pub(crate) link: Mutex<Link>,
     backlog: OnceLock<Arc<Queue>>,
     /// Subscriptions it has.
-    pub(crate) bound: AtomicUsize,
+    pub(crate) bound: AtomicU32,
     /// Last values still to be sent to new subscriptions. Taken after the state, before queues.
     pub(crate) owed: Mutex<Rare<VecDeque<Replaying>>>,
 }
@@ -58,7 +61,6 @@ pub(crate) struct ClientSession {
 /// Where live deliveries go.
 #[derive(Default)]
 pub(crate) struct Link {
-    connection: ConnectionId,
     pub(crate) outbox: Option<Arc<Outbox>>,
 }
 
@@ -104,7 +106,7 @@ pub(crate) struct State {
     pub(crate) bindings: Bindings,
     /// Numbers of messages that have arrived and may be repeated.
     pub(crate) received: Numbers,
-    pub(crate) consumers: Vec<(Arc<Queue>, u32)>,
+    pub(crate) consumers: Consumers,
     /// How much may be unsettled, and what counts that once there is something to count.
     credit_max: u32,
     credit: Option<Arc<Credit>>,
@@ -116,7 +118,7 @@ pub(crate) struct State {
 }
 
 impl ClientSession {
-    pub(crate) fn new(client_id: Box<str>, owner: Option<Box<str>>, lasts_ms: u64, credit: u32) -> Arc<Self> {
+    pub(crate) fn new(client_id: Arc<str>, owner: Option<Box<str>>, lasts_ms: u64, credit: u32) -> Arc<Self> {
         Arc::new(Self {
             client_id,
             owner,
@@ -129,7 +131,7 @@ impl ClientSession {
                 will_at: Timestamp::NEVER,
                 bindings: Bindings::default(),
                 received: Numbers::default(),
-                consumers: Vec::new(),
+                consumers: Consumers::default(),
                 credit_max: credit,
                 credit: None,
                 next_order: 1,
@@ -138,7 +140,7 @@ impl ClientSession {
             }),
             link: Mutex::default(),
             backlog: OnceLock::new(),
-            bound: AtomicUsize::new(0),
+            bound: AtomicU32::new(0),
             owed: Mutex::default(),
         })
     }
@@ -182,8 +184,7 @@ impl ClientSession {
 
     /// Whether `connection` is the one it is on.
     pub(crate) fn is_on(&self, connection: ConnectionId) -> bool {
-        let link = self.link.lock();
-        link.outbox.is_some() && link.connection == connection
+        self.link.lock().outbox.as_ref().is_some_and(|outbox| outbox.connection() == connection)
     }
 
     /// Encodes a message that may be lost straight into the outbox of whoever is connected.
@@ -226,7 +227,7 @@ impl ClientSession {
         }
         let destination =
             Destination::from_canonical(Kind::Queue, true, &format!("session:{}", self.client_id))?;
-        let role = Role::Backlog { client_id: self.client_id.clone(), lasting: self.lasting };
+        let role = Role::Backlog { client_id: Arc::clone(&self.client_id), lasting: self.lasting };
         let queue = host.make_queue(shared, destination, role, Some(Arc::clone(&shared.session_policy)))?;
         self.adopt_backlog(Arc::clone(&queue));
         let outbox = self.link.lock().outbox.clone();
@@ -264,16 +265,16 @@ impl State {
             return false;
         }
         let slot = held.core.attach(Consumer { grant, ..consumer });
-        self.consumers.push((Arc::clone(queue), slot));
+        self.consumers.push(queue, slot);
         true
     }
 
     /// Changes what is granted of a group's or a plain queue. False if the connection does not consume it yet.
     pub(crate) fn grant_anew(&self, queue: &Arc<Queue>, grant: &Arc<Grant>) -> bool {
-        let Some((_, slot)) = self.consumers.iter().find(|(other, _)| other.id == queue.id) else {
+        let Some(slot) = self.consumers.slot_in(queue) else {
             return false;
         };
-        if let Some(consumer) = queue.lock().core.consumer_mut(*slot) {
+        if let Some(consumer) = queue.lock().core.consumer_mut(slot) {
             consumer.grant = Some(Arc::clone(grant));
         }
         true
@@ -332,7 +333,11 @@ impl State {
         (self.over, will)
     }
 
-    pub(crate) fn next_order(&mut self) -> u64 {
+    /// The place of a new subscription among the session's: as the log has it, or the next.
+    pub(crate) fn order(&mut self, terms: Terms) -> u64 {
+        if terms.order > 0 {
+            return terms.order;
+        }
         let order = self.next_order;
         self.next_order += 1;
         order
@@ -391,33 +396,24 @@ impl ClientSession {
         state.will_at = Timestamp::NEVER;
         state.credit_max = credit;
         state.credit = None;
-        *self.link.lock() = Link { connection: outbox.connection(), outbox: Some(Arc::clone(outbox)) };
+        *self.link.lock() = Link { outbox: Some(Arc::clone(outbox)) };
         if let Some(queue) = self.backlog.get() {
             state.consume(queue, outbox, None);
         }
-        let others: Vec<(Arc<SessionBinding>, Place)> = state
-            .bindings
-            .iter()
-            .filter(|(_, place)| !matches!(place, Place::Topic(_)))
-            .map(|(binding, place)| (Arc::clone(binding), *place))
-            .collect();
-        for (binding, place) in others {
+        let others: Vec<Arc<SessionBinding>> = state.bindings.others().map(Arc::clone).collect();
+        for binding in others {
             let grant = Arc::new(binding.terms.grant());
-            match place {
-                Place::Topic(_) => {}
-                Place::Elsewhere if binding.is_groups(place) => {
-                    let queue = host.shares.lock().queue_of(&binding);
-                    if let Some(queue) = queue {
-                        state.consume(&queue, outbox, Some(grant));
-                    }
+            if binding.is_groups() {
+                let queue = host.shares.lock().queue_of(&binding);
+                if let Some(queue) = queue {
+                    state.consume(&queue, outbox, Some(grant));
                 }
-                Place::Elsewhere => {
-                    let name = binding.pattern.as_literal();
-                    let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
-                    if let Some(Err(refusal)) = consumed {
-                        tracing::warn!(client_id = %self.client_id, %refusal, "a queue is not consumed again");
-                    }
-                }
+                continue;
+            }
+            let name = binding.pattern.as_literal();
+            let consumed = name.map(|name| state.consume_named(shared, host, name, outbox, &grant));
+            if let Some(Err(refusal)) = consumed {
+                tracing::warn!(client_id = %self.client_id, %refusal, "a queue is not consumed again");
             }
         }
         // What may be lost is, when its connection is.
@@ -432,7 +428,7 @@ impl ClientSession {
         if state.connection != Some(connection) {
             return;
         }
-        for (queue, slot) in &state.consumers {
+        for (queue, slot) in state.consumers.as_slice() {
             let mut held = queue.lock();
             held.core.grant(*slot);
             held.core.dispatch(queue, work);
@@ -464,7 +460,7 @@ impl ClientSession {
         let was_on = state.connection.take();
         let link = std::mem::take(&mut *self.link.lock());
         let written = connection.map(|_| link.outbox.as_ref().map_or(0, |outbox| outbox.written()));
-        for (queue, slot) in std::mem::take(&mut state.consumers) {
+        for (queue, slot) in state.consumers.take() {
             let_go(shared, &queue, slot, written, work);
         }
         let ends = state.lasts_ms == 0;
@@ -485,7 +481,7 @@ impl ClientSession {
 
     /// Ends the session, unless somebody is connected: subscriptions, backlog and all.
     pub(crate) fn end(self: &Arc<Self>, shared: &Shared, host: &VirtualHost, work: &mut Work) -> Ending {
-        let (bindings, consumers, will) = {
+        let (bindings, patterns, consumers, will) = {
             let mut state = self.state();
             if state.connection.is_some() {
                 return Ending::Connected;
@@ -493,34 +489,35 @@ impl ClientSession {
             if std::mem::replace(&mut state.ended, true) {
                 return Ending::Ended(None);
             }
+            let patterns: Vec<Pattern> = {
+                let topics = host.topics.read();
+                state.bindings.seated().filter_map(|(spot, _)| pattern_at(&topics, spot)).collect()
+            };
             if self.lasting {
                 let mut group = shared.store.begin();
-                log::remove_session(&mut group, host, self, &state);
+                log::remove_session(&mut group, host, self, &state, &patterns);
                 group.finish(Level::Os);
             }
             state.received.clear();
-            (state.bindings.take(), std::mem::take(&mut state.consumers), state.will.take())
+            let bindings = std::mem::take(&mut state.bindings);
+            (bindings, patterns, state.consumers.take(), state.will.take())
         };
         *self.link.lock() = Link::default();
         self.owed.lock().clear();
         {
             let mut topics = host.topics.write();
-            for (_, place) in &bindings {
-                if let Place::Topic(handle) = place {
-                    topics.remove(*handle);
-                }
+            for (_, seat) in bindings.seated() {
+                topics.remove_at(seat);
             }
         }
         for (queue, slot) in consumers {
             let_go(shared, &queue, slot, None, work);
         }
-        for (binding, place) in &bindings {
-            match place {
-                Place::Topic(_) => host.touch(&binding.pattern),
-                Place::Elsewhere if binding.is_groups(*place) => leave_group(shared, host, binding, work),
-                Place::Elsewhere => {}
-            }
-        }
+        patterns.iter().for_each(|pattern| host.touch(pattern));
+        bindings
+            .others()
+            .filter(|binding| binding.is_groups())
+            .for_each(|binding| leave_group(shared, host, binding, work));
         if let Some(queue) = self.backlog.get() {
             host.delete_queue(shared, queue, work);
         }

@@ -43,7 +43,7 @@ pub struct Connection {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) principal: Principal,
-    pub(crate) client_id: Option<Box<str>>,
+    pub(crate) client_id: Option<Arc<str>>,
     /// The client session it is in charge of, and the will that goes with it.
     pub(crate) session: Option<Arc<ClientSession>>,
     /// The session's deliveries may begin at the end of this batch.

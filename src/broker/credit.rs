@@ -9,6 +9,7 @@ use hashbrown::HashSet;
 use parking_lot::Mutex;
 use sabir_model::delivery::Grant;
 use sabir_model::ids::{ConnectionId, QueueId, SubscriptionKey};
+use sabir_model::rare::Rare;
 use sabir_model::selector::Selector;
 use sabir_model::settlement::SettleMode;
 
@@ -25,12 +26,12 @@ pub(crate) struct Credit {
     limit: AtomicI64,
     /// Whether consumers on several queues share it.
     pub(crate) shared: bool,
-    line: Mutex<Line>,
+    line: Mutex<Rare<Line>>,
     /// Settlements on any of the queues.
     settled: AtomicU64,
     /// Queues that found the protocol's own window full, if there are any.
     barred: AtomicBool,
-    waiting_for_window: Mutex<Vec<Weak<Queue>>>,
+    waiting_for_window: Mutex<Rare<Vec<Weak<Queue>>>>,
 }
 
 /// Queues that have something for a subscription whose credit is spent. They are served in turn, so that none with a
@@ -65,7 +66,7 @@ impl Credit {
         if !self.shared {
             return true;
         }
-        self.waiting_for_window.lock().push(Arc::downgrade(queue));
+        self.waiting_for_window.lock().make().push(Arc::downgrade(queue));
         self.barred.store(true, Ordering::SeqCst);
         self.settled() == settled
     }
@@ -77,7 +78,7 @@ impl Credit {
         }
         self.settled.fetch_add(1, Ordering::SeqCst);
         if self.barred.load(Ordering::SeqCst) && self.barred.swap(false, Ordering::SeqCst) {
-            let waiting = std::mem::take(&mut *self.waiting_for_window.lock());
+            let waiting = self.waiting_for_window.lock().take();
             work.windows.extend(waiting.iter().filter_map(Weak::upgrade).map(|queue| (connection, queue)));
         }
     }
@@ -85,6 +86,7 @@ impl Credit {
     /// Puts a queue in line, unless it is there.
     pub(crate) fn wait(&self, queue: &Arc<Queue>) {
         let mut line = self.line.lock();
+        let line = line.make();
         if line.known.insert(queue.id) {
             line.queues.push_back((queue.id, Arc::downgrade(queue)));
         }
@@ -92,13 +94,15 @@ impl Credit {
 
     /// Takes the queue out of the line whose turn it is.
     pub(crate) fn next(&self) -> Option<Arc<Queue>> {
-        let mut line = self.line.lock();
+        let mut rare = self.line.lock();
+        let line = rare.get_mut()?;
         while let Some((id, queue)) = line.queues.pop_front() {
             line.known.remove(&id);
             if let Some(queue) = queue.upgrade() {
                 return Some(queue);
             }
         }
+        rare.clear();
         None
     }
 

@@ -46,6 +46,7 @@ mod selection;
 mod sending;
 mod session_log;
 mod session_subscribe;
+mod sessions;
 mod settling;
 mod share;
 mod spill;

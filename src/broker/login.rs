@@ -18,7 +18,7 @@ use crate::will::OwnedWill;
 
 /// What a login in progress has asked for.
 pub(crate) struct Opening {
-    client_id: Option<Box<str>>,
+    client_id: Option<Arc<str>>,
     virtual_host: Option<Box<str>>,
     session: Option<Terms>,
     /// The exchange, where the proof takes several steps.

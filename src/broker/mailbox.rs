@@ -26,7 +26,7 @@ const EVENTS_MAX: usize = 100_000;
 pub(crate) struct Owner {
     pub(crate) principal: Principal,
     pub(crate) host: Arc<VirtualHost>,
-    pub(crate) client_id: Option<Box<str>>,
+    pub(crate) client_id: Option<Arc<str>>,
 }
 
 /// What others have left.

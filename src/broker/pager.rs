@@ -178,6 +178,8 @@ fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
     clip(&mut wanted, read.upto);
     let session = session_of(shared, queue);
     let state = session.as_ref().map(|session| session.state());
+    let host = session.as_ref().map(|_| shared.host_of(queue));
+    let topics = host.as_ref().map(|host| host.topics.read());
     let mut held = queue.lock();
     held.core.fetching = false;
     if queue.deleted.load(Ordering::Acquire) || read.failed == Some(Failed::Over) {
@@ -187,9 +189,9 @@ fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
         shared.pager.later.lock().push(Arc::clone(queue));
         return;
     }
-    let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(message);
+    let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(topics.as_ref()?, message);
     let lost = held.core.page_in(queue, from.rank, &wanted, read.found, &grant_of, work);
-    drop(state);
+    drop((topics, state));
     if lost > 0 {
         add(&shared.counters.unreadable, lost);
         tracing::error!(queue = %queue.title(), lost, "messages cannot be read from the log and are passed over");
@@ -313,6 +315,8 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     });
     let session = session_of(shared, &queue);
     let state = session.as_ref().map(|session| session.state());
+    let host = session.as_ref().map(|_| shared.host_of(&queue));
+    let topics = host.as_ref().map(|host| host.topics.read());
     let mut held = queue.lock();
     let core = &mut held.core;
     if queue.deleted.load(Ordering::Acquire) || failed == Some(Failed::Over) {
@@ -321,7 +325,7 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     if !over.is_empty() {
         let numbers = ranges(over.iter().map(|(sequence, _)| sequence.0));
         // Most go as they come; a handover that had begun is brought to its end.
-        let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(message);
+        let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(topics.as_ref()?, message);
         core.page_in(&queue, sweep.at.rank, &numbers, over, &grant_of, work);
         core.expire(&queue, work);
     }

@@ -10,6 +10,7 @@
 mod interner;
 mod name_index;
 mod slab;
+mod spots;
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,6 @@ mod tests;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use interner::Interner;
 pub use name_index::NameIndex;
 use slab::{NONE, Slab};
+pub use spots::{Seat, Spot};
 
 /// One level of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,12 @@ pub struct Handle {
 pub struct MatchOptions {
     /// Names whose first level begins with `$` do not match a wildcard in the first level.
     pub hide_dollar: bool,
+}
+
+impl MatchOptions {
+    fn hides(self, name: &str) -> bool {
+        self.hide_dollar && name.starts_with('$')
+    }
 }
 
 /// Where a subscription hangs.
@@ -93,7 +100,7 @@ struct Entry<V> {
 }
 
 struct Literal {
-    name: Arc<str>,
+    name: Box<str>,
     hash: u32,
     first: u32,
 }
@@ -126,7 +133,7 @@ fn hash_edge(parent: u32, level: u32) -> u64 {
 }
 
 /// Gives memory back when a table has become much too large for what it holds.
-fn shrink<T>(table: &mut HashTable<T>, hasher: impl Fn(&T) -> u64) {
+pub(crate) fn shrink<T>(table: &mut HashTable<T>, hasher: impl Fn(&T) -> u64) {
     if table.capacity() > 64 && table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2, hasher);
     }
@@ -204,9 +211,9 @@ impl<V> TopicTable<V> {
         self.insert_at(home, value)
     }
 
-    /// Adds a subscription to one name, which the table shares.
-    pub fn insert_name(&mut self, name: &Arc<str>, value: V) -> Handle {
-        let home = self.name_home(name, || Arc::clone(name));
+    /// Adds a subscription to one name.
+    pub fn insert_name(&mut self, name: &str, value: V) -> Handle {
+        let home = self.name_home(name);
         self.insert_at(home, value)
     }
 
@@ -288,12 +295,19 @@ impl<V> TopicTable<V> {
         {
             self.visit_ring(literal.first, &mut visit);
         }
-        if self.root != NONE {
-            self.match_wildcards(name, options.hide_dollar && name.starts_with('$'), &mut visit);
-        }
+        self.match_wildcards(name, options.hides(name), |_, first| self.visit_ring(first, &mut visit));
     }
 
-    fn match_wildcards(&self, name: &str, hidden: bool, visit: &mut impl FnMut(&V)) {
+    /// Calls `visit` with each home whose wildcards match, and the number of the first entry there.
+    fn match_wildcards(&self, name: &str, hidden: bool, mut visit: impl FnMut(Home, u32)) {
+        if self.root == NONE {
+            return;
+        }
+        let mut found = |home: Home, first: u32| {
+            if first != NONE {
+                visit(home, first);
+            }
+        };
         // Breadth first, so that each level of the name is looked up once and no long name can exhaust the stack.
         let mut here: SmallVec<[u32; 32]> = SmallVec::new();
         let mut below: SmallVec<[u32; 32]> = SmallVec::new();
@@ -305,7 +319,7 @@ impl<V> TopicTable<V> {
             for &index in &here {
                 let Some(node) = self.nodes.get(index) else { continue };
                 if !hidden {
-                    self.visit_ring(node.rest, visit);
+                    found(Home::Rest(index), node.rest);
                     if node.one != NONE {
                         below.push(node.one);
                     }
@@ -324,9 +338,9 @@ impl<V> TopicTable<V> {
                 return;
             }
         }
-        for node in here.iter().filter_map(|&index| self.nodes.get(index)) {
-            self.visit_ring(node.rest, visit);
-            self.visit_ring(node.exact, visit);
+        for (index, node) in here.iter().filter_map(|&index| Some((index, self.nodes.get(index)?))) {
+            found(Home::Rest(index), node.rest);
+            found(Home::Exact(index), node.exact);
         }
     }
 
@@ -370,16 +384,16 @@ impl<V> TopicTable<V> {
                 name.push_str(text);
             }
         }
-        let home = self.name_home(&name, || name.as_str().into());
+        let home = self.name_home(&name);
         name.shrink_to(1024);
         self.scratch = name;
         home
     }
 
-    fn name_home(&mut self, name: &str, shared: impl FnOnce() -> Arc<str>) -> Home {
+    fn name_home(&mut self, name: &str) -> Home {
         let hash = hash_text(&self.state, name);
         let index = self.find_literal_index(name, hash).unwrap_or_else(|| {
-            let index = self.literals.insert(Literal { name: shared(), hash, first: NONE });
+            let index = self.literals.insert(Literal { name: name.into(), hash, first: NONE });
             self.by_name.insert_unique(spread(hash), index, |&other| {
                 self.literals.get(other).map_or(0, |literal| spread(literal.hash))
             });

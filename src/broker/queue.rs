@@ -44,7 +44,7 @@ pub(crate) enum Role {
     /// The window of a live topic subscription that acknowledges; goes when the subscription does.
     Window,
     /// What waits for a client session. Only one that may outlive its connection is logged.
-    Backlog { client_id: Box<str>, lasting: bool },
+    Backlog { client_id: Arc<str>, lasting: bool },
     /// What waits for a group of client sessions that share a subscription.
     Group { name: Box<str>, pattern: Pattern },
 }
@@ -378,6 +378,11 @@ impl QueueCore {
         self.sharing += usize::from(consumer.credit.shared);
         let priority = consumer.priority;
         let slot = self.consumers.iter().position(Option::is_none).unwrap_or_else(|| {
+            if self.consumers.is_empty() {
+                // Most queues have one.
+                self.consumers.reserve_exact(1);
+                self.ring.reserve_exact(1);
+            }
             self.consumers.push(None);
             self.consumers.len() - 1
         });

@@ -311,8 +311,8 @@ impl Recovered {
         for stored in std::mem::take(&mut self.sessions) {
             let host = shared.host_named(&stored.host);
             let owner = stored.owner.map(Into::into);
-            let client_id: Box<str> = stored.client_id.into();
-            let session = ClientSession::new(client_id.clone(), owner, stored.lasts_ms, 1);
+            let client_id: Arc<str> = stored.client_id.into();
+            let session = ClientSession::new(Arc::clone(&client_id), owner, stored.lasts_ms, 1);
             {
                 let mut state = session.state();
                 // Whoever was connected has lost the connection when the broker ended: now, as far as anybody knows.
@@ -331,12 +331,12 @@ impl Recovered {
                 state.will = stored.will;
                 host.schedule.lock().look_at(&client_id, state.ends_at, state.will_at);
             }
-            host.sessions.lock().insert(client_id, session);
+            host.sessions.lock().insert(session);
             report.sessions += 1;
         }
         for (host, client_id, number) in std::mem::take(&mut self.received) {
             let host = shared.host_named(&host);
-            let session = host.sessions.lock().get(&*client_id).map(Arc::clone);
+            let session = host.sessions.lock().get(&client_id).map(Arc::clone);
             if let Some(session) = session {
                 session.state().received.insert(number);
             }
@@ -348,7 +348,7 @@ impl Recovered {
         self.bindings.sort_unstable_by_key(|binding| binding.terms.order);
         for stored in std::mem::take(&mut self.bindings) {
             let host = shared.host_named(&stored.host);
-            let session = host.sessions.lock().get(&*stored.client_id).map(Arc::clone);
+            let session = host.sessions.lock().get(&stored.client_id).map(Arc::clone);
             let Some(session) = session else { continue };
             session.state().order_after(stored.terms.order);
             let wanted =
@@ -361,9 +361,10 @@ impl Recovered {
             let sessions: Vec<Arc<ClientSession>> = host.sessions.lock().values().map(Arc::clone).collect();
             for session in sessions {
                 let state = session.state();
+                let topics = host.topics.read();
                 if let Some(queue) = session.backlog() {
                     queue.lock().core.ready.for_each_mut(|entry| {
-                        entry.grant = state.bindings.grant_of(&entry.message);
+                        entry.grant = state.bindings.grant_of(&topics, &entry.message);
                     });
                 }
             }

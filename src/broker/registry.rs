@@ -15,20 +15,20 @@ use sabir_model::pattern::{Pattern, PatternLevel};
 use sabir_model::selector::Selector;
 use sabir_store::Level;
 
-use crate::bindings::SessionBinding;
+use crate::bindings::Subscriber;
 use crate::broker::Shared;
-use crate::client_session::ClientSession;
 use crate::credit::{Consumer, Credit};
 use crate::lock_order::before_maps;
 use crate::marks::Marks;
 use crate::outbox::Outbox;
-use crate::pattern_trie::{Handle, Level as TrieLevel, NameIndex, TopicTable};
+use crate::pattern_trie::{Handle, Level as TrieLevel, MatchOptions, NameIndex, Spot, TopicTable};
 use crate::queue::{Queue, QueueCore, Role};
 use crate::recovery::{
     COUNTER_NEXT_QUEUE, QUEUE_IDS_RESERVED, TABLE_COUNTERS, TABLE_GROUPS, TABLE_QUEUES, encode_queue,
     encode_retained_queue,
 };
 use crate::retained::Retained;
+use crate::sessions::Sessions;
 use crate::share::Shares;
 use crate::tally::Sent;
 use crate::work::{Work, finish};
@@ -60,7 +60,7 @@ pub(crate) struct Binding {
 pub(crate) enum Interest {
     Live(Arc<Live>),
     Bound(Arc<Binding>),
-    Session(Arc<SessionBinding>),
+    Session(Subscriber),
 }
 
 /// A subscription to all queues that match a pattern, present and future.
@@ -175,9 +175,9 @@ pub(crate) struct VirtualHost {
     /// Groups declared by wildcard subscriptions over virtual topics; they outlive the subscriptions.
     pub(crate) groups: RwLock<Vec<Pattern>>,
     pub(crate) temporary_topics: RwLock<Map<Destination, ConnectionId>>,
-    pub(crate) client_ids: Mutex<Map<Box<str>, ConnectionId>>,
+    pub(crate) client_ids: Mutex<Map<Arc<str>, ConnectionId>>,
     /// Client sessions by client id.
-    pub(crate) sessions: Mutex<Map<Box<str>, Arc<ClientSession>>>,
+    pub(crate) sessions: Mutex<Sessions>,
     /// Groups that share subscriptions of client sessions.
     pub(crate) shares: Mutex<Shares>,
     /// The last values of topics.
@@ -219,12 +219,39 @@ pub(crate) fn trie_levels(pattern: &Pattern) -> Vec<TrieLevel<'_>> {
         .collect()
 }
 
-/// Adds somebody's interest in what matches a pattern. The name of a pattern without wildcards is shared with the table.
+/// Names that begin with a dollar sign are nobody's who has not asked for them.
+pub(crate) const HIDE_DOLLAR: MatchOptions = MatchOptions { hide_dollar: true };
+
+/// Adds somebody's interest in what matches a pattern.
 pub(crate) fn add_interest<V>(topics: &mut TopicTable<V>, pattern: &Pattern, interest: V) -> Handle {
     match pattern.as_literal() {
-        Some(destination) => topics.insert_name(destination.shared_name(), interest),
+        Some(destination) => topics.insert_name(destination.canonical(), interest),
         None => topics.insert(&trie_levels(pattern), interest),
     }
+}
+
+/// Where the interests of client sessions in what matches a pattern hang, if there are any. They have none in topics that
+/// end with a connection.
+pub(crate) fn spot_of<V>(topics: &TopicTable<V>, pattern: &Pattern) -> Option<Spot> {
+    match pattern.as_literal() {
+        _ if pattern.is_temporary() => None,
+        Some(destination) => topics.spot_of_name(destination.canonical()),
+        None => topics.spot_of_wildcards(&trie_levels(pattern)),
+    }
+}
+
+/// The pattern whose interests hang there.
+pub(crate) fn pattern_at<V>(topics: &TopicTable<V>, spot: Spot) -> Option<Pattern> {
+    let levels = topics.levels_of(spot);
+    if let [TrieLevel::Literal(name)] = *levels.as_slice() {
+        return Destination::from_canonical(Kind::Topic, false, name).ok().map(Pattern::from);
+    }
+    let levels = levels.into_iter().map(|level| match level {
+        TrieLevel::Literal(text) => PatternLevel::Literal(text),
+        TrieLevel::One => PatternLevel::One,
+        TrieLevel::Rest => PatternLevel::Rest,
+    });
+    Pattern::from_levels(Kind::Topic, levels).ok()
 }
 
 impl VirtualHost {
@@ -285,6 +312,17 @@ impl VirtualHost {
             }
         }
         self.any_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes somebody's interest in topics out.
+    pub(crate) fn end_interest(&self, handle: Handle) {
+        let (pattern, removed) = {
+            let mut topics = self.topics.write();
+            let seated = topics.seat(handle);
+            (seated.and_then(|(spot, _)| pattern_at(&topics, spot)), topics.remove(handle))
+        };
+        drop(removed);
+        pattern.iter().for_each(|pattern| self.touch(pattern));
     }
 
     /// Where the stamp of a route for one topic without rules is counted.

@@ -47,7 +47,7 @@ impl Connection {
     /// Takes over the session of this client id, or begins one. Tells whether there was one to go on with.
     pub(crate) fn enter_session(
         &mut self,
-        client_id: &str,
+        client_id: &Arc<str>,
         mut terms: login::Terms,
     ) -> Result<bool, Refusal> {
         let will = terms.take_will(&self.shared, &self.principal)?;
@@ -66,7 +66,7 @@ impl Connection {
             group.remove(TABLE_COUNTERS, MARK_CLEAN);
             self.aside.make().opens_at = Some(promise(group.finish(Level::Fsync), Level::Fsync));
         }
-        self.client_id = Some(client_id.into());
+        self.client_id = Some(Arc::clone(client_id));
         self.session = Some(session);
         self.grants_session = true;
         self.gated = true;
@@ -77,7 +77,7 @@ impl Connection {
     /// Becomes the connection of the session, whoever else tries. Wills that this makes due go to `wills`.
     fn enter_or_begin(
         &mut self,
-        client_id: &str,
+        client_id: &Arc<str>,
         terms: &login::Terms,
         will: Option<OwnedWill>,
         wills: &mut Vec<OwnedWill>,
@@ -120,8 +120,9 @@ impl Connection {
                     (Some(_), _) => continue,
                     (None, _) => {
                         let owner = self.principal.name().map(Into::into);
-                        let new = ClientSession::new(client_id.into(), owner, terms.lasts_ms, terms.credit);
-                        sessions.insert(client_id.into(), Arc::clone(&new));
+                        let new =
+                            ClientSession::new(Arc::clone(client_id), owner, terms.lasts_ms, terms.credit);
+                        sessions.insert(Arc::clone(&new));
                         (new, false)
                     }
                 }
@@ -187,8 +188,10 @@ impl Connection {
             shared.check(&self.principal, Action::Create, resource)?;
         }
         let most = shared.limits.session_subscriptions_max;
-        if session.bound.load(Ordering::Acquire) >= most {
-            let known = session.state().bindings.get(bind.pattern, bind.group).is_some();
+        if session.bound.load(Ordering::Acquire) as usize >= most {
+            let state = session.state();
+            let known = state.bindings.contains(&host.topics.read(), bind.pattern, bind.group);
+            drop(state);
             if !known {
                 let sentence = format!("a client session may have {most} subscriptions");
                 return Err(Refusal::new(Code::LimitReached, sentence));

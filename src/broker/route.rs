@@ -12,13 +12,12 @@ use sabir_model::message::{FieldsWriter, Tag};
 use sabir_model::selector::Selector;
 use smallvec::SmallVec;
 
-use crate::bindings::SessionBinding;
+use crate::bindings::Subscriber;
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
-use crate::pattern_trie::MatchOptions;
 use crate::policy::Policy;
 use crate::queue::{Queue, Role};
-use crate::registry::{Interest, Live, Stamp, VirtualHost};
+use crate::registry::{HIDE_DOLLAR, Interest, Live, Stamp, VirtualHost};
 use crate::retained::Retained;
 
 /// How deep rules may lead to further rules.
@@ -350,12 +349,10 @@ impl Resolver<'_> {
                 }
             }
         }
-        let mut bindings: Vec<Arc<SessionBinding>> = Vec::new();
+        let mut subscribers: Vec<Subscriber> = Vec::new();
         let topics = self.host.topics.read();
-        // Names that begin with a dollar sign are nobody's who has not asked for them.
-        let options = MatchOptions { hide_dollar: true };
-        topics.for_each_match_with(target.canonical(), options, |interest| match interest {
-            Interest::Session(binding) => bindings.push(Arc::clone(binding)),
+        topics.for_each_match_with(target.canonical(), HIDE_DOLLAR, |interest| match interest {
+            Interest::Session(subscriber) => subscribers.push(subscriber.clone()),
             Interest::Live(live) => leg.live.push(Arc::clone(live)),
             Interest::Bound(bound) => {
                 if !leg.queues.iter().any(|known| known.queue.id == bound.queue.id) {
@@ -369,31 +366,30 @@ impl Resolver<'_> {
             }
         });
         drop(topics);
-        leg.sessions = merge(bindings);
+        leg.sessions = merge(subscribers);
         leg.granted = leg.sessions.iter().map(|one| one.grant.guarantee).max().unwrap_or_default();
         Ok(())
     }
 }
 
 /// One target per session, in the order of their first subscriptions that match.
-fn merge(mut bindings: Vec<Arc<SessionBinding>>) -> Vec<SessionTarget> {
-    let id = |binding: &Arc<SessionBinding>| Arc::as_ptr(&binding.session).addr();
-    bindings.sort_by_key(|binding| (id(binding), binding.terms.order));
-    bindings
+fn merge(mut subscribers: Vec<Subscriber>) -> Vec<SessionTarget> {
+    let id = |one: &Subscriber| Arc::as_ptr(&one.session).addr();
+    subscribers.sort_by_key(|one| (id(one), one.terms.order));
+    subscribers
         .chunk_by(|a, b| id(a) == id(b))
         .filter_map(|of_one| {
             let session = Arc::clone(&of_one.first()?.session);
-            let together = |bindings: &mut dyn Iterator<Item = &Arc<SessionBinding>>| {
+            let together = |subscribers: &mut dyn Iterator<Item = &Subscriber>| {
                 let mut grant = None;
-                for binding in bindings {
-                    binding.terms.add_to(grant.get_or_insert_with(Grant::default));
+                for one in subscribers {
+                    one.terms.add_to(grant.get_or_insert_with(Grant::default));
                 }
                 grant.map(Arc::new)
             };
             let grant = together(&mut of_one.iter())?;
-            let leaves_out = of_one.iter().any(|binding| binding.terms.no_local);
-            let own =
-                leaves_out.then(|| together(&mut of_one.iter().filter(|binding| !binding.terms.no_local)));
+            let leaves_out = of_one.iter().any(|one| one.terms.no_local);
+            let own = leaves_out.then(|| together(&mut of_one.iter().filter(|one| !one.terms.no_local)));
             Some(SessionTarget { session, grant, own })
         })
         .collect()

@@ -8,7 +8,7 @@ use sabir_model::pattern::Pattern;
 use sabir_model::varint::{read_text, write_block};
 use sabir_store::Appender;
 
-use crate::bindings::{SessionBinding, Terms};
+use crate::bindings::Terms;
 use crate::client_session::{ClientSession, State};
 use crate::registry::VirtualHost;
 use crate::will::OwnedWill;
@@ -78,14 +78,18 @@ pub(crate) fn set_session(
     group.set(TABLE_SESSIONS, &session_key(host, &session.client_id), &value);
 }
 
-/// Removes a session with all that the tables hold of it.
+/// Removes a session with all that the tables hold of it; `patterns` are those of its subscriptions to topics.
 pub(crate) fn remove_session(
     group: &mut Appender<'_>,
     host: &VirtualHost,
     session: &ClientSession,
     state: &State,
+    patterns: &[Pattern],
 ) {
-    for (binding, _) in state.bindings.iter() {
+    for pattern in patterns {
+        remove_binding(group, host, session, pattern, None);
+    }
+    for binding in state.bindings.others() {
         remove_binding(group, host, session, &binding.pattern, binding.group.as_deref());
     }
     for number in state.received.iter() {
@@ -95,12 +99,18 @@ pub(crate) fn remove_session(
 }
 
 /// Writes a subscription.
-pub(crate) fn set_binding(group: &mut Appender<'_>, host: &VirtualHost, binding: &SessionBinding) {
-    let Terms { identifier, guarantee, no_local, keep_retain, order } = binding.terms;
+pub(crate) fn set_binding(
+    group: &mut Appender<'_>,
+    host: &VirtualHost,
+    session: &ClientSession,
+    (pattern, share): (&Pattern, Option<&str>),
+    terms: Terms,
+) {
+    let Terms { identifier, guarantee, no_local, keep_retain, order } = terms;
     let mut value = vec![1, guarantee as u8, u8::from(no_local) | u8::from(keep_retain) << 1];
     value.extend_from_slice(&identifier.to_le_bytes());
     value.extend_from_slice(&order.to_le_bytes());
-    let key = binding_key(host, &binding.session.client_id, binding.group.as_deref(), &binding.pattern);
+    let key = binding_key(host, &session.client_id, share, pattern);
     group.set(TABLE_BINDINGS, &key, &value);
 }
 

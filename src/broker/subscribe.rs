@@ -30,11 +30,11 @@ enum Part {
     /// A consumer of all queues that match.
     Wildcard(Arc<Wildcard>, Handle),
     /// A live topic subscription.
-    Live(Handle, Pattern),
+    Live { handle: Handle, temporary: bool },
     /// A live topic subscription with acknowledgements: a private queue and its binding.
-    Window(Arc<Queue>, u32, Handle, Pattern),
+    Window { queue: Arc<Queue>, slot: u32, handle: Handle, temporary: bool },
     /// A durable topic subscription.
-    Durable { queue: Arc<Queue>, slot: u32, client_id: Box<str>, name: Box<str> },
+    Durable { queue: Arc<Queue>, slot: u32, key: Box<DurableKey> },
     /// A look at a queue.
     Browser(Arc<Queue>),
 }
@@ -54,59 +54,97 @@ impl Subscription {
         for part in &self.parts {
             match part {
                 Part::Queue(queue, slot)
-                | Part::Window(queue, slot, ..)
+                | Part::Window { queue, slot, .. }
                 | Part::Durable { queue, slot, .. } => consumers.push((Arc::clone(queue), *slot)),
                 Part::Wildcard(wildcard, _) => {
                     consumers.extend(wildcard.joined.lock().queues.iter().cloned())
                 }
-                Part::Live(..) | Part::Browser(_) => {}
+                Part::Live { .. } | Part::Browser(_) => {}
             }
         }
         consumers
     }
 }
 
-/// The subscriptions of one connection, by ascending key: keys are given in that order, so a new one comes last.
+/// The subscriptions of one connection, by ascending key: keys are given in that order, so a new one comes last. Most
+/// connections have none or one.
 #[derive(Default)]
-pub(crate) struct Subscriptions(Vec<Subscription>);
+pub(crate) enum Subscriptions {
+    #[default]
+    None,
+    One(Box<Subscription>),
+    #[expect(clippy::box_collection, reason = "every mailbox would be larger, for the few that have several")]
+    Many(Box<Vec<Subscription>>),
+}
 
 impl Subscriptions {
+    fn as_slice(&self) -> &[Subscription] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(all) => all,
+        }
+    }
+
     fn position(&self, key: SubscriptionKey) -> Result<usize, usize> {
-        match self.0.last() {
-            Some(last) if last.key < key => Err(self.0.len()),
-            _ => self.0.binary_search_by_key(&key, |subscription| subscription.key),
+        let all = self.as_slice();
+        match all.last() {
+            Some(last) if last.key < key => Err(all.len()),
+            _ => all.binary_search_by_key(&key, |subscription| subscription.key),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.as_slice().len()
     }
 
     pub(crate) fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
-        self.0.get(self.position(key).ok()?)
+        self.as_slice().get(self.position(key).ok()?)
     }
 
     /// Adds one whose key is not in use.
     fn insert(&mut self, subscription: Subscription) {
         let (Ok(at) | Err(at)) = self.position(subscription.key);
-        if self.0.is_empty() {
-            // Most connections have one.
-            self.0.reserve_exact(1);
-        }
-        self.0.insert(at, subscription);
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(Box::new(subscription)),
+            Self::One(one) => {
+                let mut all = vec![*one];
+                all.insert(at, subscription);
+                Self::Many(Box::new(all))
+            }
+            Self::Many(mut all) => {
+                all.insert(at, subscription);
+                Self::Many(all)
+            }
+        };
     }
 
     fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let at = self.position(key).ok()?;
-        Some(self.0.remove(at))
+        match std::mem::take(self) {
+            Self::None => None,
+            Self::One(one) => Some(*one),
+            Self::Many(mut all) => {
+                let removed = all.remove(at);
+                if !all.is_empty() {
+                    *self = Self::Many(all);
+                }
+                Some(removed)
+            }
+        }
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &Subscription> {
-        self.0.iter()
+        self.as_slice().iter()
     }
 
     pub(crate) fn into_values(self) -> impl Iterator<Item = Subscription> {
-        self.0.into_iter()
+        let (one, many) = match self {
+            Self::None => (None, Vec::new()),
+            Self::One(one) => (Some(*one), Vec::new()),
+            Self::Many(all) => (None, *all),
+        };
+        one.into_iter().chain(many)
     }
 }
 
@@ -117,9 +155,9 @@ pub(crate) enum Attached {
     /// It consumes from every queue that matches.
     Wildcard(Pattern, Arc<Wildcard>),
     /// It is live on a topic.
-    Live(Pattern, Handle),
+    Live { handle: Handle, temporary: bool },
     /// It is live on a topic and acknowledges.
-    Window(Pattern, Arc<Queue>, u32),
+    Window { queue: Arc<Queue>, slot: u32, handle: Handle, temporary: bool },
     /// It looks at a queue.
     Browser(Arc<Queue>),
 }
@@ -132,10 +170,13 @@ impl Subscription {
                 Attached::Queue(Arc::clone(queue), *slot)
             }
             Part::Wildcard(wildcard, _) => Attached::Wildcard(wildcard.pattern.clone(), Arc::clone(wildcard)),
-            Part::Live(handle, pattern) => Attached::Live(pattern.clone(), *handle),
-            Part::Window(queue, slot, _, pattern) => {
-                Attached::Window(pattern.clone(), Arc::clone(queue), *slot)
-            }
+            Part::Live { handle, temporary } => Attached::Live { handle: *handle, temporary: *temporary },
+            Part::Window { queue, slot, handle, temporary } => Attached::Window {
+                queue: Arc::clone(queue),
+                slot: *slot,
+                handle: *handle,
+                temporary: *temporary,
+            },
             Part::Browser(queue) => Attached::Browser(Arc::clone(queue)),
         };
         self.parts.iter().map(describe).collect()
@@ -174,7 +215,11 @@ impl Connection {
         self.gated = true;
         self.outbox.gate();
         let mut terms = Terms { request, selector, credit: None };
-        let mut subscription = Subscription { key: request.key, parts: Vec::new(), credit: None };
+        let mut subscription = Subscription {
+            key: request.key,
+            parts: Vec::with_capacity(request.patterns.len()),
+            credit: None,
+        };
         let mut newest = None;
         for pattern in request.patterns {
             match self.attach(pattern, &mut terms, &mut subscription) {
@@ -360,7 +405,7 @@ impl Connection {
             };
             let handle = add_interest(&mut self.host.topics.write(), pattern, Interest::Live(Arc::new(live)));
             self.host.touch(pattern);
-            subscription.parts.push(Part::Live(handle, pattern.clone()));
+            subscription.parts.push(Part::Live { handle, temporary: pattern.is_temporary() });
             return Ok(());
         }
         // With acknowledgements there is a window of unsettled messages: a private queue that is never logged.
@@ -372,7 +417,7 @@ impl Connection {
         let consumer = self.consumer(terms, credit, None);
         let slot = queue.lock().core.attach(consumer);
         let handle = bind(&self.host, pattern, &queue, terms.selector.clone(), no_local);
-        subscription.parts.push(Part::Window(queue, slot, handle, pattern.clone()));
+        subscription.parts.push(Part::Window { queue, slot, handle, temporary: pattern.is_temporary() });
         Ok(())
     }
 
@@ -395,7 +440,7 @@ impl Connection {
                 "a durable subscription is to one lasting topic",
             ));
         }
-        let key: DurableKey = (client_id.clone(), name.into());
+        let key: DurableKey = ((*client_id).into(), name.into());
         let wanted = Wanted {
             pattern,
             selector: terms.selector.as_ref(),
@@ -414,7 +459,7 @@ impl Connection {
             }
             held.core.attach(consumer)
         };
-        subscription.parts.push(Part::Durable { queue, slot, client_id, name: name.into() });
+        subscription.parts.push(Part::Durable { queue, slot, key: Box::new(key) });
         Ok(promise)
     }
 
@@ -427,7 +472,7 @@ impl Connection {
             for part in &subscription.parts {
                 match part {
                     Part::Queue(queue, slot)
-                    | Part::Window(queue, slot, ..)
+                    | Part::Window { queue, slot, .. }
                     | Part::Durable { queue, slot, .. } => {
                         let mut held = queue.lock();
                         held.core.grant(*slot);
@@ -446,7 +491,7 @@ impl Connection {
                         held.core.grant_browser(self.id, key);
                         held.core.dispatch(queue, self.work.get());
                     }
-                    Part::Live(..) => {}
+                    Part::Live { .. } => {}
                 }
             }
             self.mailbox.subscriptions.lock().insert(subscription);
@@ -493,27 +538,24 @@ impl Connection {
                         self.leave(&queue, slot, written);
                     }
                 }
-                Part::Live(handle, pattern) => {
-                    self.host.topics.write().remove(handle);
-                    self.host.touch(&pattern);
+                Part::Live { handle, .. } => {
+                    self.host.end_interest(handle);
                     self.outbox.forget_waiting(subscription.key);
                 }
-                Part::Window(queue, _, handle, pattern) => {
-                    self.host.topics.write().remove(handle);
-                    self.host.touch(&pattern);
+                Part::Window { queue, handle, .. } => {
+                    self.host.end_interest(handle);
                     // Its consumer goes with it and need not be told.
                     queue.deleted.store(true, Ordering::Release);
                     self.shared.by_id.write().remove(&queue.id);
                     queue.lock().core.clear(queue.id, self.work.get());
                 }
-                Part::Durable { queue, slot, client_id, name } => {
+                Part::Durable { queue, slot, key } => {
                     self.leave(&queue, slot, written);
-                    let key = (client_id, name);
                     let mut durables = self.host.durables.lock();
-                    if let Some(known) = durables.get_mut(&key).filter(|known| known.queue.id == queue.id) {
+                    if let Some(known) = durables.get_mut(&*key).filter(|known| known.queue.id == queue.id) {
                         known.active = None;
                     }
-                    if forget_durable && let Some(durable) = durables.remove(&key) {
+                    if forget_durable && let Some(durable) = durables.remove(&*key) {
                         drop(durables);
                         let (shared, host) = (Arc::clone(&self.shared), Arc::clone(&self.host));
                         newest = Some(host.delete_durable(&shared, &durable, self.work.get()));
@@ -531,7 +573,7 @@ impl Connection {
         name: &str,
         client_id: Option<&str>,
     ) -> Result<Option<Promise>, Refusal> {
-        let Some(client_id) = client_id.map(Into::into).or_else(|| self.client_id.clone()) else {
+        let Some(client_id) = client_id.or(self.client_id.as_deref()).map(Into::into) else {
             return Err(Refusal::new(
                 Code::UnknownSubscription,
                 "deleting a durable subscription needs a client id",

@@ -122,12 +122,6 @@ impl Destination {
         &self.name
     }
 
-    /// The canonical name, shared.
-    #[must_use]
-    pub fn shared_name(&self) -> &Arc<str> {
-        &self.name
-    }
-
     /// The levels of the name.
     pub fn levels(&self) -> impl Iterator<Item = &str> {
         self.name.split(LEVEL_SEPARATOR)

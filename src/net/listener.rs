@@ -324,7 +324,7 @@ pub(super) fn start(
     let info = ConnectionInfo {
         remote: peer.remote,
         local: peer.remote.is_none(),
-        peer: peer.name,
+        peer: peer.name.into(),
         listener: peer.listener,
     };
     match shared.broker.connect(info, egress, writer) {

@@ -146,6 +146,11 @@ impl Timer {
             index
         } else {
             let index = u32::try_from(entries.entries.len()).unwrap_or(u32::MAX);
+            if entries.entries.len() == entries.entries.capacity() {
+                // By an eighth, not by as much again: the more connections there are, the more would be empty.
+                let more = (entries.entries.len() / 8).max(8);
+                entries.entries.reserve_exact(more);
+            }
             entries.entries.push(entry);
             index
         };

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use sabir_model::destination::{Destination, DestinationRef, Kind, LEVEL_SEPARATOR, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::pattern::Pattern;
+use sabir_model::rare::Rare;
 use sabir_model::session::{EgressNote, Host};
 
 use crate::encode::{put_escaped, put_escaped_byte};
@@ -118,10 +119,15 @@ pub(crate) fn split_options(text: &str) -> (&str, Option<&str>) {
 /// The temporary destinations this connection has made, by the client's names.
 #[derive(Debug, Default)]
 pub(crate) struct Temporaries {
+    made: Rare<Made>,
+    /// Most of both kinds together.
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Made {
     queues: HashMap<Box<str>, Destination, RandomState>,
     topics: HashMap<Box<str>, Destination, RandomState>,
-    /// Most of both together.
-    max: usize,
 }
 
 impl Temporaries {
@@ -131,10 +137,11 @@ impl Temporaries {
 
     /// The destination the client calls `label`, made if it is new.
     fn get(&mut self, kind: Kind, label: &str, host: &mut dyn Host) -> Result<Destination, Refusal> {
-        let made = self.queues.len() + self.topics.len();
+        let Made { queues, topics } = self.made.make();
+        let made = queues.len() + topics.len();
         let known = match kind {
-            Kind::Queue => &mut self.queues,
-            Kind::Topic => &mut self.topics,
+            Kind::Queue => queues,
+            Kind::Topic => topics,
         };
         if let Some(destination) = known.get(label) {
             return Ok(destination.clone());
@@ -231,7 +238,7 @@ impl Temporaries {
 
     /// The pattern of this connection's temporary queue of this name, if it has been made.
     pub(crate) fn known_queue(&self, label: &str) -> Option<&Destination> {
-        self.queues.get(label)
+        self.made.get()?.queues.get(label)
     }
 }
 

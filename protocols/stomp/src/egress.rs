@@ -185,7 +185,13 @@ impl StompEgress {
                     *old = subscription;
                 }
             }
-            Err(at) => self.subscriptions.list.insert(at, subscription),
+            Err(at) => {
+                if self.subscriptions.list.is_empty() {
+                    // Most connections have one.
+                    self.subscriptions.list.reserve_exact(1);
+                }
+                self.subscriptions.list.insert(at, subscription);
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Core {
     subscriptions: Subscriptions,
     transactions: Rare<Transactions>,
     /// Own temporary queues named by a `reply-to` of this batch, which nobody has subscribed to.
-    reply_queues: Vec<Box<str>>,
+    reply_queues: Rare<Vec<Box<str>>>,
     /// Names of the batch's acknowledgements, for refusals that come at its end.
     ack_names: Vec<u8>,
     batch: u16,
@@ -89,7 +89,7 @@ impl Core {
             temporaries,
             subscriptions: Subscriptions::default(),
             transactions: Rare::new(),
-            reply_queues: Vec::new(),
+            reply_queues: Rare::new(),
             ack_names: Vec::new(),
             batch: 0,
         }
@@ -201,9 +201,10 @@ impl Core {
         };
         self.receipt_for(receipt, kept, promise, host, out);
         if let Some(label) = reply_queue {
-            let pending = self.reply_queues.iter().any(|known| **known == *label);
+            let pending =
+                self.reply_queues.get().is_some_and(|known| known.iter().any(|known| **known == *label));
             if !pending && self.subscriptions.wants_automatic(label) {
-                self.reply_queues.push(label.into());
+                self.reply_queues.make().push(label.into());
             }
         }
         Ok(())
@@ -540,7 +541,7 @@ impl Core {
         host: &mut dyn Host,
         out: &mut Chunks,
     ) -> Result<(), Violation> {
-        for label in std::mem::take(&mut self.reply_queues) {
+        for label in self.reply_queues.take() {
             if let Err(refusal) = self.subscribe_to_reply(&label, host) {
                 put_error(out, self.version, &refusal, &[]);
                 self.state = State::Closed;

@@ -10,6 +10,7 @@ use sabir_model::command::{Command, Open, Outcome};
 use sabir_model::error::{Code, Refusal, Violation};
 use sabir_model::event::Event;
 use sabir_model::limits::Limits;
+use sabir_model::rare::Rare;
 use sabir_model::session::{Activity, EgressNote, Flow, Host, Input, Now, Session};
 
 use crate::decode::{Bounds, Decoder, Progress};
@@ -46,22 +47,21 @@ pub(crate) struct Greeting {
 #[derive(Debug)]
 pub struct StompSession {
     decoder: Decoder,
-    bounds: Bounds,
     core: Core,
     server_name: &'static str,
     connect_by: Instant,
-    greeting: Greeting,
+    /// Until CONNECTED.
+    greeting: Rare<Greeting>,
 }
 
 impl StompSession {
     pub(crate) fn new(limits: Arc<Limits>, server_name: &'static str, now: Instant) -> Self {
         Self {
             decoder: Decoder::default(),
-            bounds: Bounds::before_login(&limits),
             connect_by: now.after(Duration::from_millis(limits.connect_timeout_ms)),
             core: Core::new(limits),
             server_name,
-            greeting: Greeting::default(),
+            greeting: Rare::new(),
         }
     }
 
@@ -96,7 +96,7 @@ impl StompSession {
             if bytes.is_empty() {
                 return Ok(Flow::More);
             }
-            let progress = self.decoder.poll(bytes, &self.bounds);
+            let progress = self.decoder.poll(bytes, &self.bounds());
             let progress = progress.map_err(|refusal| self.core.broken(refusal, out))?;
             let total = match progress {
                 Progress::Whole { total } => total,
@@ -112,7 +112,7 @@ impl StompSession {
             let Self { decoder, core, greeting, .. } = self;
             let frame = decoder.frame(bytes, reading).map_err(|refusal| core.broken(refusal, out))?;
             let result = if core.state == State::Fresh {
-                core.connect(&frame, greeting, host, out)
+                core.connect(&frame, greeting.make(), host, out)
             } else {
                 core.execute(&frame, now, input, host, out)
             };
@@ -122,6 +122,14 @@ impl StompSession {
                 self.greet(host, out);
             }
             input.consume(total);
+        }
+    }
+
+    /// What a frame may be: less before the client is let in.
+    fn bounds(&self) -> Bounds {
+        match self.core.greeted {
+            true => Bounds::new(&self.core.limits),
+            false => Bounds::before_login(&self.core.limits),
         }
     }
 
@@ -135,11 +143,10 @@ impl StompSession {
         let core = &mut self.core;
         core.state = State::Open;
         core.greeted = true;
-        self.bounds = Bounds::new(&core.limits);
         host.note(EgressNote::Dialect(dialect(core.version)));
         let session = host.session_name();
         let (ours, theirs) = core.heartbeat.answer;
-        let echo = std::mem::take(&mut self.greeting.echo);
+        let echo = self.greeting.take().echo;
         let server_name = self.server_name;
         out.write(160 + session.len() + echo.len(), |out| {
             for part in ["CONNECTED\nversion:", core.version.as_str(), "\nsession:", &session] {
@@ -330,6 +337,6 @@ mod tests {
     #[test]
     fn a_client_that_does_nothing_costs_little() {
         let (session, egress) = (size_of::<StompSession>(), size_of::<StompEgress>());
-        assert!(session <= 480 && egress <= 96, "{session} and {egress} bytes");
+        assert!(session <= 320 && egress <= 96, "{session} and {egress} bytes");
     }
 }

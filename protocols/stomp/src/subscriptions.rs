@@ -218,10 +218,74 @@ pub(crate) fn name_of_destination(destination: &str) -> String {
     format!("\n{destination}")
 }
 
+/// Subscriptions by name. Most connections have one.
+#[derive(Debug, Default)]
+enum Named {
+    #[default]
+    None,
+    One(Box<(Box<str>, Active)>),
+    Many(Box<HashMap<Box<str>, Active, RandomState>>),
+}
+
+impl Named {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(all) => all.len(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&Active> {
+        match self {
+            Self::None => None,
+            Self::One(one) => (*one.0 == *name).then_some(&one.1),
+            Self::Many(all) => all.get(name),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &Active)> {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one) => (Some((&*one.0, &one.1)), None),
+            Self::Many(all) => (None, Some(all.iter().map(|(name, active)| (&**name, active)))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// Adds one whose name is not taken.
+    fn insert(&mut self, name: Box<str>, active: Active) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(Box::new((name, active))),
+            Self::One(one) => Self::Many(Box::new(HashMap::from_iter([*one, (name, active)]))),
+            Self::Many(mut all) => {
+                all.insert(name, active);
+                Self::Many(all)
+            }
+        };
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Active> {
+        match self {
+            Self::Many(all) if all.len() > 1 => all.remove(name),
+            Self::Many(all) => {
+                let removed = all.remove(name)?;
+                *self = Self::None;
+                Some(removed)
+            }
+            Self::One(one) if *one.0 == *name => match std::mem::take(self) {
+                Self::One(one) => Some(one.1),
+                Self::None | Self::Many(_) => None,
+            },
+            Self::None | Self::One(_) => None,
+        }
+    }
+}
+
 /// A connection's subscriptions by name: the raw id, or in 1.0 the destination.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    active: HashMap<Box<str>, Active, RandomState>,
+    active: Named,
     next: u32,
     /// Own temporary queues, as the client writes them, that it has subscribed to itself at some time.
     claimed: Rare<HashSet<Box<str>, RandomState>>,
@@ -232,7 +296,7 @@ pub(crate) struct Subscriptions {
 impl Subscriptions {
     /// A number for the next subscription, unless there are too many or the name is taken.
     pub(crate) fn reserve(&mut self, name: &str, id: &str, max: usize) -> Result<SubscriptionKey, Refusal> {
-        if self.active.contains_key(name) {
+        if self.active.get(name).is_some() {
             let sentence = if id.is_empty() {
                 "this connection already has a subscription without an id to this destination".to_owned()
             } else {
@@ -269,7 +333,7 @@ impl Subscriptions {
             return Some(active);
         }
         let found = self.active.iter().find(|(_, active)| *active.destination == *destination);
-        let name = found?.0.clone();
+        let name: Box<str> = found?.0.into();
         self.active.remove(&name)
     }
 
@@ -281,13 +345,13 @@ impl Subscriptions {
             self.remove_automatic(&label);
             return Some(label);
         }
-        let name = self.active.iter().find(|(_, active)| active.key == key)?.0.clone();
+        let name: Box<str> = self.active.iter().find(|(_, active)| active.key == key)?.0.into();
         self.active.remove(&name).map(|active| active.id)
     }
 
     /// Whether deliveries under this number are a browser's.
     pub(crate) fn is_browser(&self, key: SubscriptionKey) -> bool {
-        self.active.values().any(|active| active.key == key && active.browse)
+        self.active.iter().any(|(_, active)| active.key == key && active.browse)
     }
 
     /// Whether the broker should subscribe the client to this temporary queue of its own.

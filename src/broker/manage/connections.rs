@@ -12,8 +12,9 @@ use crate::client_session::ClientSession;
 use crate::mailbox::Mailbox;
 use crate::manage::listing::{Collector, Listing, Page};
 use crate::manage::queues::name_of;
+use crate::pattern_trie::Handle;
 use crate::queue::Queue;
-use crate::registry::{Interest, VirtualHost};
+use crate::registry::{Interest, VirtualHost, pattern_at};
 use crate::stats::read;
 use crate::subscribe::Attached;
 
@@ -172,14 +173,18 @@ impl Broker {
         if let Some(session) = session {
             let state = session.state();
             of_session = state.bindings.len();
-            let patterns = state.bindings.iter().take(SUBSCRIPTIONS_MAX);
-            entries.extend(patterns.map(|(binding, _)| {
-                let pattern = binding.pattern.to_string();
-                let destination = match &binding.group {
-                    Some(group) => format!("{pattern} (shared by {group})"),
-                    None => pattern,
-                };
-                SubscriptionEntry { destination, selector: None, credit: None, in_flight: 0 }
+            let topics = host.topics.read();
+            let of_topics = state.bindings.seated().filter_map(|(spot, _)| pattern_at(&topics, spot));
+            let others = state.bindings.others().map(|binding| match &binding.group {
+                Some(group) => format!("{} (shared by {group})", binding.pattern),
+                None => binding.pattern.to_string(),
+            });
+            let patterns = of_topics.map(|pattern| pattern.to_string()).chain(others);
+            entries.extend(patterns.take(SUBSCRIPTIONS_MAX).map(|destination| SubscriptionEntry {
+                destination,
+                selector: None,
+                credit: None,
+                in_flight: 0,
             }));
             // Its subscriptions share one window, which is told once.
             if let Some(last) = entries.last_mut().filter(|_| of_session > 0) {
@@ -190,10 +195,10 @@ impl Broker {
         let entry = ConnectionEntry {
             id: mailbox.id,
             protocol,
-            peer: mailbox.info.peer.clone(),
+            peer: mailbox.info.peer.to_string(),
             listener: mailbox.info.listener,
             user,
-            client_id: client_id.map(Into::into),
+            client_id: client_id.map(|client_id| client_id.to_string()),
             since: mailbox.since,
             subscriptions: (count + of_session) as u64,
             published: read(&mailbox.published),
@@ -215,6 +220,14 @@ fn session_on(
     session.is_on(connection).then_some(session)
 }
 
+/// What somebody's interest in topics is in; nothing if it has ended meanwhile.
+fn pattern_of(host: &VirtualHost, handle: Handle, temporary: bool) -> String {
+    let topics = host.topics.read();
+    let pattern = topics.seat(handle).and_then(|(spot, _)| pattern_at(&topics, spot));
+    let prefix = if temporary { "temp-" } else { "" };
+    pattern.map_or_else(String::new, |pattern| format!("{prefix}{pattern}"))
+}
+
 fn subscription(host: &VirtualHost, part: &Attached) -> SubscriptionEntry {
     let consumer = |destination: String, queue: &Arc<Queue>, slot: u32| {
         let core = queue.lock().core;
@@ -234,20 +247,22 @@ fn subscription(host: &VirtualHost, part: &Attached) -> SubscriptionEntry {
             };
             consumer(name, queue, *slot)
         }
-        Attached::Window(pattern, queue, slot) => consumer(pattern.to_string(), queue, *slot),
+        Attached::Window { queue, slot, handle, temporary } => {
+            consumer(pattern_of(host, *handle, *temporary), queue, *slot)
+        }
         Attached::Wildcard(pattern, wildcard) => SubscriptionEntry {
             destination: pattern.to_string(),
             selector: wildcard.selector.as_ref().map(|selector| selector.source().to_owned()),
             credit: Some(wildcard.credit.limit()),
             in_flight: wildcard.credit.used(),
         },
-        Attached::Live(pattern, handle) => {
-            let topics = host.topics.read();
-            let selector = match topics.get(*handle) {
+        Attached::Live { handle, temporary } => {
+            let destination = pattern_of(host, *handle, *temporary);
+            let selector = match host.topics.read().get(*handle) {
                 Some(Interest::Live(live)) => live.selector.as_ref().map(|one| one.source().to_owned()),
                 _ => None,
             };
-            SubscriptionEntry { destination: pattern.to_string(), selector, credit: None, in_flight: 0 }
+            SubscriptionEntry { destination, selector, credit: None, in_flight: 0 }
         }
         Attached::Browser(queue) => SubscriptionEntry {
             destination: format!("{} (a look)", queue.title()),

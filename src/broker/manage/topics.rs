@@ -140,9 +140,7 @@ impl Broker {
             }
             match interest {
                 Interest::Live(live) => found.connections.push(live.outbox.connection()),
-                Interest::Session(binding) => {
-                    found.sessions.push(binding.session.client_id.to_string());
-                }
+                Interest::Session(one) => found.sessions.push(one.session.client_id.to_string()),
                 Interest::Bound(binding) => bound.push(Arc::clone(&binding.queue)),
             }
         });

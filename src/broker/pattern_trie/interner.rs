@@ -70,6 +70,11 @@ impl Interner {
         shrink(&mut self.by_text, |&other| known.get(other).map_or(0, |known| spread(known.hash)));
     }
 
+    /// The text of a number.
+    pub(super) fn text(&self, index: u32) -> Option<&str> {
+        self.known.get(index).map(|known| &*known.text)
+    }
+
     /// How many texts are known.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

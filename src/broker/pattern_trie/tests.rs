@@ -212,6 +212,26 @@ fn pattern() -> impl Strategy<Value = String> {
     )
 }
 
+/// The name that a pattern without wildcards is.
+fn without_wildcards(levels: &[Level<'_>]) -> Option<String> {
+    let texts: Option<Vec<&str>> = levels
+        .iter()
+        .map(|level| match level {
+            Level::Literal(text) => Some(*text),
+            Level::One | Level::Rest => None,
+        })
+        .collect();
+    Some(texts?.join("\0"))
+}
+
+/// A level that may be several joined.
+fn split(level: Level<'_>) -> Vec<Level<'_>> {
+    match level {
+        Level::Literal(text) => text.split('\0').map(Level::Literal).collect(),
+        other => vec![other],
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Insert(String),
@@ -254,10 +274,37 @@ proptest! {
                         .map(|(_, _, number)| *number)
                         .collect();
                     expected.sort_unstable();
-                    prop_assert_eq!(found(&table, &name, options), expected);
+                    prop_assert_eq!(found(&table, &name, options), expected.clone());
+                    let mut spots = Vec::new();
+                    let canonical = name.replace('.', "\0");
+                    table.for_each_matching_spot(&canonical, options, |spot| spots.push(spot));
+                    let mut there: Vec<usize> = model
+                        .iter()
+                        .filter(|(_, handle, _)| table.seat(*handle).is_some_and(|(spot, _)| spots.contains(&spot)))
+                        .map(|(_, _, number)| *number)
+                        .collect();
+                    there.sort_unstable();
+                    prop_assert_eq!(there, expected);
+                    for (index, spot) in spots.iter().enumerate() {
+                        prop_assert!(!spots[..index].contains(spot), "no place is told twice");
+                    }
                 }
             }
             prop_assert_eq!(table.len(), model.len());
+        }
+        for (pattern, handle, number) in &model {
+            let (spot, seat) = table.seat(*handle).expect("it has not been removed");
+            prop_assert_eq!(table.at(seat), Some(number));
+            let levels = levels(pattern);
+            let again = match without_wildcards(&levels) {
+                Some(name) => table.spot_of_name(&name),
+                None => table.spot_of_wildcards(&levels),
+            };
+            prop_assert_eq!(again, Some(spot));
+            // What stands behind the wildcard for all further levels is ignored.
+            let told: Vec<Level<'_>> = table.levels_of(spot).into_iter().flat_map(split).collect();
+            let end = levels.iter().position(|level| *level == Level::Rest).map_or(levels.len(), |at| at + 1);
+            prop_assert_eq!(&told[..], &levels[..end]);
         }
         let mut left: Vec<usize> = table.iter().map(|(_, value)| *value).collect();
         left.sort_unstable();

@@ -559,3 +559,33 @@ fn a_client_session_needs_a_client_id_and_other_commands_need_a_session() {
     assert_eq!(refused, Some(Code::InvalidClientId));
     assert_eq!(world.stats().sessions, 0);
 }
+
+#[test]
+fn a_session_has_no_subscriptions_to_topics_that_end_with_a_connection() {
+    let world = World::new();
+    let mut device = world.lasting("c");
+    assert_eq!(device.bind("temp-topic://a").refused(), Code::InvalidDestination);
+    device.bind("a").ok();
+    assert_eq!(refusal(device.try_unbind("temp-topic://a", None)), Code::UnknownSubscription);
+    assert_eq!(world.stats().topic_subscriptions, 1);
+}
+
+#[test]
+fn of_many_subscriptions_each_can_be_replaced_and_ended() {
+    let world = World::new();
+    let mut device = world.lasting("c");
+    let names: Vec<String> = (0..100).flat_map(|one| [format!("a.{one}"), format!("a.{one}.*.>")]).collect();
+    for name in names.iter().chain(&names) {
+        device.bind(name).ok();
+    }
+    assert_eq!(world.stats().topic_subscriptions, 200, "a repeated one takes its own place");
+    let mut sender = world.lasting("s");
+    sender.send("a.7.x.y", "wild").ok();
+    sender.send("a.8", "literal").ok();
+    assert_eq!(device.bodies(), ["wild", "literal"]);
+    for (left, name) in (0..200).rev().zip(names.iter().rev()) {
+        device.unbind(name);
+        assert_eq!(world.stats().topic_subscriptions, left);
+        assert_eq!(refusal(device.try_unbind(name, None)), Code::UnknownSubscription);
+    }
+}

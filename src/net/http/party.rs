@@ -222,7 +222,7 @@ impl Party {
         let info = ConnectionInfo {
             remote: peer.remote,
             local: peer.remote.is_none_or(|address| address.is_loopback()),
-            peer: peer.name.clone(),
+            peer: peer.name.as_str().into(),
             listener: peer.listener,
         };
         let mut connection = shared.broker.connect(info, Box::new(InboxEgress(inbox)), Box::new(NoWriter))?;
