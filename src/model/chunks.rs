@@ -15,6 +15,8 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 const POOL_CHUNKS_MAX: usize = 64;
 /// Bodies from this size up are referenced instead of copied.
 pub const REFERENCE_BYTES_MIN: usize = 1024;
+/// Most bytes before a referenced body that are cut out of their chunk; more take it with them.
+const CUT_BYTES_MAX: usize = 1024;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -131,10 +133,27 @@ impl Chunks {
         if bytes.len() < REFERENCE_BYTES_MIN {
             self.put(bytes);
         } else {
-            self.end_tail();
+            self.cut_tail();
             self.len += bytes.len();
             self.parts.push_back(Part::Shared(bytes.clone()));
         }
+    }
+
+    /// As `end_tail`, but keeps the chunk if little is in it: of heads and referenced bodies in turn each head would hold
+    /// a chunk.
+    fn cut_tail(&mut self) {
+        let first = self.parts.is_empty();
+        let waits = self.tail.get(if first { self.taken } else { 0 }..).unwrap_or_default();
+        if waits.len() > CUT_BYTES_MAX {
+            return self.end_tail();
+        }
+        if !waits.is_empty() {
+            self.parts.push_back(Part::Owned(waits.to_vec()));
+        }
+        if first {
+            self.taken = 0;
+        }
+        self.tail.clear();
     }
 
     /// Moves everything from `other` to the end of this chain.
