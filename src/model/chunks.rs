@@ -285,10 +285,37 @@ mod tests {
     }
 
     #[test]
+    fn heads_between_referenced_bodies_do_not_hold_a_chunk_each() {
+        let body = Bytes::from(vec![1; REFERENCE_BYTES_MIN]);
+        let mut chunks = Chunks::new();
+        chunks.put(b"0123456789");
+        chunks.consume(4);
+        let mut expected = b"456789".to_vec();
+        for number in 0..100 {
+            let head = [number; 20];
+            chunks.put(&head);
+            chunks.put_shared(&body);
+            expected.extend_from_slice(&head);
+            expected.extend_from_slice(&body);
+        }
+        let held = |chunks: &Chunks| {
+            let owned = chunks.parts.iter().map(|part| match part {
+                Part::Owned(bytes) => bytes.capacity(),
+                Part::Shared(_) => 0,
+            });
+            owned.sum::<usize>() + chunks.tail.capacity()
+        };
+        assert!(held(&chunks) < CHUNK_BYTES + 100 * 64, "{} bytes", held(&chunks));
+        assert_eq!(chunks.to_vec(), expected);
+        chunks.consume(30 + body.len());
+        assert_eq!(chunks.to_vec(), &expected[30 + body.len()..]);
+    }
+
+    #[test]
     fn what_goes_in_comes_out_whatever_the_sizes() {
         let mut chunks = Chunks::new();
         let mut expected = Vec::new();
-        for size in [0usize, 1, 100, 1023, 1024, 5000, 16 * 1024, 40_000] {
+        for size in [0usize, 1, 100, REFERENCE_BYTES_MIN - 1, REFERENCE_BYTES_MIN, 5000, 16 * 1024, 40_000] {
             let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             chunks.put(&bytes);
             expected.extend_from_slice(&bytes);
