@@ -222,6 +222,9 @@ impl Shared {
 
     /// Adds what a batch changed in memory to the account.
     pub(crate) fn account(&self, work: &mut Work) {
+        if work.memory == 0 {
+            return;
+        }
         // Wraps on purpose: who settles a message may come here before who sent it, and the sum must be right afterwards.
         self.memory.fetch_add(std::mem::take(&mut work.memory).cast_unsigned(), Ordering::Relaxed);
     }

@@ -46,6 +46,11 @@ impl Desk {
         })
     }
 
+    /// Whether there is no working state, and so nothing left to be done.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.work.is_none()
+    }
+
     /// The queue that is kept locked between sends, if there is one, with the number of sends.
     pub(crate) fn take_held(&mut self) -> Option<(Held, u32)> {
         self.work.as_mut()?.held.take()

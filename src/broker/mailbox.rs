@@ -42,6 +42,8 @@ pub(crate) struct Mailbox {
     pub(crate) id: ConnectionId,
     pub(crate) outbox: Arc<Outbox>,
     news: Mutex<Rare<News>>,
+    /// There may be news: it is asked for at every turn, and there is none at most.
+    has_news: AtomicBool,
     /// The log has covered what the connection waits for.
     pub(crate) covered: AtomicBool,
     pub(crate) info: ConnectionInfo,
@@ -68,6 +70,7 @@ impl Mailbox {
             id,
             outbox,
             news: Mutex::default(),
+            has_news: AtomicBool::new(false),
             covered: AtomicBool::new(false),
             info,
             since,
@@ -84,27 +87,39 @@ impl Mailbox {
         if events.len() < EVENTS_MAX {
             events.push_back(event);
         }
+        self.has_news.store(true, Ordering::Release);
         drop(news);
         self.outbox.wake_owner();
     }
 
     /// Leaves what has come of a login.
     pub(crate) fn tell_login(&self, result: Result<Step, Refusal>) {
-        self.news.lock().make().login = Some(result);
+        let mut news = self.news.lock();
+        news.make().login = Some(result);
+        self.has_news.store(true, Ordering::Release);
+        drop(news);
         self.outbox.wake_owner();
     }
 
     /// What has come of a login, if anything has.
     pub(crate) fn take_login(&self) -> Option<Result<Step, Refusal>> {
+        if !self.has_news.load(Ordering::Acquire) {
+            return None;
+        }
         self.news.lock().get_mut()?.login.take()
     }
 
     /// The oldest event.
     pub(crate) fn next_event(&self) -> Option<Event> {
+        if !self.has_news.load(Ordering::Acquire) {
+            return None;
+        }
         let mut news = self.news.lock();
-        let event = news.get_mut()?.events.pop_front();
-        if news.get().is_some_and(|news| news.login.is_none() && news.events.is_empty()) {
+        let event = news.get_mut().and_then(|news| news.events.pop_front());
+        if news.get().is_none_or(|news| news.login.is_none() && news.events.is_empty()) {
             news.clear();
+            // Under the lock: what is left after this says so again.
+            self.has_news.store(false, Ordering::Release);
         }
         event
     }

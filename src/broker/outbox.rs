@@ -543,6 +543,14 @@ impl Outbox {
         state.chunks.is_empty() && !state.has_waiting() && state.marks.get().is_none_or(VecDeque::is_empty)
     }
 
+    /// Whether the owner has nothing to write, nothing to hear and nothing to wait for.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = self.state();
+        state.chunks.is_empty()
+            && !(state.blocked || state.broken || state.has_waiting())
+            && state.marks.get().is_none_or(VecDeque::is_empty)
+    }
+
     /// Closes. The peer sees the end of its stream when what is returned is dropped.
     pub(crate) fn close(&self) -> Closed {
         *self.waker.lock() = None;

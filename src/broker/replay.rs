@@ -288,7 +288,8 @@ impl Connection {
     /// Sends last values that are owed, as many as there is room for. The rest is owed to whoever is connected then. False
     /// if nothing is owed.
     pub(crate) fn replay(&mut self) -> bool {
-        let Some(session) = self.session.as_ref().map(Arc::clone) else { return false };
+        let owing = self.session.as_ref().filter(|session| session.owed.lock().get().is_some());
+        let Some(session) = owing.map(Arc::clone) else { return false };
         let mut all = session.owed.lock();
         let Some(replays) = all.get_mut() else { return false };
         if replays.is_empty() || !session.is_on(self.id) {

@@ -124,8 +124,12 @@ impl Work {
     }
 
     fn is_done(&self) -> bool {
-        self.dirty.is_empty()
-            && self.dead.is_empty()
+        self.dirty.is_empty() && self.only_fills_outboxes()
+    }
+
+    /// Whether nothing is to be done but to flush what was filled.
+    fn only_fills_outboxes(&self) -> bool {
+        self.dead.is_empty()
             && self.resume.is_empty()
             && self.windows.is_empty()
             && self.expired_logged.is_empty()
@@ -166,6 +170,23 @@ impl Work {
 
 /// Does what is left. True if some is still left for the next turn.
 pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
+    if work.only_fills_outboxes() {
+        flush(shared, work);
+    }
+    if !(work.is_done() && work.settled.is_empty()) {
+        go_round(shared, work);
+    }
+    if !work.undurable.is_empty() {
+        await_log(shared, work);
+    }
+    shared.account(work);
+    count(&shared.counters, work);
+    work.shrink();
+    !work.is_done()
+}
+
+/// Dispatches, flushes and settles until nothing is left, or for some rounds.
+fn go_round(shared: &Shared, work: &mut Work) {
     work.durable = Some(shared.store.watermark());
     for _ in 0..ROUNDS_MAX {
         log_expired(shared, work);
@@ -188,11 +209,6 @@ pub(crate) fn finish(shared: &Shared, work: &mut Work) -> bool {
             break;
         }
     }
-    await_log(shared, work);
-    shared.account(work);
-    count(&shared.counters, work);
-    work.shrink();
-    !work.is_done()
 }
 
 /// Has the log wake those whose backlogs wait for it.

@@ -15,6 +15,8 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 const POOL_CHUNKS_MAX: usize = 64;
 /// Bodies from this size up are referenced instead of copied.
 pub const REFERENCE_BYTES_MIN: usize = 1024;
+/// Most bytes before a referenced body that are cut out of their chunk; more take it with them.
+const CUT_BYTES_MAX: usize = 1024;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -131,10 +133,27 @@ impl Chunks {
         if bytes.len() < REFERENCE_BYTES_MIN {
             self.put(bytes);
         } else {
-            self.end_tail();
+            self.cut_tail();
             self.len += bytes.len();
             self.parts.push_back(Part::Shared(bytes.clone()));
         }
+    }
+
+    /// As `end_tail`, but keeps the chunk if little is in it: of heads and referenced bodies in turn each head would hold
+    /// a chunk.
+    fn cut_tail(&mut self) {
+        let first = self.parts.is_empty();
+        let waits = self.tail.get(if first { self.taken } else { 0 }..).unwrap_or_default();
+        if waits.len() > CUT_BYTES_MAX {
+            return self.end_tail();
+        }
+        if !waits.is_empty() {
+            self.parts.push_back(Part::Owned(waits.to_vec()));
+        }
+        if first {
+            self.taken = 0;
+        }
+        self.tail.clear();
     }
 
     /// Moves everything from `other` to the end of this chain.
@@ -266,10 +285,37 @@ mod tests {
     }
 
     #[test]
+    fn heads_between_referenced_bodies_do_not_hold_a_chunk_each() {
+        let body = Bytes::from(vec![1; REFERENCE_BYTES_MIN]);
+        let mut chunks = Chunks::new();
+        chunks.put(b"0123456789");
+        chunks.consume(4);
+        let mut expected = b"456789".to_vec();
+        for number in 0..100 {
+            let head = [number; 20];
+            chunks.put(&head);
+            chunks.put_shared(&body);
+            expected.extend_from_slice(&head);
+            expected.extend_from_slice(&body);
+        }
+        let held = |chunks: &Chunks| {
+            let owned = chunks.parts.iter().map(|part| match part {
+                Part::Owned(bytes) => bytes.capacity(),
+                Part::Shared(_) => 0,
+            });
+            owned.sum::<usize>() + chunks.tail.capacity()
+        };
+        assert!(held(&chunks) < CHUNK_BYTES + 100 * 64, "{} bytes", held(&chunks));
+        assert_eq!(chunks.to_vec(), expected);
+        chunks.consume(30 + body.len());
+        assert_eq!(chunks.to_vec(), &expected[30 + body.len()..]);
+    }
+
+    #[test]
     fn what_goes_in_comes_out_whatever_the_sizes() {
         let mut chunks = Chunks::new();
         let mut expected = Vec::new();
-        for size in [0usize, 1, 100, 1023, 1024, 5000, 16 * 1024, 40_000] {
+        for size in [0usize, 1, 100, REFERENCE_BYTES_MIN - 1, REFERENCE_BYTES_MIN, 5000, 16 * 1024, 40_000] {
             let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             chunks.put(&bytes);
             expected.extend_from_slice(&bytes);

@@ -67,7 +67,9 @@ impl SystemClock {
     }
 
     fn elapsed_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+        let elapsed = self.started.elapsed();
+        // In 64 bits, which hold half a million years: `as_micros` divides 128.
+        (elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros())).max(1)
     }
 
     fn wall_at(&self, instant: Instant) -> Timestamp {

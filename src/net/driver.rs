@@ -177,6 +177,11 @@ impl Driver {
             if touched {
                 connection.end_batch(now, &mut out);
             }
+            // What the batch has left to be written waits for the end of this turn: mostly that finds nothing to do, and
+            // one message at a time that was a seventh of its instructions.
+            if progressed && reads < READS_MAX && end.is_none() {
+                continue;
+            }
             match connection.poll_flush(cx, now) {
                 Poll::Ready(Ok(())) => blocked = false,
                 Poll::Ready(Err(_)) => return Poll::Ready(end.unwrap_or(End::Lost)),

@@ -169,12 +169,19 @@ impl WriteHalf {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, Self, io => Pin::new(io).poll_write_vectored(cx, slices))
+        match slices {
+            [one] => each!(self, Self, io => Pin::new(io).poll_write(cx, one)),
+            _ => each!(self, Self, io => Pin::new(io).poll_write_vectored(cx, slices)),
+        }
     }
 
     /// Writes what the socket takes at once.
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        each!(self, Self, io => io.try_write_vectored(slices))
+        match slices {
+            // `send` is cheaper than `writev` where there is nothing to gather.
+            [one] => each!(self, Self, io => io.try_write(one)),
+            _ => each!(self, Self, io => io.try_write_vectored(slices)),
+        }
     }
 }
 
