@@ -323,6 +323,7 @@ fn broker_options(
             memory_bytes_max: if memory == 0 { machine_memory() / 5 * 2 } else { memory },
             queue_memory_bytes_max: u64::try_from(limits.queue_memory_bytes_max).unwrap_or(u64::MAX),
             pending_bytes_soft: PENDING_BYTES_SOFT.min(config.store.pending_bytes_max / 2),
+            pending_bytes_max: config.store.pending_bytes_max,
             transaction_bytes_max: limits.transaction_bytes_max,
             transaction_items_max: TRANSACTION_ITEMS_MAX,
             temporaries_max: TEMPORARIES_MAX,

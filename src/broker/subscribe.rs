@@ -45,6 +45,8 @@ pub(crate) struct Subscription {
     parts: Vec<Part>,
     /// Shared by all that count what is out.
     credit: Option<Arc<Credit>>,
+    /// Whether its client says when a delivery is done.
+    settles: bool,
 }
 
 impl Subscription {
@@ -99,6 +101,12 @@ impl Subscriptions {
     fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let at = self.position(key).ok()?;
         Some(self.0.remove(at))
+    }
+
+    /// Whether deliveries of any of them are unsettled.
+    pub(crate) fn owe_settlements(&self) -> bool {
+        let owes = |credit: &Arc<Credit>| credit.used() > 0;
+        self.0.iter().any(|one| one.settles && one.credit.as_ref().is_some_and(owes))
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &Subscription> {
@@ -174,7 +182,12 @@ impl Connection {
         self.gated = true;
         self.outbox.gate();
         let mut terms = Terms { request, selector, credit: None };
-        let mut subscription = Subscription { key: request.key, parts: Vec::new(), credit: None };
+        let mut subscription = Subscription {
+            key: request.key,
+            parts: Vec::new(),
+            credit: None,
+            settles: request.settle != SettleMode::Auto,
+        };
         let mut newest = None;
         for pattern in request.patterns {
             match self.attach(pattern, &mut terms, &mut subscription) {
