@@ -69,6 +69,7 @@ pub use durable::DurableMade;
 pub use notes::{Note, NoteTable};
 pub use options::{BrokerLimits, BrokerOptions};
 pub use policy::{DeadLetters, Expired, Negative, Policies, Policy, SlowConsumer};
+pub use pressure::PartialBody;
 pub use recovery::Restored;
 pub use rules::{CompositeRule, Forward, MirroredQueues, Rules, VirtualTopicRule};
 pub use stats::{BrokerStats, QueueStats, TopicStats};

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use sabir_model::error::{Code, Refusal};
 use sabir_store::{Level, Wake};
 
-use crate::broker::Shared;
+use crate::broker::{Broker, Shared};
 use crate::budget::{change, memory_full};
 use crate::connection::{Connection, level_of};
 use crate::queue::Queue;
@@ -341,11 +341,53 @@ impl Connection {
         }
         self.aside.make().framed = bytes;
         let fits = bytes <= before || self.shared.budget.has_room_for_frame(before, bytes);
-        let more = i64::try_from(bytes).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
-        change(&self.shared.budget.frames, more);
+        change(&self.shared.budget.frames, difference(bytes, before));
         if fits {
             return Ok(());
         }
         Err(memory_full())
     }
+}
+
+/// A body that arrives in pieces, for as long as this lives.
+pub struct PartialBody {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl PartialBody {
+    /// It has grown to so many bytes.
+    ///
+    /// # Errors
+    /// [`Code::MemoryFull`] if there is no memory for it to grow any further.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        let fits = self.shared.budget.has_room_for_frame(before.min(bytes), bytes);
+        change(&self.shared.budget.frames, difference(bytes, before));
+        if fits { Ok(()) } else { Err(memory_full()) }
+    }
+}
+
+impl Drop for PartialBody {
+    fn drop(&mut self) {
+        change(&self.shared.budget.frames, difference(0, self.bytes));
+    }
+}
+
+impl std::fmt::Debug for PartialBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartialBody").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Accounts for a body that is about to arrive.
+    #[must_use]
+    pub fn hold_body(&self) -> PartialBody {
+        PartialBody { shared: Arc::clone(&self.shared), bytes: 0 }
+    }
+}
+
+fn difference(now: usize, before: usize) -> i64 {
+    i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
 }

@@ -172,7 +172,8 @@ fn those_who_wait_for_the_log_are_let_in_by_sixteen_and_each_has_its_turn() {
         assert!((1..=16).contains(&read), "{read} at a time");
     }
     let (least, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
-    assert!(*least >= 2 && most - least <= 1, "{turns:?}");
+    // Of those let in together, nobody says which goes first.
+    assert!(*least >= 7 && most - least <= 3, "{turns:?}");
     world.broker.store().sync();
     drop(clients);
     assert_eq!(world.stats().waiting_for_log, 0);
