@@ -27,7 +27,7 @@ use crate::desk::Desk;
 use crate::login::Opening;
 use crate::mailbox::{Mailbox, Owner};
 use crate::outbox::{Mark, Outbox};
-use crate::pressure::Turn;
+use crate::pressure::{Turn, Unsynced};
 use crate::queue::{Queue, Role};
 use crate::registry::VirtualHost;
 use crate::sending::Known;
@@ -82,7 +82,7 @@ pub(crate) struct Aside {
     /// A queue it has sent to that has more than its share of the memory.
     pub(crate) pressed: Option<Arc<Queue>>,
     /// Bytes sent while the log was behind that it may not hold yet.
-    pub(crate) unsynced: usize,
+    pub(crate) unsynced: Unsynced,
     /// Bytes of a frame that has arrived in part.
     pub(crate) framed: usize,
     pub(crate) transactions: HashMap<TransactionKey, Transaction, RandomState>,
@@ -101,7 +101,7 @@ impl Aside {
             || opens_at.is_some()
             || turn.is_some()
             || pressed.is_some()
-            || self.unsynced > 0
+            || self.unsynced.bytes() > 0
             || self.framed > 0
             || !(to_grant.is_empty() && transactions.is_empty() && temporaries.is_empty() && left.is_empty())
     }
@@ -320,6 +320,7 @@ impl Connection {
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, now: Now) -> Poll<io::Result<()>> {
         self.work.set_now(now);
         self.end_reading();
+        let was_full = self.outbox.is_full();
         self.outbox.set_waker(cx.waker());
         for _ in 0..4 {
             let mut due: Vec<Mark> = Vec::new();
@@ -329,11 +330,17 @@ impl Connection {
             self.work.clear();
             match result {
                 Poll::Ready(Ok(())) if more => {}
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    if was_full {
+                        // It may be read again.
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    if more {
-                        // What is left concerns others too and must not wait for this socket.
+                    if more || (was_full && !self.outbox.is_full()) {
+                        // What is left concerns others too and must not wait for this socket, or it may be read again.
                         cx.waker().wake_by_ref();
                     }
                     return Poll::Pending;

@@ -88,6 +88,8 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Somebody has put it on a list of outboxes to flush.
     queued: AtomicBool,
+    /// So much waits that nothing should be asked for that is answered.
+    full: AtomicBool,
     last_written: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
@@ -122,6 +124,7 @@ impl Outbox {
                 broken: false,
             }),
             queued: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             last_written: AtomicU64::new(now.0),
             waker: Mutex::new(None),
         }
@@ -154,6 +157,11 @@ impl Outbox {
         }
     }
 
+    /// Whether so much waits that nothing should be asked for that is answered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
     /// Its owner does not read for the moment, or does again.
     pub(crate) fn hold_back(&self, held_back: bool) {
         self.state().held_back = held_back;
@@ -161,6 +169,7 @@ impl Outbox {
 
     /// Accounts for what waits, as far as it is worth it.
     fn account(&self, state: &mut State) {
+        self.full.store(self.bounds.are_reached(state.chunks.len()), Ordering::Release);
         let chunks = if state.chunks.len() < OUTBOX_BYTES_FLOOR { 0 } else { state.chunks.len() };
         let bytes = chunks as u64 + state.waiting.get().map_or(0, WaitingList::charged);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use sabir_model::command::Promise;
 use sabir_model::error::{Code, Refusal};
 use sabir_store::{Level, Wake};
 
@@ -37,6 +38,8 @@ pub(crate) enum Mark {
 struct Place {
     let_in: AtomicBool,
     waker: Waker,
+    /// Nothing it has sent waits for the log.
+    is_new: bool,
     /// For memory: the queue that has too much.
     queue: Weak<Queue>,
 }
@@ -48,6 +51,22 @@ pub(crate) struct Turn {
     place: Arc<Place>,
     /// It has been let in and has not finished.
     passing: bool,
+}
+
+/// Bytes that a connection has sent while the log was behind, in two parts, so that it forgets what the log has got.
+#[derive(Debug, Default)]
+pub(crate) struct Unsynced {
+    /// Sent up to the promise.
+    older: usize,
+    /// Sent after it.
+    newer: usize,
+    until: Option<Promise>,
+}
+
+impl Unsynced {
+    pub(crate) fn bytes(&self) -> usize {
+        self.older.saturating_add(self.newer)
+    }
 }
 
 /// Those who wait for one thing.
@@ -132,6 +151,8 @@ pub(crate) struct Pressure {
     pub(crate) memory: Line,
     /// The log will tell when it has gone on.
     armed: AtomicBool,
+    /// How far it was at the last tick.
+    written: AtomicU64,
 }
 
 impl Pressure {
@@ -162,8 +183,13 @@ impl Shared {
         if pressure.log.waiting() == 0 {
             return;
         }
-        if self.store.pending_bytes() <= self.limits.pending_bytes_soft / 5 * 4 {
-            pressure.log.let_in(pressure.log.places_free(), |_| true);
+        let (pending, mark) = (self.store.pending_bytes(), self.limits.pending_bytes_soft);
+        if pending <= mark / 5 * 4 {
+            // No more than may fill the rest up to the mark: with the usual mark, each brings as much as one read takes.
+            let room = mark.saturating_sub(pending) / (mark / BATCH).max(1);
+            let passing = pressure.log.passing.load(Ordering::Acquire);
+            let least = usize::from(passing == 0);
+            pressure.log.let_in(room.min(BATCH).saturating_sub(passing).max(least), |_| true);
             return;
         }
         let last = self.store.last_position();
@@ -187,8 +213,13 @@ impl Shared {
     pub(crate) fn tick_pressure(self: &Arc<Self>) {
         self.relieve_log();
         self.relieve_memory();
-        let line = &self.pressure.memory;
-        line.let_in(line.places_free(), |_| true);
+        let Pressure { log, memory, .. } = &self.pressure;
+        memory.let_in(memory.places_free(), |_| true);
+        let written = self.store.watermark().written().0;
+        if self.pressure.written.swap(written, Ordering::Relaxed) == written {
+            // Who has sent nothing may be about to consume; a log that does not go on must not keep it.
+            log.let_in(log.places_free(), |place| place.is_new);
+        }
     }
 }
 
@@ -197,6 +228,10 @@ impl Connection {
     /// consumer is starved; one that is handed a delivery meanwhile is woken.
     pub fn poll_readable_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.end_reading();
+        if self.outbox.is_full() && !self.owes_settlements() {
+            // It does not read its answers. Whoever writes them goes on with this.
+            return Poll::Pending;
+        }
         let Some(mark) = self.presses() else {
             self.leave_line();
             return Poll::Ready(());
@@ -223,12 +258,13 @@ impl Connection {
             self.outbox.hold_back(false);
             return Poll::Ready(());
         }
+        let is_new = !self.awaits_log();
         let aside = self.aside.make();
         let queue = match mark {
             Mark::Log => Weak::new(),
             Mark::Memory => aside.pressed.as_ref().map(Arc::downgrade).unwrap_or_default(),
         };
-        let place = Place { let_in: AtomicBool::new(false), waker: cx.waker().clone(), queue };
+        let place = Place { let_in: AtomicBool::new(false), waker: cx.waker().clone(), is_new, queue };
         let place = self.shared.pressure.line(mark).enter(place);
         aside.turn = Some(Turn { mark, place, passing: false });
         match mark {
@@ -240,10 +276,11 @@ impl Connection {
 
     /// What it has filled that is too full.
     fn presses(&mut self) -> Option<Mark> {
-        if let Some(promise) = self.last_promise
-            && self.shared.store.pending_bytes() > self.shared.limits.pending_bytes_soft
-            && !self.shared.store.watermark().covers(promise.position, level_of(promise))
-        {
+        let pending = self.shared.store.pending_bytes();
+        let limits = &self.shared.limits;
+        // Half-way to where sends are refused, everybody waits who might begin to send.
+        let is_high = || pending > limits.pending_bytes_soft / 2 + limits.pending_bytes_max / 2;
+        if pending > limits.pending_bytes_soft && (is_high() || self.awaits_log()) {
             return Some(Mark::Log);
         }
         let aside = self.aside.get()?;
@@ -253,6 +290,12 @@ impl Connection {
             return Some(turn.mark);
         }
         aside.pressed.as_ref().map(|_| Mark::Memory)
+    }
+
+    /// Whether something it has sent is not in the log yet.
+    fn awaits_log(&self) -> bool {
+        self.last_promise
+            .is_some_and(|promise| !self.shared.store.watermark().covers(promise.position, level_of(promise)))
     }
 
     /// Whether it has deliveries that it has not settled.
@@ -287,14 +330,20 @@ impl Connection {
         if let Some(queue) = self.work.get().pressed.take() {
             self.aside.make().pressed = Some(queue);
         }
-        if self.unsynced() > 0 {
-            let behind = self.store_is_behind();
-            let covered = self.last_promise.is_none_or(|promise| {
-                self.shared.store.watermark().covers(promise.position, level_of(promise))
-            });
-            if let Some(aside) = self.aside.get_mut().filter(|_| !behind || covered) {
-                aside.unsynced = 0;
-            }
+        if self.unsynced() == 0 {
+            return;
+        }
+        let (behind, newest) = (self.store_is_behind(), self.last_promise);
+        let covers =
+            |promise: Promise| self.shared.store.watermark().covers(promise.position, level_of(promise));
+        let still = behind && newest.is_some_and(|newest| !covers(newest));
+        let older = self.aside.get().and_then(|aside| aside.unsynced.until).is_none_or(covers);
+        let Some(aside) = self.aside.get_mut() else { return };
+        if !still {
+            aside.unsynced = Unsynced::default();
+        } else if older {
+            let Unsynced { newer, .. } = aside.unsynced;
+            aside.unsynced = Unsynced { older: newer, newer: 0, until: newest };
         }
     }
 
@@ -302,12 +351,12 @@ impl Connection {
     pub(crate) fn count_unsynced(&mut self, bytes: usize) {
         if self.store_is_behind() {
             let aside = self.aside.make();
-            aside.unsynced = aside.unsynced.saturating_add(bytes);
+            aside.unsynced.newer = aside.unsynced.newer.saturating_add(bytes);
         }
     }
 
     fn unsynced(&self) -> usize {
-        self.aside.get().map_or(0, |aside| aside.unsynced)
+        self.aside.get().map_or(0, |aside| aside.unsynced.bytes())
     }
 
     fn store_is_behind(&self) -> bool {
