@@ -79,7 +79,7 @@ impl Transaction {
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
         let more = bytes - self.bytes;
-        if budget.free() < more as u64 || budget.is_too_much(bytes as u64) {
+        if budget.spare() < more as u64 || budget.is_too_much(bytes as u64) {
             return Err(share_full("the transaction"));
         }
         if self.sends.len() + self.settlements.len() >= items_max {

@@ -48,7 +48,7 @@ fn who_fills_a_queue_waits_and_nobody_else() {
         flood.send("queue://flooded", &"x".repeat(1000)).ok();
         sent += 1;
     }
-    assert!((150..250).contains(&sent), "it waits from two thirds of the memory on, and has sent {sent}");
+    assert!((130..200).contains(&sent), "it waits from 58 % of the memory on, and has sent {sent}");
     for _ in 0..100 {
         assert!(may_be_read(&mut polite));
         polite.send("queue://small", "x").ok();
@@ -98,7 +98,7 @@ fn a_flood_has_no_more_than_its_share_and_the_others_are_not_refused() {
         assert_eq!(got.body.len(), 1000, "round {round}");
         consumer.ack(&got);
     }
-    assert!((230..290).contains(&taken_of_floods), "{taken_of_floods}");
+    assert!((200..260).contains(&taken_of_floods), "{taken_of_floods}");
     assert!(world.memory() < 300_000);
     let refused: u64 = world.stats().refused_by_code.iter().map(|(_, count)| count).sum();
     assert_eq!(refused + taken_of_floods, 3000);
@@ -296,7 +296,7 @@ fn a_consumer_that_settles_nothing_does_not_fill_the_memory_with_what_the_log_ho
         assert!(world.memory() < 300_000, "{number}: {}", world.memory());
     }
     producer.synced();
-    assert!(got.len() > 200, "{}", got.len());
+    assert!(got.len() > 180, "{}", got.len());
     // Each of them comes once it settles what it has, in order.
     let mut all: Vec<String> = Vec::new();
     while !got.is_empty() {

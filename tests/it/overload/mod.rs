@@ -54,6 +54,7 @@ fn until(stop: &AtomicBool, mut what: impl FnMut()) {
 
 /// Writes the same bytes for as long as somebody takes them, connecting anew when it is thrown out; counts what went out.
 fn flood(address: SocketAddr, greeting: &[u8], bytes: &[u8], stop: &AtomicBool, written: &AtomicU64) {
+    let bytes = bytes.repeat((64 << 10) / bytes.len() + 1);
     until(stop, || {
         let Ok(mut stream) = TcpStream::connect(address) else { return };
         stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -62,7 +63,7 @@ fn flood(address: SocketAddr, greeting: &[u8], bytes: &[u8], stop: &AtomicBool, 
         }
         while !stop.load(Ordering::Acquire) {
             // What is written in part goes on where it was.
-            let mut rest = bytes;
+            let mut rest = bytes.as_slice();
             while !rest.is_empty() && !stop.load(Ordering::Acquire) {
                 match stream.write(rest) {
                     Ok(count) => rest = &rest[count..],
@@ -71,6 +72,8 @@ fn flood(address: SocketAddr, greeting: &[u8], bytes: &[u8], stop: &AtomicBool, 
                 }
             }
             written.fetch_add(1, Ordering::Relaxed);
+            // Others of this machine want to do something, too; it is a flood all the same.
+            std::thread::sleep(Duration::from_millis(1));
         }
     });
 }
