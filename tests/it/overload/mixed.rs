@@ -160,47 +160,27 @@ fn meter() -> Connect<'static> {
     Connect { version: Version::V5, client_id: "meter", properties: lasting, ..Connect::default() }
 }
 
-/// Takes everything out of all queues of the floods, and of others.
+/// Takes everything out of all queues of the floods, and what has become a dead letter in them.
 fn drain(server: &Server) {
-    let mut client = stomp(server);
-    subscribe_as(&mut client, "1", "/queue/flood.>", "ack:client\nactivemq.prefetchSize:100\n");
-    let mut web = Web::new(server.http);
-    let mut unacknowledged = 0;
+    let stream = tcp(server.stomp);
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut client = Client::new(stream);
+    client.write(STOMP_CONNECT);
+    for (id, queue) in ["flood.>", "ActiveMQ.DLQ"].into_iter().enumerate() {
+        client.write(format!("SUBSCRIBE\nid:{id}\ndestination:/queue/{queue}\nack:auto\n\n\0").as_bytes());
+    }
     loop {
-        let page = web.get("/metrics").expect(200).text();
-        if metric(&page, "sabir_messages_ready") + metric(&page, "sabir_messages_unsettled") == 0 {
-            return;
-        }
-        let ready: u64 = page
-            .lines()
-            .filter(|line| line.contains("queue://flood."))
-            .filter(|line| {
-                line.starts_with("sabir_queue_messages_ready")
-                    || line.starts_with("sabir_queue_messages_unsettled")
-            })
-            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
-            .sum();
-        if ready == 0 {
-            return;
-        }
-        // What is there comes; what is acknowledged last acknowledges all before it.
-        let mut last = String::new();
-        for _ in 0..ready.min(50) {
-            let frame = client.frame();
-            assert_eq!(frame.command, "MESSAGE", "{}", frame.text());
-            last = frame.header("ack").unwrap().to_owned();
-            unacknowledged += 1;
-        }
-        client.write(format!("ACK\nid:{last}\nreceipt:a\n\n\0").as_bytes());
-        loop {
-            let frame = client.frame();
-            if frame.command == "RECEIPT" {
-                break;
+        match client.try_frame() {
+            Ok(Some(frame)) => assert!(frame.command != "ERROR", "{}", frame.text()),
+            Ok(None) => panic!("the broker has closed the connection"),
+            // It is quiet.
+            Err(_) => {
+                let page = page(server);
+                if metric(&page, "sabir_messages_ready") + metric(&page, "sabir_messages_unsettled") == 0 {
+                    return;
+                }
             }
-            let ack = frame.header("ack").unwrap().to_owned();
-            client.write(format!("ACK\nid:{ack}\n\n\0").as_bytes());
         }
-        assert!(unacknowledged < 1_000_000);
     }
 }
 
@@ -221,6 +201,8 @@ fn round(seed: u64, sends: usize) {
             ("limits.outbox_bytes_soft", "128 KiB"),
             ("limits.outbox_bytes_hard", "1 MiB"),
             ("limits.write_stall_ms", "3000"),
+            // Last values stay in memory.
+            ("mqtt.sys_interval_ms", "0"),
             ("store.segment_bytes", "4 MiB"),
             ("store.journal_bytes_max", "64 MiB"),
             ("store.disk_bytes_max", "256 MiB"),
@@ -340,7 +322,10 @@ fn round(seed: u64, sends: usize) {
     for number in 0..sends {
         assert_eq!(device.take().message.body, format!("{number:06}").as_bytes());
     }
-    device.flush();
+    // Each handover has two steps, and both are in the log.
+    while metric(&page(&server), "sabir_queue_messages_unsettled{queue=\"session://meter\"}") > 0 {
+        device.flush();
+    }
     device.leave();
     drop((stalled.drain(..), consumer));
     drop(devices);
@@ -348,24 +333,24 @@ fn round(seed: u64, sends: usize) {
 
     // And nothing else is left.
     let mut web = Web::new(server.http);
-    loop {
+    for turn in 0.. {
         let page = web.get("/metrics").expect(200).text();
         let left = |name| metric(&page, name);
-        if left("sabir_connections") == 0
-            && left("sabir_sockets") == 1
-            && left("sabir_memory_bytes") == 0
-            && left("sabir_messages_ready") + left("sabir_messages_unsettled") == 0
-            && left("sabir_producers_paused") + left("sabir_connections_slow") == 0
-        {
+        let of_messages = left("sabir_messages_ready") + left("sabir_messages_unsettled");
+        let of_connections = left("sabir_connections") + left("sabir_sockets") - 1;
+        let of_pressure = left("sabir_producers_paused") + left("sabir_connections_slow");
+        if of_messages + of_connections + of_pressure + left("sabir_memory_bytes") == 0 {
             break;
         }
+        assert!(turn < 3000, "{page}");
+        thread::sleep(Duration::from_millis(10));
     }
     server.stop();
 }
 
 #[test]
 fn a_broker_keeps_its_budgets_and_its_promises_under_everything_at_once() {
-    round(1, 30);
+    round(1, 20);
     // For as long as somebody has time: `SABIR_OVERLOAD_SECONDS=600`.
     let seconds =
         std::env::var("SABIR_OVERLOAD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
