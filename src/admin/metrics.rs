@@ -379,6 +379,12 @@ fn store_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_store_messages_total", Counter, "Messages appended to the log.", store.messages_appended),
         ("sabir_store_disk_bytes", Gauge, "Bytes of all segment files.", store.disk_bytes),
         (
+            "sabir_store_disk_bytes_max",
+            Gauge,
+            "Most of these (store.disk_bytes_max); 0 is all there is.",
+            broker.disk_bytes_max.unwrap_or(0),
+        ),
+        (
             "sabir_store_live_bytes",
             Gauge,
             "Bytes of unacknowledged messages in the log, about, once for each queue.",

@@ -135,6 +135,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Who holds how much memory.
     pub(crate) budget: Arc<Budget>,
+    /// Most bytes of the log's files, if that is limited.
+    disk_bytes_max: Option<u64>,
     /// Who waits before it is read again.
     pub(crate) pressure: Pressure,
     /// Tells tokens of this boot from those of others.
@@ -268,6 +270,7 @@ impl Broker {
     /// If the log cannot be opened, with a sentence that says why.
     pub fn open(options: BrokerOptions) -> Result<(Self, RecoverySummary), OpenError> {
         let mut recovered = Recovered::default();
+        let disk_bytes_max = options.store.disk_bytes_max;
         let (store, log) =
             Store::open(options.store, options.fs, &mut recovered).map_err(OpenError::Store)?;
         // A host that holds queues stays, configured or not: its names must not run into those of another.
@@ -306,6 +309,7 @@ impl Broker {
             limits: options.limits,
             counters: Counters::default(),
             pressure: Pressure::default(),
+            disk_bytes_max,
             budget,
             boot,
             next_queue: AtomicU64::new(1),
@@ -470,6 +474,7 @@ impl Broker {
             memory_outboxes: held(&shared.budget.outboxes),
             memory_frames: held(&shared.budget.frames),
             memory_transactions: held(&shared.budget.transactions),
+            disk_bytes_max: shared.disk_bytes_max,
             pending_bytes: shared.store.pending_bytes() as u64,
             pending_bytes_soft: shared.limits.pending_bytes_soft as u64,
             pending_bytes_max: shared.limits.pending_bytes_max as u64,

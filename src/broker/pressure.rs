@@ -23,6 +23,8 @@ use crate::queue::Queue;
 
 /// Connections that are let in at a time.
 const BATCH: usize = 16;
+/// Of those who wait for memory, so many are looked at whenever some comes free; all of them with every tick.
+const LOOKED_AT_MAX: usize = 64;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +104,8 @@ impl Line {
         }
     }
 
-    /// Lets in up to `most` of those who may, the longest-waiting first.
-    fn let_in(&self, most: usize, may: impl Fn(&Place) -> bool) {
+    /// Lets in up to `most` of those who may, the longest-waiting first; looks at no more than `look_at`.
+    fn let_in(&self, most: usize, look_at: usize, may: impl Fn(&Place) -> bool) {
         if most == 0 || self.waiting() == 0 {
             return;
         }
@@ -112,6 +114,7 @@ impl Line {
             let mut places = self.places.lock();
             let mut at = 0;
             while let_in.len() < most
+                && at + let_in.len() < look_at
                 && let Some(place) = places.get(at)
             {
                 if may(place) {
@@ -189,7 +192,7 @@ impl Shared {
             let room = mark.saturating_sub(pending) / (mark / BATCH).max(1);
             let passing = pressure.log.passing.load(Ordering::Acquire);
             let least = usize::from(passing == 0);
-            pressure.log.let_in(room.min(BATCH).saturating_sub(passing).max(least), |_| true);
+            pressure.log.let_in(room.min(BATCH).saturating_sub(passing).max(least), usize::MAX, |_| true);
             return;
         }
         let last = self.store.last_position();
@@ -201,8 +204,12 @@ impl Shared {
 
     /// Lets in some of those whose queues have room again.
     pub(crate) fn relieve_memory(&self) {
+        self.relieve_memory_of(LOOKED_AT_MAX);
+    }
+
+    fn relieve_memory_of(&self, look_at: usize) {
         let line = &self.pressure.memory;
-        line.let_in(line.places_free(), |place| {
+        line.let_in(line.places_free(), look_at, |place| {
             let Some(queue) = place.queue.upgrade() else { return true };
             // Not waited for: whoever holds it comes here itself when it has made room.
             queue.core.try_lock().is_some_and(|core| self.budget.is_less_again(core.resident))
@@ -212,13 +219,13 @@ impl Shared {
     /// What time does: nobody stands still.
     pub(crate) fn tick_pressure(self: &Arc<Self>) {
         self.relieve_log();
-        self.relieve_memory();
+        self.relieve_memory_of(usize::MAX);
         let Pressure { log, memory, .. } = &self.pressure;
-        memory.let_in(memory.places_free(), |_| true);
+        memory.let_in(memory.places_free(), usize::MAX, |_| true);
         let written = self.store.watermark().written().0;
         if self.pressure.written.swap(written, Ordering::Relaxed) == written {
             // Who has sent nothing may be about to consume; a log that does not go on must not keep it.
-            log.let_in(log.places_free(), |place| place.is_new);
+            log.let_in(log.places_free(), usize::MAX, |place| place.is_new);
         }
     }
 }

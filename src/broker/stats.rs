@@ -121,6 +121,8 @@ pub struct BrokerStats {
     pub memory_frames: u64,
     /// Of the bytes in memory: sends that wait for their commit.
     pub memory_transactions: u64,
+    /// Most bytes of all segment files, if that is limited.
+    pub disk_bytes_max: Option<u64>,
     /// Bytes appended to the log and not written, or not synced where that is asked for.
     pub pending_bytes: u64,
     /// Above this those who sent them wait.

@@ -1,6 +1,7 @@
 //! Floods: what a broker does when more comes than it may hold. Counts, not times: who is served, who is refused, what is
 //! left afterwards.
 
+mod disk;
 mod doors;
 mod fairness;
 mod mixed;
