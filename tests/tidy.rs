@@ -101,6 +101,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("src/bench/", "looks at the counters every millisecond"),
     ("tests/it/server.rs", "looks whether a process has ended"),
     ("tests/it/limits.rs", "the measurement below"),
+    ("tests/it/overload/mod.rs", "a flood leaves the machine some time for others"),
     (
         "src/store/reclaim.rs",
         "the keeper's thread waits for the committer's, which publishes just before it applies",

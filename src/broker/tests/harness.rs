@@ -286,16 +286,6 @@ impl Client {
         panic!("woken for ever");
     }
 
-    /// Asks whether it may be read, as its task would.
-    pub(super) fn permit_as_its_task(&mut self) -> Poll<()> {
-        let waker = Waker::from(Arc::clone(&self.woken));
-        self.host().poll_readable_permit(&mut Context::from_waker(&waker))
-    }
-
-    pub(super) fn is_woken(&self) -> bool {
-        self.woken.0.load(Ordering::Acquire)
-    }
-
     pub(super) fn try_flush(&mut self) -> Poll<io::Result<()>> {
         let now = self.now();
         self.host().poll_flush(&mut Context::from_waker(Waker::noop()), now)
