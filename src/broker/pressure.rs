@@ -23,6 +23,8 @@ use crate::queue::Queue;
 
 /// Connections that are let in at a time.
 const BATCH: usize = 16;
+/// Ticks after which the log has got stuck: a second.
+const STUCK_TICKS: u64 = 10;
 /// Of those who wait for memory, so many are looked at whenever some comes free; all of them with every tick.
 const LOOKED_AT_MAX: usize = 64;
 
@@ -154,8 +156,9 @@ pub(crate) struct Pressure {
     pub(crate) memory: Line,
     /// The log will tell when it has gone on.
     armed: AtomicBool,
-    /// How far it was at the last tick.
+    /// How far it was at the last tick, and for how many ticks it has not gone on.
     written: AtomicU64,
+    stuck: AtomicU64,
 }
 
 impl Pressure {
@@ -223,7 +226,10 @@ impl Shared {
         let Pressure { log, memory, .. } = &self.pressure;
         memory.let_in(memory.places_free(), usize::MAX, |_| true);
         let written = self.store.watermark().written().0;
-        if self.pressure.written.swap(written, Ordering::Relaxed) == written {
+        let went = self.pressure.written.swap(written, Ordering::Relaxed) != written;
+        let stuck = if went { 0 } else { self.pressure.stuck.load(Ordering::Relaxed) + 1 };
+        self.pressure.stuck.store(stuck % STUCK_TICKS, Ordering::Relaxed);
+        if stuck >= STUCK_TICKS {
             // Who has sent nothing may be about to consume; a log that does not go on must not keep it.
             log.let_in(log.places_free(), usize::MAX, |place| place.is_new);
         }

@@ -4,7 +4,6 @@ use sabir_mqtt::client::{Connect, ConnectProperties};
 use sabir_mqtt::{Reason, Version};
 
 use super::{metric, page, stomp};
-use crate::client::Client;
 use crate::crossing::parties::{Mqtt, Publication, send, stomp_as, subscribe_as, try_send};
 use crate::server::Server;
 
@@ -13,7 +12,9 @@ fn device() -> Connect<'static> {
     Connect { version: Version::V5, client_id: "device", properties: lasting, ..Connect::default() }
 }
 
-fn commit(client: &mut Client, number: usize, body: &[u8]) -> String {
+/// Commits a transaction of one send; a refused COMMIT ends its connection.
+fn commit(server: &Server, number: usize, body: &[u8]) -> String {
+    let mut client = stomp(server);
     client.write(format!("BEGIN\ntransaction:{number}\n\n\0").as_bytes());
     let headers = format!("persistent:true\ntransaction:{number}\n");
     client.write(&crate::client::send("/queue/tx", &headers, body));
@@ -37,7 +38,6 @@ fn a_full_disk_refuses_what_must_be_kept_and_everything_else_goes_on_until_there
     away.leave();
     let going_on = "x-continue-on-error:true\n";
     let mut producer = stomp_as(server.stomp, "1.2", going_on);
-    let mut committer = stomp_as(server.stomp, "1.2", going_on);
     let mut meter = Mqtt::open(server.mqtt, Version::V5);
     let filler = "d".repeat(20_000);
     let body = |number: usize| format!("{number:06}{filler}").into_bytes();
@@ -50,7 +50,7 @@ fn a_full_disk_refuses_what_must_be_kept_and_everything_else_goes_on_until_there
             "RECEIPT" => kept.push(tried),
             _ => refused[0] = true,
         }
-        match commit(&mut committer, tried, &body).as_str() {
+        match commit(&server, tried, &body).as_str() {
             "RECEIPT" => committed.push(tried),
             _ => refused[1] = true,
         }
@@ -97,7 +97,7 @@ fn a_full_disk_refuses_what_must_be_kept_and_everything_else_goes_on_until_there
     // Sends come back by themselves.
     let again = body(999_999);
     while try_send(&mut producer, "/queue/kept", "persistent:true\n", &again).command != "RECEIPT" {}
-    while commit(&mut committer, tried, &again) != "RECEIPT" {
+    while commit(&server, tried, &again) != "RECEIPT" {
         tried += 1;
     }
     while meter.try_publish("meter/a", &Publication::new(&again).qos(2)).is_failure() {}
