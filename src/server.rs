@@ -24,11 +24,15 @@ use sabir_store::{Level, RealFs, StoreOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
-use crate::net::{BindError, HttpOptions, Listeners, Net, Options, SERVER_NAME, Speaks, SystemClock};
+use crate::net::{
+    BindError, HttpOptions, Listeners, Net, Options, REFUSALS_MAX, SERVER_NAME, Speaks, SystemClock,
+};
 use crate::notify::Supervisor;
 
-/// File descriptors that are not connections: the log, the listeners, the runtime.
-const DESCRIPTORS_RESERVED: u64 = 64;
+/// File descriptors that are not connections: the log, the listeners, the runtime; and connections too many that are told so.
+const DESCRIPTORS_RESERVED: u64 = 64 + REFUSALS_MAX as u64;
+/// Webhooks call others; of all descriptors they may have one of so many, and no more than they may make calls at a time.
+const DESCRIPTORS_PER_CALL: u64 = 8;
 /// Unsynced bytes above which publishers' reading pauses.
 const PENDING_BYTES_SOFT: usize = 4 << 20;
 /// Most sends and settlements in one transaction; its bytes are limited by the configuration.
@@ -93,7 +97,8 @@ fn start(config: &Config, supervisor: &Arc<Supervisor>) -> Result<(), Failure> {
     let gate = Gatekeeper::open(config.gate_options(cores), Arc::clone(&clock) as Arc<dyn Clock>)
         .map_err(Failure::Users)?;
     config.check_exposure(gate.users_exist()).map_err(Failure::Exposed)?;
-    let connections_max = connections_max(config.limits.connections_max);
+    let calls = if config.webhooks.count_max == 0 { 0 } else { config.webhooks.concurrency_max };
+    let connections_max = connections_max(config.limits.connections_max, calls);
     let broker = broker_options(config, connections_max, gate, Arc::clone(&clock) as Arc<dyn Clock>)?;
     let workers = if config.server.worker_threads == 0 { cores } else { config.server.worker_threads };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -205,15 +210,16 @@ fn shown_dir(config: &Config) -> String {
 }
 
 /// Asks for as many file descriptors as this process may have, and keeps connections below that.
-fn connections_max(wanted: usize) -> usize {
+fn connections_max(wanted: usize, calls: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     // Without a limit the system says none.
     let Some(descriptors) = current else { return wanted };
-    let possible =
-        usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    let calls = (calls as u64).min(descriptors / DESCRIPTORS_PER_CALL);
+    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED + calls);
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
     if possible < wanted {
         tracing::info!(
             "at most {possible} connections: the system allows this process {descriptors} open files (limits.connections_max is {wanted})"
@@ -323,6 +329,7 @@ fn broker_options(
             memory_bytes_max: if memory == 0 { machine_memory() / 5 * 2 } else { memory },
             queue_memory_bytes_max: u64::try_from(limits.queue_memory_bytes_max).unwrap_or(u64::MAX),
             pending_bytes_soft: PENDING_BYTES_SOFT.min(config.store.pending_bytes_max / 2),
+            pending_bytes_max: config.store.pending_bytes_max,
             transaction_bytes_max: limits.transaction_bytes_max,
             transaction_items_max: TRANSACTION_ITEMS_MAX,
             temporaries_max: TEMPORARIES_MAX,

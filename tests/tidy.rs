@@ -102,6 +102,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/it/server.rs", "looks whether a process has ended"),
     ("tests/it/limits.rs", "the measurement below"),
     ("src/store/examples/backlog.rs", "looks every second whether the keeper still works"),
+    ("tests/it/overload/mod.rs", "a flood leaves the machine some time for others"),
     (
         "src/store/reclaim.rs",
         "the keeper's thread waits for the committer's, which publishes just before it applies",

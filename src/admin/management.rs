@@ -90,7 +90,7 @@ async fn overview(mut ask: Ask) -> Result<Response, Problem> {
         "memoryBytes": stats.memory_bytes,
         "memoryBytesMax": stats.memory_bytes_max,
         "storeBytes": stats.store.disk_bytes,
-        "storeBytesMax": Value::Null,
+        "storeBytesMax": stats.disk_bytes_max,
         "residentBytes": Usage::read().map(|usage| usage.resident_bytes),
     });
     Ok(json(StatusCode::OK, &body))

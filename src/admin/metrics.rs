@@ -28,8 +28,8 @@ pub struct NetStats {
     pub sockets_max: u64,
     /// Sockets ever accepted.
     pub accepted: u64,
-    /// Sockets refused for want of a place.
-    pub turned_away: u64,
+    /// Sockets that were not served, by the reason.
+    pub turned_away: Vec<(&'static str, u64)>,
     /// Sockets that spoke nothing known here.
     pub not_understood: u64,
     /// Bytes of messaging protocols read.
@@ -77,7 +77,6 @@ fn net_metrics(page: &mut Page, net: &NetStats) {
         ("sabir_sockets", Gauge, "Sockets open now, HTTP included.", net.sockets),
         ("sabir_sockets_max", Gauge, "Most sockets at a time (limits.connections_max).", net.sockets_max),
         ("sabir_sockets_accepted_total", Counter, "Sockets accepted.", net.accepted),
-        ("sabir_sockets_refused_total", Counter, "Sockets refused for want of a place.", net.turned_away),
         (
             "sabir_sockets_not_understood_total",
             Counter,
@@ -88,6 +87,11 @@ fn net_metrics(page: &mut Page, net: &NetStats) {
         ("sabir_written_bytes_total", Counter, "Bytes of messaging protocols written.", net.written_bytes),
     ] {
         page.single(name, kind, help, value);
+    }
+    let name = "sabir_sockets_refused_total";
+    page.family(name, Counter, "Sockets that were not served, by the reason.");
+    for (reason, count) in &net.turned_away {
+        page.labelled(name, &[("reason", reason)], count);
     }
     let name = "sabir_protocol_errors_total";
     page.family(name, Counter, "Connections ended by their peer's fault, by code.");
@@ -104,7 +108,6 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_logins_failed_total", Counter, "Logins refused.", broker.logins_failed),
         ("sabir_messages_received_total", Counter, "Messages accepted from producers.", broker.published),
         ("sabir_messages_received_bytes_total", Counter, "Bytes of their bodies.", broker.published_bytes),
-        ("sabir_messages_refused_total", Counter, "Sends refused.", broker.refused),
         (
             "sabir_messages_unreadable_total",
             Counter,
@@ -173,11 +176,67 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
         ),
         ("sabir_retained_messages", Gauge, "Topics that keep a last value.", broker.retained),
         ("sabir_retained_bytes", Gauge, "Bytes of these values in memory.", broker.retained_bytes),
-        ("sabir_memory_bytes", Gauge, "Bytes of messages held in memory.", broker.memory_bytes),
+        ("sabir_memory_bytes", Gauge, "Bytes of messages held in memory, wherever.", broker.memory_bytes),
         ("sabir_memory_bytes_max", Gauge, "Most bytes of messages held in memory.", broker.memory_bytes_max),
+        (
+            "sabir_memory_outbox_bytes",
+            Gauge,
+            "Of these: what waits for sockets that take no more.",
+            broker.memory_outboxes,
+        ),
+        ("sabir_memory_frame_bytes", Gauge, "Of these: frames that arrived in part.", broker.memory_frames),
+        (
+            "sabir_memory_transaction_bytes",
+            Gauge,
+            "Of these: sends that wait for their commit.",
+            broker.memory_transactions,
+        ),
+        (
+            "sabir_store_pending_bytes",
+            Gauge,
+            "Bytes on their way to the log, not synced where that is asked for.",
+            broker.pending_bytes,
+        ),
+        (
+            "sabir_store_pending_bytes_soft",
+            Gauge,
+            "Above this those who sent them wait.",
+            broker.pending_bytes_soft,
+        ),
+        (
+            "sabir_store_pending_bytes_max",
+            Gauge,
+            "At this persistent sends are refused (store.pending_bytes_max).",
+            broker.pending_bytes_max,
+        ),
+        (
+            "sabir_connections_slow",
+            Gauge,
+            "Connections whose sockets take no more although something waits.",
+            broker.connections_slow,
+        ),
+        (
+            "sabir_connections_cut_off_total",
+            Counter,
+            "Connections ended for reading too slowly.",
+            broker.cut_off,
+        ),
     ] {
         page.single(name, kind, help, value);
     }
+    let name = "sabir_messages_refused_total";
+    page.family(name, Counter, "Sends and commits refused, by the code of the refusal.");
+    for (code, count) in &broker.refused_by_code {
+        page.labelled(name, &[("code", code)], count);
+    }
+    let name = "sabir_producers_paused";
+    page.family(name, Gauge, "Connections that are not read now, by what they filled.");
+    page.labelled(name, &[("by", "log")], broker.waiting_for_log);
+    page.labelled(name, &[("by", "memory")], broker.waiting_for_memory);
+    let name = "sabir_producers_paused_total";
+    page.family(name, Counter, "How often a connection was not read for a while, by what it filled.");
+    page.labelled(name, &[("by", "log")], broker.waits_for_log);
+    page.labelled(name, &[("by", "memory")], broker.waits_for_memory);
     let name = "sabir_protocol_connections";
     page.family(name, Gauge, "Messaging connections open now, by what they speak.");
     for (protocol, count) in &broker.connections_by_protocol {
@@ -327,6 +386,12 @@ fn store_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_store_disk_bytes", Gauge, "Bytes of all segments and page files.", store.disk_bytes),
         ("sabir_store_blobs", Gauge, "Files of large bodies.", store.blobs),
         ("sabir_store_blob_bytes", Gauge, "Bytes of all files of large bodies.", store.blob_bytes),
+        (
+            "sabir_store_disk_bytes_max",
+            Gauge,
+            "Most of these (store.disk_bytes_max); 0 is all there is.",
+            broker.disk_bytes_max.unwrap_or(0),
+        ),
         (
             "sabir_store_live_bytes",
             Gauge,

@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Waker;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -21,6 +20,7 @@ use sabir_model::session::{Egress, Now};
 use sabir_store::{Level, RecoveryReport, Store, StoreError};
 
 use crate::blocking::Pool;
+use crate::budget::{Budget, change, held, memory_full};
 use crate::connection::Connection;
 use crate::lock_order::before_maps;
 use crate::mailbox::Mailbox;
@@ -29,6 +29,7 @@ use crate::notes::Note;
 use crate::options::{BrokerLimits, BrokerOptions};
 use crate::pager::{self, Pager};
 use crate::policy::{Policies, Policy};
+use crate::pressure::Pressure;
 use crate::queue::{Queue, Role};
 use crate::recovery::{MARK_CLEAN, Recovered, Restored, TABLE_COUNTERS};
 use crate::registry::VirtualHost;
@@ -37,7 +38,7 @@ use crate::stats::{BrokerStats, Counters, TopicStats, read};
 use crate::will::{Sent, send_for_nobody};
 use crate::window::Window;
 use crate::work::{Work, finish};
-use crate::writer::{OutboxLimits, Writer};
+use crate::writer::{Bounds, Writer};
 
 /// Why a broker did not open.
 #[derive(Debug)]
@@ -130,10 +131,14 @@ pub(crate) struct Shared {
     pub(crate) policies: Policies,
     pub(crate) limits: BrokerLimits,
     /// Those of each outbox, which all outboxes share.
-    pub(crate) outbox_limits: Arc<OutboxLimits>,
+    pub(crate) outbox_bounds: Arc<Bounds>,
     pub(crate) counters: Counters,
-    /// Bytes of messages in memory; below zero for a moment. Read it by [`Shared::memory`].
-    pub(crate) memory: AtomicU64,
+    /// Who holds how much memory.
+    pub(crate) budget: Arc<Budget>,
+    /// Most bytes of the log's files, if that is limited.
+    disk_bytes_max: Option<u64>,
+    /// Who waits before it is read again.
+    pub(crate) pressure: Pressure,
     /// Tells tokens of this boot from those of others.
     pub(crate) boot: u32,
     pub(crate) next_queue: AtomicU64,
@@ -152,8 +157,6 @@ pub(crate) struct Shared {
     pub(crate) hosts: Vec<Arc<VirtualHost>>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, Arc<Mailbox>, RandomState>>,
     next_connection: AtomicU64,
-    /// Connections whose reading pauses until the next tick.
-    pub(crate) paused: Mutex<Vec<Waker>>,
     pub(crate) ticks: AtomicU64,
     draining: AtomicBool,
     /// Absent in a simulation.
@@ -222,31 +225,25 @@ impl Shared {
 
     /// Adds what a batch changed in memory to the account.
     pub(crate) fn account(&self, work: &mut Work) {
-        if work.memory == 0 {
-            return;
+        let memory = std::mem::take(&mut work.memory);
+        if memory != 0 {
+            change(&self.budget.messages, memory);
+            if memory < 0 {
+                self.relieve_memory();
+            }
         }
-        // Wraps on purpose: who settles a message may come here before who sent it, and the sum must be right afterwards.
-        self.memory.fetch_add(std::mem::take(&mut work.memory).cast_unsigned(), Ordering::Relaxed);
     }
 
-    /// Bytes of messages in memory.
+    /// Bytes of messages in memory, wherever they are.
     pub(crate) fn memory(&self) -> u64 {
-        u64::try_from(self.memory.load(Ordering::Relaxed).cast_signed()).unwrap_or(0)
+        self.budget.used()
     }
 
     pub(crate) fn check_memory(&self) -> Result<(), Refusal> {
         if self.memory() < self.limits.memory_bytes_max {
             return Ok(());
         }
-        Err(Refusal::new(
-            Code::MemoryFull,
-            "the broker's memory for messages is used up; send again once consumers have caught up",
-        ))
-    }
-
-    /// Whether publishers should pause: memory runs low.
-    pub(crate) fn memory_is_low(&self) -> bool {
-        self.memory() > self.limits.memory_bytes_max / 5 * 4
+        Err(memory_full())
     }
 
     /// Tells a connection that a subscription has ended without its doing.
@@ -273,6 +270,7 @@ impl Broker {
     /// If the log cannot be opened, with a sentence that says why.
     pub fn open(options: BrokerOptions) -> Result<(Self, RecoverySummary), OpenError> {
         let mut recovered = Recovered::default();
+        let disk_bytes_max = options.store.disk_bytes_max;
         let (store, log) =
             Store::open(options.store, options.fs, &mut recovered).map_err(OpenError::Store)?;
         // A host that holds queues stays, configured or not: its names must not run into those of another.
@@ -298,6 +296,7 @@ impl Broker {
             durability: options.limits.session_durability,
             ..Policy::default()
         });
+        let budget = Arc::new(Budget::new(options.limits.memory_bytes_max));
         let shared = Arc::new(Shared {
             store,
             clock: options.clock,
@@ -305,11 +304,13 @@ impl Broker {
             authorizer: options.authorizer,
             rules: options.rules,
             policies: options.policies,
-            window: Arc::new(Window::new(options.limits.queue_memory_bytes_max)),
-            outbox_limits: Arc::new(options.limits.outbox),
+            window: Arc::new(Window::new(options.limits.queue_memory_bytes_max, Arc::clone(&budget))),
+            outbox_bounds: Arc::new(Bounds { limits: options.limits.outbox, budget: Arc::clone(&budget) }),
             limits: options.limits,
             counters: Counters::default(),
-            memory: AtomicU64::new(0),
+            pressure: Pressure::default(),
+            disk_bytes_max,
+            budget,
             boot,
             next_queue: AtomicU64::new(1),
             next_message: AtomicU64::new(1),
@@ -321,7 +322,6 @@ impl Broker {
             hosts,
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
-            paused: Mutex::default(),
             ticks: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             pool,
@@ -443,7 +443,8 @@ impl Broker {
         }
         topics.sort_unstable_by(|a, b| (&a.name, &a.host).cmp(&(&b.name, &b.host)));
         let connections_by_protocol = self.connections_by_protocol();
-        BrokerStats { queues, topics, connections_by_protocol, ..self.totals() }
+        let connections_slow = self.mailboxes().iter().filter(|one| one.outbox.is_slow()).count() as u64;
+        BrokerStats { queues, topics, connections_by_protocol, connections_slow, ..self.totals() }
     }
 
     /// A snapshot of all counters that are not those of one queue.
@@ -462,7 +463,21 @@ impl Broker {
             expired: read(&counters.expired),
             dead_lettered: read(&counters.dead_lettered),
             discarded: read(&counters.discarded),
-            refused: read(&counters.refused),
+            refused: counters.refused_by_code().iter().map(|(_, count)| count).sum(),
+            refused_by_code: counters.refused_by_code(),
+            waiting_for_log: shared.pressure.log.waiting() as u64,
+            waiting_for_memory: shared.pressure.memory.waiting() as u64,
+            waits_for_log: shared.pressure.log.times(),
+            waits_for_memory: shared.pressure.memory.times(),
+            connections_slow: 0,
+            cut_off: read(&counters.cut_off),
+            memory_outboxes: held(&shared.budget.outboxes),
+            memory_frames: held(&shared.budget.frames),
+            memory_transactions: held(&shared.budget.transactions),
+            disk_bytes_max: shared.disk_bytes_max,
+            pending_bytes: shared.store.pending_bytes() as u64,
+            pending_bytes_soft: shared.limits.pending_bytes_soft as u64,
+            pending_bytes_max: shared.limits.pending_bytes_max as u64,
             unreadable: read(&counters.unreadable),
             spilled: read(&counters.spilled),
             unrouted: read(&counters.unrouted),

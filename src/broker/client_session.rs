@@ -145,6 +145,11 @@ impl ClientSession {
         })
     }
 
+    /// Whether deliveries of it are unsettled.
+    pub(crate) fn owes_settlements(&self) -> bool {
+        self.state().credit.as_ref().is_some_and(|credit| credit.used() > 0)
+    }
+
     /// The queue of what waits for it, once it has subscriptions that keep anything.
     pub(crate) fn backlog(&self) -> Option<&Arc<Queue>> {
         self.backlog.get()

@@ -27,6 +27,7 @@ use crate::desk::Desk;
 use crate::login::Opening;
 use crate::mailbox::{Mailbox, Owner};
 use crate::outbox::{Mark, Outbox};
+use crate::pressure::{Turn, Unsynced};
 use crate::queue::{Queue, Role};
 use crate::registry::VirtualHost;
 use crate::sending::Known;
@@ -76,7 +77,14 @@ pub(crate) struct Aside {
     /// What the log must cover before the connection is told that it is introduced.
     pub(crate) opens_at: Option<Promise>,
     pub(crate) to_grant: Vec<SubscriptionKey>,
-    pub(crate) paused_at: Option<u64>,
+    /// Its place among those who wait before they are read again.
+    pub(crate) turn: Option<Turn>,
+    /// A queue it has sent to that has more than its share of the memory.
+    pub(crate) pressed: Option<Arc<Queue>>,
+    /// Bytes sent while the log was behind that it may not hold yet.
+    pub(crate) unsynced: Unsynced,
+    /// Bytes of a frame that has arrived in part.
+    pub(crate) framed: usize,
     pub(crate) transactions: HashMap<TransactionKey, Transaction, RandomState>,
     pub(crate) temporaries: Vec<(Destination, Box<str>)>,
     /// Queues whose deliveries are still on the way to the socket although their subscriptions have ended.
@@ -85,11 +93,16 @@ pub(crate) struct Aside {
 
 impl Aside {
     fn is_needed(&self) -> bool {
-        let Self { vouched, opening, opens_at, to_grant, paused_at, transactions, temporaries, left } = self;
+        let Self {
+            vouched, opening, opens_at, to_grant, turn, pressed, transactions, temporaries, left, ..
+        } = self;
         vouched.is_some()
             || opening.is_some()
             || opens_at.is_some()
-            || paused_at.is_some()
+            || turn.is_some()
+            || pressed.is_some()
+            || self.unsynced.bytes() > 0
+            || self.framed > 0
             || !(to_grant.is_empty() && transactions.is_empty() && temporaries.is_empty() && left.is_empty())
     }
 }
@@ -104,7 +117,7 @@ impl Connection {
     ) -> Self {
         let now = shared.now();
         let outbox =
-            Arc::new(Outbox::new(id, Arc::clone(&shared.outbox_limits), now.instant, egress, writer));
+            Arc::new(Outbox::new(id, Arc::clone(&shared.outbox_bounds), now.instant, egress, writer));
         let host = shared.host_named("/");
         let principal = Principal::anonymous(info.remote());
         let owner = Owner { principal: principal.clone(), host: Arc::clone(&host), client_id: None };
@@ -153,7 +166,9 @@ impl Connection {
     /// Why the connection must be closed for reading too slowly, if it must.
     #[must_use]
     pub fn overrun(&self) -> Option<Refusal> {
-        self.outbox.overrun(self.shared.clock.now())
+        let refusal = self.outbox.overrun(self.shared.clock.now())?;
+        add(&self.shared.counters.cut_off, 1);
+        Some(refusal)
     }
 
     /// The next answer or news. Registers the task, which is also woken when the outbox needs its owner.
@@ -269,6 +284,7 @@ impl Connection {
         self.work.set_now(now);
         self.run_acks(false);
         self.release();
+        self.note_pressure();
         if !replies.is_empty() || std::mem::take(&mut self.gated) {
             self.gated = false;
             self.outbox.append_replies(now, replies, &self.shared.counters);
@@ -307,6 +323,8 @@ impl Connection {
             return Poll::Ready(Ok(()));
         }
         self.work.set_now(now);
+        self.end_reading();
+        let was_full = self.outbox.is_full();
         self.outbox.set_waker(cx.waker());
         for _ in 0..4 {
             let mut due: Vec<Mark> = Vec::new();
@@ -316,11 +334,17 @@ impl Connection {
             self.work.clear();
             match result {
                 Poll::Ready(Ok(())) if more => {}
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    if was_full {
+                        // It may be read again.
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    if more {
-                        // What is left concerns others too and must not wait for this socket.
+                    if more || (was_full && !self.outbox.is_full()) {
+                        // What is left concerns others too and must not wait for this socket, or it may be read again.
                         cx.waker().wake_by_ref();
                     }
                     return Poll::Pending;
@@ -329,39 +353,6 @@ impl Connection {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Pending while this connection's reading should pause: the log is behind, or memory runs low. Only connections
-    /// that consume nothing pause, so that no consumer is starved.
-    pub fn poll_readable_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let session_consumes =
-            self.session.as_ref().is_some_and(|session| session.bound.load(Ordering::Acquire) > 0);
-        if self.subscribed > 0 || session_consumes {
-            return Poll::Ready(());
-        }
-        if let Some(promise) = self.last_promise
-            && self.shared.store.pending_bytes() > self.shared.limits.pending_bytes_soft
-            && !self.shared.store.watermark().covers(promise.position, level_of(promise))
-        {
-            self.outbox.set_waker(cx.waker());
-            let mailbox: Arc<dyn Wake> = Arc::clone(&self.mailbox) as Arc<dyn Wake>;
-            self.shared.store.wake_at(promise.position, level_of(promise), mailbox);
-            return Poll::Pending;
-        }
-        if self.shared.memory_is_low() {
-            // One read per tick: slow enough for consumers to catch up, and never a standstill.
-            let ticks = self.shared.ticks.load(Ordering::Acquire);
-            let aside = self.aside.make();
-            if aside.paused_at.is_none_or(|at| at == ticks) {
-                aside.paused_at = Some(ticks);
-                self.shared.paused.lock().push(cx.waker().clone());
-                return Poll::Pending;
-            }
-        }
-        if let Some(aside) = self.aside.get_mut() {
-            aside.paused_at = None;
-        }
-        Poll::Ready(())
     }
 
     fn temporaries(&self) -> &[(Destination, Box<str>)] {
@@ -395,12 +386,15 @@ impl Host for Connection {
                 let work = self.work.get();
                 work.published += 1;
                 work.published_bytes += publish.body.as_slice().len() as u64;
-                self.last_promise = promise.or(self.last_promise);
+                if promise.is_some() {
+                    self.last_promise = promise;
+                    self.count_unsynced(publish.body.as_slice().len() + publish.fields.len());
+                }
                 self.count_sent(publish.key, publish.targets);
                 Outcome::Accepted(promise)
             }
             Err(refusal) => {
-                add(&self.shared.counters.refused, 1);
+                self.shared.counters.refuse(refusal.code);
                 Outcome::Refused(refusal)
             }
         }
@@ -482,7 +476,8 @@ impl Host for Connection {
             Command::Commit(key) => self.commit(key),
             Command::Abort(key) => {
                 match self.aside.get_mut().and_then(|aside| aside.transactions.remove(&key)) {
-                    Some(_) => {
+                    Some(transaction) => {
+                        transaction.give_back(&self.shared.budget);
                         add(&self.shared.counters.transactions_aborted, 1);
                         Outcome::Accepted(None)
                     }

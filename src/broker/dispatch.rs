@@ -100,6 +100,7 @@ impl QueueCore {
         for _ in 0..DISPATCH_MAX {
             let key = match self.ready.next_from(Key::FIRST) {
                 None => return,
+                Some(Next::Here(_, entry)) if entry.is_in_log() && self.withholds(queue) => return,
                 Some(Next::Here(key, _)) => key,
                 Some(Next::Paged(key)) => return self.want_page_for_consumers(queue, key, work),
             };

@@ -1,10 +1,15 @@
 //! What passes between an outbox and those who hand over to it.
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
+use sabir_model::delivery::Admission;
 use sabir_model::ids::DeliveryToken;
+use sabir_model::session::Egress;
 
 use crate::queue::Queue;
+use crate::stats::Counters;
+use crate::writer::Writer;
 
 /// What became of a queue's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +59,26 @@ pub(crate) enum Flushed {
     Empty,
     /// The owner has to go on.
     Blocked,
+}
+
+/// What was in an outbox that is closed.
+pub(crate) struct Closed {
+    /// Bytes ever written.
+    pub(crate) written: u64,
+    pub(crate) _egress: Option<Box<dyn Egress>>,
+    pub(crate) _writer: Option<Box<dyn Writer>>,
+}
+
+/// Whether a delivery is in the outbox.
+pub(crate) fn has_gone(admission: Admission) -> bool {
+    matches!(admission, Admission::Sent | Admission::Noted { .. } | Admission::Done)
+}
+
+/// Counts a live delivery. It settles when its bytes are in the outbox; what a receiver can never take is skipped.
+pub(crate) fn count_live(admission: Admission, counters: &Counters) {
+    let counter = match admission {
+        Admission::Sent | Admission::Noted { .. } | Admission::Done => &counters.dispatched,
+        Admission::NoCredit | Admission::Undeliverable(_) => &counters.discarded,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }

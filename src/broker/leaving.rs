@@ -25,6 +25,11 @@ impl Connection {
             self.run_acks(false);
         }
         self.release();
+        self.note_pressure();
+        self.leave_line();
+        self.work.get().pressed = None;
+        // The frame that it was in the middle of is gone.
+        let _ = self.hold_frame(0);
         // Held to the end: a peer that sees its stream end may act at once on everything being gone.
         let closed = self.outbox.close();
         let written = closed.written;
@@ -84,7 +89,9 @@ impl Connection {
     pub(crate) fn drop_transactions(&mut self) {
         let Some(aside) = self.aside.get_mut() else { return };
         add(&self.shared.counters.transactions_aborted, aside.transactions.len() as u64);
-        aside.transactions.clear();
+        for (_, transaction) in aside.transactions.drain() {
+            transaction.give_back(&self.shared.budget);
+        }
     }
 
     fn delete_temporary(&mut self, destination: &Destination) {

@@ -25,6 +25,8 @@ pub struct BrokerLimits {
     pub queue_memory_bytes_max: u64,
     /// Unsynced bytes above which publishers' reading pauses.
     pub pending_bytes_soft: usize,
+    /// Most unsynced bytes, as the log is told: of what is left above the soft mark no connection gets more than half.
+    pub pending_bytes_max: usize,
     /// Most bytes one open transaction may hold.
     pub transaction_bytes_max: usize,
     /// Most sends and settlements one open transaction may hold.
@@ -57,6 +59,7 @@ impl Default for BrokerLimits {
             memory_bytes_max: 4 << 30,
             queue_memory_bytes_max: 16 << 20,
             pending_bytes_soft: 4 << 20,
+            pending_bytes_max: 64 << 20,
             transaction_bytes_max: 256 << 20,
             transaction_items_max: 1_000_000,
             temporaries_max: 10_000,

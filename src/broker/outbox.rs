@@ -17,31 +17,25 @@ use sabir_model::command::WireAck;
 use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, SubscriptionKey};
-use sabir_model::message::Message;
 use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
-pub(crate) use crate::handing::{Flushed, Handed, Mark, Receivers};
+use crate::budget::{OUTBOX_BYTES_FLOOR, change};
+pub(crate) use crate::handing::{Closed, Flushed, Handed, Mark, Receivers};
+use crate::handing::{count_live, has_gone};
 use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
 use crate::stats::Counters;
+use crate::waiting::WaitingList;
 use crate::work::Work;
-use crate::writer::{OutboxLimits, Writer};
+use crate::writer::{Bounds, Writer};
 
 /// Slices handed to one write.
 const SLICES_MAX: usize = 64;
 /// Live messages that may wait while a batch's replies are still to come. That is no slowness of the subscriber's, so its
 /// policy does not apply yet.
 const GATED_MAX: usize = 65_536;
-
-/// A live delivery that waits for room.
-#[derive(Debug)]
-struct Waiting {
-    subscription: SubscriptionKey,
-    message: Message,
-    grant: Option<Arc<Grant>>,
-}
 
 struct State {
     egress: Option<Box<dyn Egress>>,
@@ -55,9 +49,13 @@ struct State {
     /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
     largest: usize,
     marks: Rare<VecDeque<(u64, Mark)>>,
-    waiting: Rare<VecDeque<Waiting>>,
+    waiting: Rare<WaitingList>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
     gated: bool,
+    /// Its owner does not read, and must if there is something to acknowledge.
+    held_back: bool,
+    /// Bytes that are accounted for.
+    accounted: u32,
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
     progress: Instant,
@@ -86,10 +84,12 @@ impl State {
 /// One connection's outgoing side, shared with everybody who delivers to it.
 pub(crate) struct Outbox {
     connection: ConnectionId,
-    limits: Arc<OutboxLimits>,
+    bounds: Arc<Bounds>,
     state: Mutex<State>,
     /// Somebody has put it on a list of outboxes to flush.
     queued: AtomicBool,
+    /// So much waits that nothing should be asked for that is answered.
+    full: AtomicBool,
     last_written: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
@@ -97,14 +97,14 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(
         connection: ConnectionId,
-        limits: Arc<OutboxLimits>,
+        bounds: Arc<Bounds>,
         now: Instant,
         egress: Box<dyn Egress>,
         writer: Box<dyn Writer>,
     ) -> Self {
         Self {
             connection,
-            limits,
+            bounds,
             state: Mutex::new(State {
                 egress: Some(egress),
                 writer: Some(writer),
@@ -116,12 +116,15 @@ impl Outbox {
                 marks: Rare::new(),
                 waiting: Rare::new(),
                 gated: false,
+                held_back: false,
+                accounted: 0,
                 blocked: false,
                 progress: now,
                 failed: None,
                 broken: false,
             }),
             queued: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             last_written: AtomicU64::new(now.0),
             waker: Mutex::new(None),
         }
@@ -154,6 +157,28 @@ impl Outbox {
         }
     }
 
+    /// Whether so much waits that nothing should be asked for that is answered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Its owner does not read for the moment, or does again.
+    pub(crate) fn hold_back(&self, held_back: bool) {
+        self.state().held_back = held_back;
+    }
+
+    /// Accounts for what waits, as far as it is worth it.
+    fn account(&self, state: &mut State) {
+        self.full.store(self.bounds.are_reached(state.chunks.len()), Ordering::Release);
+        let chunks = if state.chunks.len() < OUTBOX_BYTES_FLOOR { 0 } else { state.chunks.len() };
+        let bytes = chunks as u64 + state.waiting.get().map_or(0, WaitingList::charged);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes != state.accounted {
+            let more = i64::from(bytes) - i64::from(std::mem::replace(&mut state.accounted, bytes));
+            change(&self.bounds.budget.outboxes, more);
+        }
+    }
+
     pub(crate) fn last_written(&self) -> Instant {
         Instant(self.last_written.load(Ordering::Relaxed))
     }
@@ -168,7 +193,7 @@ impl Outbox {
     ) -> Handed {
         let mut state = self.state();
         let state = &mut *state;
-        if state.chunks.len() > self.limits.bytes_soft {
+        if self.bounds.are_reached(state.chunks.len()) {
             state.mark(Mark::Resume(Arc::downgrade(queue)));
             return Handed::NoRoom;
         }
@@ -182,6 +207,9 @@ impl Outbox {
                 let settles = settles || admission == Admission::Done;
                 if settles && let Some(token) = delivery.token {
                     state.mark(Mark::Settle(token));
+                }
+                if state.held_back {
+                    self.wake_owner();
                 }
                 let noted = match admission {
                     Admission::Noted { progress, kept } => Some((progress, kept)),
@@ -208,25 +236,26 @@ impl Outbox {
         let now = work.now;
         let mut state = self.state();
         let state = &mut *state;
-        if state.chunks.len() > self.limits.bytes_soft && !(state.gated || state.blocked || state.broken) {
+        if self.bounds.are_reached(state.chunks.len()) && !(state.gated || state.blocked || state.broken) {
             // The publisher's batch is not over, but only what the socket refuses makes a subscriber slow.
             self.write_some(now, state, counters);
             if state.blocked || state.broken {
                 self.wake_owner();
             }
         }
-        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
+        if state.gated || state.has_waiting() || self.bounds.are_reached(state.chunks.len()) {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
             }
             let most =
                 if state.gated { GATED_MAX.max(policy.pending_max) } else { policy.pending_max.max(1) };
             let waiting = state.waiting.make();
-            if waiting.len() >= most {
+            let too_much = |bytes| self.bounds.budget.is_too_much_for_a_subscriber(bytes);
+            while waiting.len() >= most || (!waiting.is_empty() && too_much(waiting.charged())) {
                 work.discarded += 1;
                 match policy.slow_consumer {
                     SlowConsumer::DropNewest => return,
-                    SlowConsumer::DropOldest => drop(waiting.pop_front()),
+                    SlowConsumer::DropOldest => drop(waiting.pop()),
                     SlowConsumer::Disconnect => {
                         state.waiting.clear();
                         state.failed = Some(Box::new(Refusal::new(
@@ -238,11 +267,8 @@ impl Outbox {
                     }
                 }
             }
-            waiting.push_back(Waiting {
-                subscription: delivery.subscription,
-                message: delivery.message.clone(),
-                grant: grant.cloned(),
-            });
+            waiting.push(delivery.subscription, delivery.message, grant.cloned());
+            self.account(state);
             return;
         }
         let Some(egress) = state.egress.as_mut() else { return };
@@ -265,8 +291,8 @@ impl Outbox {
         if state.gated {
             return;
         }
-        while state.chunks.len() <= self.limits.bytes_soft
-            && let Some(waiting) = state.waiting.get_mut().and_then(VecDeque::pop_front)
+        while !self.bounds.are_reached(state.chunks.len())
+            && let Some(waiting) = state.waiting.get_mut().and_then(WaitingList::pop)
         {
             let Some(egress) = state.egress.as_mut() else { return };
             if waiting.message.facts().expires.has_passed(now.wall) {
@@ -327,7 +353,7 @@ impl Outbox {
     /// Forgets what waits for a subscription that has ended.
     pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
         if let Some(waiting) = self.state().waiting.get_mut() {
-            waiting.retain(|waiting| waiting.subscription != key);
+            waiting.forget(key);
         }
     }
 
@@ -336,7 +362,7 @@ impl Outbox {
     pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
         let mut state = self.state();
         let state = &mut *state;
-        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
+        if state.gated || state.has_waiting() || self.bounds.are_reached(state.chunks.len()) {
             state.mark(Mark::Owner);
             return false;
         }
@@ -396,10 +422,12 @@ impl Outbox {
         self.queued.store(false, Ordering::Release);
         let state = &mut *state;
         if state.blocked {
+            self.account(state);
             return Flushed::Blocked;
         }
         self.write_some(now, state, counters);
         Self::due(state, due);
+        self.account(state);
         if state.blocked || state.broken {
             self.wake_owner();
             return Flushed::Blocked;
@@ -485,6 +513,7 @@ impl Outbox {
             }
         };
         Self::due(state, due);
+        self.account(state);
         result
     }
 
@@ -521,15 +550,21 @@ impl Outbox {
             return Some(Refusal::clone(refusal));
         }
         // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
-        if state.chunks.len() > self.limits.bytes_hard.saturating_add(state.largest) {
+        if state.chunks.len() > self.bounds.limits.bytes_hard.saturating_add(state.largest) {
             return Some(Refusal::new(
                 Code::SlowConsumer,
                 "more bytes wait for this connection than it may hold",
             ));
         }
-        let stalled = now.since(state.progress).as_millis() > u128::from(self.limits.stall_ms_max);
+        let stalled = now.since(state.progress).as_millis() > u128::from(self.bounds.limits.stall_ms_max);
         (!state.chunks.is_empty() && state.blocked && stalled)
             .then(|| Refusal::new(Code::SlowConsumer, "the connection has not read anything for too long"))
+    }
+
+    /// Whether its socket takes no more although something waits.
+    pub(crate) fn is_slow(&self) -> bool {
+        let state = self.state();
+        state.has_waiting() || (state.blocked && !state.chunks.is_empty())
     }
 
     /// Bytes ever written: a delivery that ends at or below this reached the socket.
@@ -558,30 +593,9 @@ impl Outbox {
         state.chunks = Chunks::new();
         state.marks.clear();
         state.waiting.clear();
+        self.account(&mut state);
         Closed { written: state.written, _egress: state.egress.take(), _writer: state.writer.take() }
     }
-}
-
-/// What was in an outbox that is closed.
-pub(crate) struct Closed {
-    /// Bytes ever written.
-    pub(crate) written: u64,
-    _egress: Option<Box<dyn Egress>>,
-    _writer: Option<Box<dyn Writer>>,
-}
-
-/// Whether a delivery is in the outbox.
-fn has_gone(admission: Admission) -> bool {
-    matches!(admission, Admission::Sent | Admission::Noted { .. } | Admission::Done)
-}
-
-/// Counts a live delivery. It settles when its bytes are in the outbox; what a receiver can never take is skipped.
-fn count_live(admission: Admission, counters: &Counters) {
-    let counter = match admission {
-        Admission::Sent | Admission::Noted { .. } | Admission::Done => &counters.dispatched,
-        Admission::NoCredit | Admission::Undeliverable(_) => &counters.discarded,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl std::fmt::Debug for Outbox {

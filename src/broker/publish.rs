@@ -186,10 +186,13 @@ pub(crate) fn enqueue_single(
         return Err(Failure::Stale);
     }
     let logged = incoming.facts.persistent && queue.logs();
+    let size = (incoming.fields.len() + incoming.body.as_slice().len()) as u64;
     if !(logged && queue.pages()) {
         shared.check_memory().map_err(Failure::Refused)?;
+        if core.check_share(queue, size).map_err(Failure::Refused)? {
+            work.pressed = Some(Arc::clone(queue));
+        }
     }
-    let size = (incoming.fields.len() + incoming.body.as_slice().len()) as u64;
     core.check_room(queue, 1, size).map_err(Failure::Refused)?;
     if !core.make_room(queue, work) {
         return Ok(incoming.once.map(|key| log_received(shared, key)));
@@ -385,6 +388,17 @@ pub(crate) fn execute(
                     continue;
                 }
                 return Err(Failure::Refused(refusal));
+            }
+            if !(one.message.facts().persistent && queue.pages()) {
+                match target.core.check_share(queue, more.1 + bytes) {
+                    Ok(false) => {}
+                    Ok(true) => work.pressed = Some(Arc::clone(queue)),
+                    Err(_) if *skip_when_full => {
+                        add(&shared.counters.discarded, 1);
+                        continue;
+                    }
+                    Err(refusal) => return Err(Failure::Refused(refusal)),
+                }
             }
             *more = (more.0 + 1, more.1 + bytes);
             if one.message.facts().persistent && queue.logs() {

@@ -284,6 +284,12 @@ impl QueueCore {
     fn is_full(&self, queue: &Queue) -> bool {
         match queue.role {
             Role::Plain | Role::Temporary(_) | Role::Durable { .. } => false,
+            _ if self.depth() > 0
+                && !queue.pages()
+                && queue.window.budget.is_too_much_for_a_subscriber(self.resident) =>
+            {
+                true
+            }
             Role::Window => self.ready.resident() >= queue.policy.pending_max.max(1),
             Role::Backlog { .. } | Role::Group { .. } => {
                 self.depth() >= queue.policy.messages_max.max(1) || self.bytes() >= queue.policy.bytes_max

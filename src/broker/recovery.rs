@@ -391,7 +391,10 @@ impl Recovered {
             let topic = message.destination().map(|topic| topic.canonical.to_owned());
             let Some(topic) = topic else { return };
             let changed = retained.recover(&topic, message, sequence);
-            shared.memory.fetch_add(changed.memory.cast_unsigned(), std::sync::atomic::Ordering::Relaxed);
+            shared
+                .budget
+                .messages
+                .fetch_add(changed.memory.cast_unsigned(), std::sync::atomic::Ordering::Relaxed);
             lost.extend(changed.old);
         });
         drop(retained);

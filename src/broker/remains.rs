@@ -123,7 +123,7 @@ impl Recovered {
                 progress_logged: progress.is_some(),
                 ..Entry::new(message, true)
             };
-            held.core.recover(queue, sequence, entry, &shared.memory);
+            held.core.recover(queue, sequence, entry, &shared.budget.messages);
         });
         drop(held);
         self.progress = progress;

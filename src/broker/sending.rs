@@ -75,6 +75,9 @@ impl Connection {
         publish: &Publish<'_>,
         once: Option<&[u8]>,
     ) -> Result<Option<Promise>, Refusal> {
+        if publish.facts.persistent {
+            self.check_unsynced(publish.body.as_slice().len())?;
+        }
         let mut facts = publish.facts;
         facts.id = self.next_id();
         if facts.timestamp == Timestamp::default() {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sabir_model::clock::Timestamp;
+use sabir_model::error::Code;
 use sabir_store::{Level, StoreStats};
 
 /// Broker-wide counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) published: AtomicU64,
     pub(crate) published_bytes: AtomicU64,
@@ -17,7 +18,10 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
     pub(crate) dead_lettered: AtomicU64,
     pub(crate) discarded: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    /// By the place of the code among all codes.
+    refused: Box<[AtomicU64]>,
+    /// Connections ended for reading too slowly.
+    pub(crate) cut_off: AtomicU64,
     pub(crate) unrouted: AtomicU64,
     pub(crate) connections_total: AtomicU64,
     pub(crate) logins_failed: AtomicU64,
@@ -26,6 +30,48 @@ pub(crate) struct Counters {
     pub(crate) sessions_expired: AtomicU64,
     pub(crate) unreadable: AtomicU64,
     pub(crate) spilled: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = AtomicU64::default;
+        Self {
+            published: zero(),
+            published_bytes: zero(),
+            dispatched: zero(),
+            acknowledged: zero(),
+            redelivered: zero(),
+            expired: zero(),
+            dead_lettered: zero(),
+            discarded: zero(),
+            refused: Code::ALL.iter().map(|_| zero()).collect(),
+            cut_off: zero(),
+            unrouted: zero(),
+            connections_total: zero(),
+            logins_failed: zero(),
+            transactions_committed: zero(),
+            transactions_aborted: zero(),
+            sessions_expired: zero(),
+            unreadable: zero(),
+            spilled: zero(),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a send that was refused.
+    pub(crate) fn refuse(&self, code: Code) {
+        let index = Code::ALL.iter().position(|known| *known == code);
+        if let Some(counter) = index.and_then(|index| self.refused.get(index)) {
+            add(counter, 1);
+        }
+    }
+
+    /// How many sends were refused, by code; only those above zero.
+    pub(crate) fn refused_by_code(&self) -> Vec<(&'static str, u64)> {
+        let all = Code::ALL.iter().zip(&self.refused).map(|(code, counter)| (code.as_str(), read(counter)));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 /// A snapshot of the broker.
@@ -59,6 +105,34 @@ pub struct BrokerStats {
     pub spilled: u64,
     /// Sends refused.
     pub refused: u64,
+    /// The same by the code of the refusal; only those above zero.
+    pub refused_by_code: Vec<(&'static str, u64)>,
+    /// Connections that are not read now because the log is behind with what they sent.
+    pub waiting_for_log: u64,
+    /// Connections that are not read now because a queue they sent to has much of the memory.
+    pub waiting_for_memory: u64,
+    /// How often a connection had to wait for the log.
+    pub waits_for_log: u64,
+    /// How often a connection had to wait for memory.
+    pub waits_for_memory: u64,
+    /// Connections whose sockets take no more now although something waits for them.
+    pub connections_slow: u64,
+    /// Connections ended for reading too slowly.
+    pub cut_off: u64,
+    /// Of the bytes in memory: those that wait for sockets.
+    pub memory_outboxes: u64,
+    /// Of the bytes in memory: frames that have arrived in part.
+    pub memory_frames: u64,
+    /// Of the bytes in memory: sends that wait for their commit.
+    pub memory_transactions: u64,
+    /// Most bytes of all segment files, if that is limited.
+    pub disk_bytes_max: Option<u64>,
+    /// Bytes appended to the log and not written, or not synced where that is asked for.
+    pub pending_bytes: u64,
+    /// Above this those who sent them wait.
+    pub pending_bytes_soft: u64,
+    /// At this persistent sends are refused.
+    pub pending_bytes_max: u64,
     /// Messages published to topics where nobody was interested.
     pub unrouted: u64,
     /// Transactions committed.

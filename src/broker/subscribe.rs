@@ -45,6 +45,8 @@ pub(crate) struct Subscription {
     parts: Vec<Part>,
     /// Shared by all that count what is out.
     credit: Option<Arc<Credit>>,
+    /// Whether its client says when a delivery is done.
+    settles: bool,
 }
 
 impl Subscription {
@@ -134,6 +136,12 @@ impl Subscriptions {
         }
     }
 
+    /// Whether deliveries of any of them are unsettled.
+    pub(crate) fn owe_settlements(&self) -> bool {
+        let owes = |credit: &Arc<Credit>| credit.used() > 0;
+        self.values().any(|one| one.settles && one.credit.as_ref().is_some_and(owes))
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &Subscription> {
         self.as_slice().iter()
     }
@@ -219,6 +227,7 @@ impl Connection {
             key: request.key,
             parts: Vec::with_capacity(request.patterns.len()),
             credit: None,
+            settles: request.settle != SettleMode::Auto,
         };
         let mut newest = None;
         for pattern in request.patterns {

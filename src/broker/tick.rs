@@ -22,9 +22,7 @@ impl Broker {
     pub fn tick(&self, now: Now) {
         let shared = &self.shared;
         let ticks = shared.ticks.fetch_add(1, Ordering::AcqRel) + 1;
-        for waker in std::mem::take(&mut *shared.paused.lock()) {
-            waker.wake();
-        }
+        shared.tick_pressure();
         self.tick_redrives(now);
         if !ticks.is_multiple_of(TICKS_PER_SWEEP) {
             return;

@@ -13,7 +13,10 @@ use sabir_model::ids::{ConnectionId, DeliveryToken, MessageId, TransactionKey};
 use sabir_model::message::{Body, Facts};
 use sabir_model::settlement::Settlement;
 
+use crate::broker::Shared;
+use crate::budget::{Budget, change, share_full};
 use crate::connection::Connection;
+use crate::options::BrokerLimits;
 use crate::publish::{Context, Failure, Incoming, execute, plan};
 use crate::route::resolve;
 use crate::stats::add;
@@ -56,25 +59,36 @@ impl Transaction {
         !self.tokens.insert(token)
     }
 
+    /// It ends, and holds no memory any more.
+    pub(crate) fn give_back(&self, budget: &Budget) {
+        change(&budget.transactions, -i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+
     /// Keeps a send.
     pub(crate) fn keep(
         &mut self,
         publish: &Publish<'_>,
         id: MessageId,
         now: Timestamp,
-        bytes_max: usize,
-        items_max: usize,
+        limits: &BrokerLimits,
+        budget: &Budget,
     ) -> Result<(), Refusal> {
+        let (bytes_max, items_max) = (limits.transaction_bytes_max, limits.transaction_items_max);
         let body = publish.body.as_slice();
         let bytes = self.bytes.saturating_add(publish.fields.len() + body.len());
         if bytes > bytes_max {
             let sentence = format!("a transaction may hold {bytes_max} bytes; this one would hold more");
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
+        let more = bytes - self.bytes;
+        if budget.spare() < more as u64 || budget.is_too_much(bytes as u64) {
+            return Err(share_full("the transaction"));
+        }
         if self.sends.len() + self.settlements.len() >= items_max {
             let sentence = format!("a transaction may hold {items_max} sends and acknowledgements");
             return Err(Refusal::new(Code::LimitReached, sentence));
         }
+        change(&budget.transactions, i64::try_from(more).unwrap_or(i64::MAX));
         self.bytes = bytes;
         let mut facts = publish.facts;
         facts.id = id;
@@ -110,14 +124,20 @@ impl Connection {
     pub(crate) fn commit(&mut self, key: TransactionKey) -> Outcome {
         let transaction = self.aside.get_mut().and_then(|aside| aside.transactions.remove(&key));
         let Some(transaction) = transaction else { return no_transaction() };
+        // What becomes of it is accounted for as messages.
+        transaction.give_back(&self.shared.budget);
         self.release();
         match self.run_transaction(&transaction) {
             Ok(promise) => {
                 add(&self.shared.counters.transactions_committed, 1);
-                self.last_promise = promise.or(self.last_promise);
+                if promise.is_some() {
+                    self.last_promise = promise;
+                    self.count_unsynced(transaction.bytes);
+                }
                 Outcome::Accepted(promise)
             }
             Err(refusal) => {
+                self.shared.counters.refuse(refusal.code);
                 add(&self.shared.counters.transactions_aborted, 1);
                 Outcome::Refused(refusal)
             }
@@ -163,10 +183,10 @@ impl Connection {
         }
         let id = self.next_id();
         let now = self.work.get().now.wall;
-        let limits = &self.shared.limits;
+        let Shared { limits, budget, .. } = &*self.shared;
         let transaction = self.aside.get_mut().and_then(|aside| aside.transactions.get_mut(&key));
         let Some(transaction) = transaction else { return no_transaction() };
-        match transaction.keep(publish, id, now, limits.transaction_bytes_max, limits.transaction_items_max) {
+        match transaction.keep(publish, id, now, limits, budget) {
             Ok(()) => Outcome::Accepted(None),
             Err(refusal) => Outcome::Refused(refusal),
         }

@@ -10,13 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Grant;
+use sabir_model::error::Refusal;
 use sabir_model::ids::Sequence;
 use sabir_model::message::Message;
 
+use crate::budget::{Budget, share_full};
 use crate::credit::Consumer;
 use crate::paged::Range;
 use crate::pager::Job;
-use crate::queue::{Queue, QueueCore};
+use crate::queue::{Queue, QueueCore, Role};
 use crate::ready::{Entry, Key};
 use crate::work::Work;
 
@@ -32,11 +34,13 @@ const PAGE_BYTES_MIN: u64 = 4 << 10;
 pub(crate) struct Window {
     bytes: AtomicU64,
     most: u64,
+    /// Of which each queue has a share.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl Window {
-    pub(crate) fn new(most: u64) -> Self {
-        Self { bytes: AtomicU64::new(most), most }
+    pub(crate) fn new(most: u64, budget: Arc<Budget>) -> Self {
+        Self { bytes: AtomicU64::new(most), most, budget }
     }
 
     #[inline]
@@ -85,6 +89,27 @@ impl QueueCore {
     /// Bytes of all messages held.
     pub(crate) fn bytes(&self) -> u64 {
         self.resident.saturating_add(self.ready.paged.bytes())
+    }
+
+    /// Whether the queue may hold `more` bytes in memory that cannot be paged out. Tells whether it has so much that who
+    /// sends should wait.
+    pub(crate) fn check_share(&self, queue: &Queue, more: u64) -> Result<bool, Refusal> {
+        let budget = &queue.window.budget;
+        let resident = self.resident.saturating_add(more);
+        // These make room instead: a subscriber must not refuse the publisher.
+        if matches!(queue.role, Role::Window | Role::Backlog { .. } | Role::Group { .. }) {
+            return Ok(false);
+        }
+        // One message alone may be larger than what is left.
+        if self.resident > 0 && budget.is_too_much(resident) {
+            return Err(share_full(&queue.title()));
+        }
+        Ok(budget.is_much(resident))
+    }
+
+    /// Whether no more is to be handed out before something of it is settled: what consumers have stays in memory.
+    pub(crate) fn withholds(&self, queue: &Queue) -> bool {
+        self.in_flight.len() > 0 && queue.window.budget.is_too_much(self.resident)
     }
 
     fn is_over(&self, queue: &Queue) -> bool {
@@ -172,7 +197,7 @@ impl QueueCore {
 
     /// Asks for the page that begins at `from`, if there is somebody to have it.
     pub(crate) fn want_page_for_consumers(&mut self, queue: &Arc<Queue>, from: Key, work: &mut Work) {
-        if self.consumers().any(Consumer::is_available) {
+        if !self.withholds(queue) && self.consumers().any(Consumer::is_available) {
             self.want_page(queue, from, work);
         }
     }
@@ -180,7 +205,7 @@ impl QueueCore {
     /// Asks for the next page before the consumers have come to it.
     pub(crate) fn read_ahead(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         let Some(next) = self.ready.paged.first() else { return };
-        if self.fetching || self.resident > queue.window.bytes() / 2 {
+        if self.fetching || self.resident > queue.window.bytes() / 2 || self.withholds(queue) {
             return;
         }
         if self.consumers().any(Consumer::is_available) {

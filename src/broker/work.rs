@@ -63,6 +63,8 @@ pub(crate) struct Work {
     /// How far the log was when this batch began.
     pub(crate) durable: Option<Durable>,
     pub(crate) cache: EncodeCache,
+    /// A queue that was sent to and has much of the memory.
+    pub(crate) pressed: Option<Arc<Queue>>,
     /// Change of the bytes held in memory.
     pub(crate) memory: i64,
     pub(crate) dispatched: u64,
@@ -100,6 +102,7 @@ impl Work {
             undurable: Vec::new(),
             durable: None,
             cache: EncodeCache::new(),
+            pressed: None,
             memory: 0,
             dispatched: 0,
             acknowledged: 0,
@@ -150,6 +153,7 @@ impl Work {
             && self.due.is_empty()
             && self.settled.is_empty()
             && !self.yielded
+            && self.pressed.is_none()
             && self.memory == 0
             && self.held.is_none()
             && self.acks.is_empty()

@@ -1,7 +1,10 @@
 //! The way bytes leave a connection, and how many may wait to.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::{Context, Poll};
+
+use crate::budget::Budget;
 
 /// The way bytes leave; sits inside the outbox's lock.
 pub trait Writer: Send {
@@ -29,5 +32,22 @@ pub struct OutboxLimits {
 impl Default for OutboxLimits {
     fn default() -> Self {
         Self { bytes_soft: 1 << 20, bytes_hard: 8 << 20, stall_ms_max: 30_000 }
+    }
+}
+
+/// What bounds all outboxes.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Each of them.
+    pub(crate) limits: OutboxLimits,
+    /// All of them together, with all else.
+    pub(crate) budget: Arc<Budget>,
+}
+
+impl Bounds {
+    /// Whether so many bytes leave no room for more.
+    #[inline]
+    pub(crate) fn are_reached(&self, bytes: usize) -> bool {
+        bytes > self.limits.bytes_soft || self.budget.is_too_much_for_a_reader(bytes)
     }
 }

@@ -464,6 +464,12 @@ impl Message {
         let shared = self.shared_body().map_or(0, |body| body.len() + size_of::<Bytes>() + 32);
         OVERHEAD + self.0.slice.len() + shared
     }
+
+    /// Whether this is the only handle to it at the moment.
+    #[must_use]
+    pub fn is_held_once(&self) -> bool {
+        ThinArc::strong_count(&self.0) == 1
+    }
 }
 
 impl std::fmt::Debug for Message {

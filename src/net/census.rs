@@ -9,6 +9,33 @@ use parking_lot::Mutex;
 use sabir_model::error::{Code, Refusal};
 use tokio::sync::Notify;
 
+/// Why a connection is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// There are as many as there may be.
+    Connections,
+    /// Its address has as many as it may.
+    Address,
+    /// The process has no file descriptors left.
+    Descriptors,
+    /// It did not say in time what it speaks.
+    Silent,
+}
+
+impl Reason {
+    /// All of them, in the order of their numbers.
+    const ALL: [Self; 4] = [Self::Connections, Self::Address, Self::Descriptors, Self::Silent];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Address => "address",
+            Self::Descriptors => "descriptors",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// Counters of one server's sockets.
 #[derive(Debug)]
 pub(crate) struct Census {
@@ -18,7 +45,8 @@ pub(crate) struct Census {
     by_address: Mutex<HashMap<IpAddr, usize>>,
     by_address_max: Option<usize>,
     accepted: AtomicU64,
-    turned_away: AtomicU64,
+    /// By [`Reason`].
+    turned_away: [AtomicU64; Reason::ALL.len()],
     unknown: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
@@ -36,7 +64,7 @@ impl Census {
             by_address: Mutex::new(HashMap::new()),
             by_address_max,
             accepted: AtomicU64::new(0),
-            turned_away: AtomicU64::new(0),
+            turned_away: Default::default(),
             unknown: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
@@ -50,13 +78,16 @@ impl Census {
     /// # Errors
     /// All places, or all that one address may have, are taken.
     pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, Refusal> {
-        let refuse = |sentence| {
-            self.turned_away.fetch_add(1, Ordering::Relaxed);
+        let refuse = |reason, sentence| {
+            self.turn_away(reason);
             Err(Refusal::new(Code::LimitReached, sentence))
         };
         let one_more = |live| (live < self.live_max).then_some(live + 1);
         if self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
-            return refuse("the server has as many connections as it may (limits.connections_max)");
+            return refuse(
+                Reason::Connections,
+                "the server has as many connections as it may (limits.connections_max)",
+            );
         }
         // From here on a drop gives the place back.
         let mut permit = Permit { census: Arc::clone(self), address: None };
@@ -66,6 +97,7 @@ impl Census {
             if *count >= most {
                 drop(by_address);
                 return refuse(
+                    Reason::Address,
                     "this address has as many connections as it may (limits.connections_per_address_max)",
                 );
             }
@@ -74,6 +106,13 @@ impl Census {
         }
         self.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(permit)
+    }
+
+    /// A connection is not served.
+    pub(crate) fn turn_away(&self, reason: Reason) {
+        if let Some(counter) = self.turned_away.get(reason as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn read(&self, bytes: usize) {
@@ -120,7 +159,11 @@ impl Census {
             sockets: self.live() as u64,
             sockets_max: self.live_max as u64,
             accepted: read(&self.accepted),
-            turned_away: read(&self.turned_away),
+            turned_away: Reason::ALL
+                .iter()
+                .zip(&self.turned_away)
+                .map(|(why, n)| (why.word(), read(n)))
+                .collect(),
             not_understood: read(&self.unknown),
             read_bytes: read(&self.read_bytes),
             written_bytes: read(&self.written_bytes),
@@ -173,7 +216,9 @@ mod tests {
         drop(first);
         assert!(census.admit(None).is_ok());
         assert_eq!(census.live(), 1);
-        assert_eq!((census.snapshot().accepted, census.snapshot().turned_away), (3, 1));
+        assert_eq!(census.snapshot().accepted, 3);
+        let reasons = [("connections", 1), ("address", 0), ("descriptors", 0), ("silent", 0)];
+        assert_eq!(census.snapshot().turned_away, reasons);
     }
 
     #[test]

@@ -167,6 +167,12 @@ impl Driver {
                     Poll::Ready(Err(Broken::Socket)) => end = Some(End::Lost),
                     // The transport has said why; the peer is to read it.
                     Poll::Ready(Err(Broken::Transport)) => end = Some(End::Violated),
+                    Poll::Ready(Err(Broken::Refused(refusal))) => {
+                        touched = true;
+                        shared.census.violated(refusal.code);
+                        let result = session.notify(now, Event::Closing(refusal), connection, &mut out);
+                        end = judge(shared, result, parked, End::Ousted).or(Some(End::Ousted));
+                    }
                     Poll::Ready(Err(Broken::Protocol(violation))) => {
                         touched = true;
                         end = judge(shared, Err(violation), parked, End::Left);

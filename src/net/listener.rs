@@ -15,18 +15,17 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::Shared;
-use super::census::Permit;
+use super::census::{Permit, Reason};
 use super::detect::{Detected, PREFIX_BYTES_MAX, Protocol, answer_to_unknown, detect};
 use super::driver::Driver;
 use super::http;
 use super::reader::Transport;
+use super::shedding::after_failure;
 use super::socket::{Peer, PlainWriter, Prefixed, Socket};
 use super::turn_away::{say, turn_away};
 
 /// Connections that the kernel holds ready for us; more than a burst of clients that all reconnect.
 const BACKLOG: u32 = 4096;
-/// Pause after an error that is not one connection's own, such as a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Owner and group may connect to a Unix socket.
 const UNIX_MODE: u32 = 0o660;
 /// A peer that vanished without a word is noticed after about two minutes even where no heart-beats were agreed on.
@@ -244,7 +243,10 @@ async fn accept_tcp(shared: Arc<Shared>, speaks: Speaks, listener: TcpListener) 
                 };
                 welcome(&shared, Socket::Tcp(stream), peer, speaks);
             }
-            Err(error) => after_failure(&error, speaks.key(false)).await,
+            Err(error) => {
+                let next = || async { listener.accept().await.map(drop) };
+                after_failure(&shared, &error, speaks.key(false), next).await;
+            }
         }
     }
 }
@@ -263,19 +265,10 @@ async fn accept_unix(shared: Arc<Shared>, speaks: Speaks, listener: UnixListener
                 let peer = Peer { remote: None, name, listener: speaks.key(true), principal: None };
                 welcome(&shared, Socket::Unix(stream), peer, speaks);
             }
-            Err(error) => after_failure(&error, speaks.key(true)).await,
-        }
-    }
-}
-
-/// An accept that failed: the fault of the one connection, or of the whole process.
-async fn after_failure(error: &io::Error, key: &'static str) {
-    match error.kind() {
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
-        // Out of descriptors or memory. The connection stays in the backlog; those who leave make room for it.
-        _ => {
-            tracing::warn!(listener = key, %error, "cannot accept connections at the moment");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            Err(error) => {
+                let next = || async { listener.accept().await.map(drop) };
+                after_failure(&shared, &error, speaks.key(true), next).await;
+            }
         }
     }
 }
@@ -365,6 +358,7 @@ async fn find_out(shared: Arc<Shared>, socket: Socket, peer: Peer, permit: Permi
     let patience = shared.options.greeting_timeout;
     let Ok(Ok((detected, mut socket))) = tokio::time::timeout(patience, greet(socket, Speaks::Any)).await
     else {
+        shared.census.turn_away(Reason::Silent);
         tracing::debug!(peer = peer.name, "connection closed before it said what it speaks");
         return;
     };

@@ -11,6 +11,7 @@ mod driver;
 mod http;
 mod listener;
 mod reader;
+mod shedding;
 mod socket;
 mod sys_topics;
 mod timer;
@@ -37,7 +38,7 @@ use crate::config::{self, Origin};
 pub const SERVER_NAME: &str = concat!("Sabir/", env!("CARGO_PKG_VERSION"));
 
 /// Connections too many that are told why at the same time.
-const REFUSALS_MAX: usize = 64;
+pub(crate) const REFUSALS_MAX: usize = 64;
 
 /// What the net layer is told.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Places for saying no politely; when they are taken, a connection too many is just closed.
     pub(crate) refusals: Semaphore,
+    /// For closing those for whom there is no file descriptor.
+    pub(crate) reserve: shedding::Reserve,
     /// Told when the server stops accepting.
     closing: watch::Sender<bool>,
     /// Turns of the ticker that have ended, for whoever wants to know that it still turns.
@@ -133,6 +136,7 @@ impl Net {
             options,
             endpoints: listeners.endpoints(),
             refusals: Semaphore::new(REFUSALS_MAX),
+            reserve: shedding::Reserve::new(),
             closing: watch::Sender::new(false),
             turns: watch::Sender::new(0),
             cut: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sabir_broker::Connection;
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Instant;
-use sabir_model::error::Violation;
+use sabir_model::error::{Refusal, Violation};
 use sabir_model::session::{Flow, Input, Now, Session};
 
 use super::Shared;
@@ -181,6 +181,8 @@ pub(super) enum Broken {
     Transport,
     /// The session found a violation; its farewell is written.
     Protocol(Violation),
+    /// There is no memory for the rest of a frame.
+    Refused(Refusal),
 }
 
 impl From<io::Error> for Broken {
@@ -254,6 +256,9 @@ impl Reader {
             if self.carry.is_large() { self.poll_large(cx, feed) } else { self.poll_scratch(cx, feed) };
         if let Poll::Ready(Ok((_, count))) = &read {
             shared.census.read(*count);
+            if let Err(refusal) = feed.host.hold_frame(self.carry.bytes.capacity()) {
+                return Poll::Ready(Err(Broken::Refused(refusal)));
+            }
         }
         read
     }

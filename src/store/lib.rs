@@ -322,6 +322,11 @@ impl Store {
         self.inner.shared.journal.wake_at(position, level, wake);
     }
 
+    /// The position of the newest group that has been appended.
+    pub fn last_position(&self) -> Position {
+        self.inner.shared.journal.last_position()
+    }
+
     /// Bytes appended but not yet written, or not yet synced where their groups ask for that: the measure for
     /// back-pressure.
     #[inline]

@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod mqtt;
 mod notify;
+mod overload;
 mod rumqttc;
 mod server;
 mod startup;

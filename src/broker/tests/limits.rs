@@ -1,7 +1,5 @@
 //! Limits, receipts, drain.
 
-use std::task::{Context, Poll, Waker};
-
 use sabir_model::command::{Command, Outcome, ReceiptTime};
 use sabir_model::error::Code;
 use sabir_model::event::Event;
@@ -40,9 +38,8 @@ fn when_memory_is_used_up_sends_are_refused_and_settlements_are_not() {
     let (mut producer, mut consumer) = (world.client(), world.client());
     consumer.subscribe("queue://q").ok();
     let body = "x".repeat(1000);
-    while world.memory() < 5000 {
-        producer.send("queue://q", &body).ok();
-    }
+    while producer.send("queue://q", &body).outcome_is_accepted() {}
+    assert!((2500..5000).contains(&world.memory()), "{}", world.memory());
     for to in ["queue://q", "queue://q,queue://other"] {
         assert_eq!(producer.send(to, &body).refused(), Code::MemoryFull);
     }
@@ -55,25 +52,6 @@ fn when_memory_is_used_up_sends_are_refused_and_settlements_are_not() {
     let got = consumer.drain();
     consumer.ack_all(&got);
     assert_eq!(world.memory(), 0);
-}
-
-#[test]
-fn who_only_sends_is_read_more_slowly_when_memory_runs_low() {
-    let mut setup = Setup::default();
-    setup.limits.memory_bytes_max = 5000;
-    let world = setup.open();
-    let (mut producer, mut consumer) = (world.client(), world.client());
-    consumer.subscribe("queue://other").ok();
-    while world.memory() < 4500 {
-        producer.send("queue://q", &"x".repeat(1000)).ok();
-    }
-    let permit =
-        |client: &mut Client| client.host().poll_readable_permit(&mut Context::from_waker(Waker::noop()));
-    assert_eq!(permit(&mut producer), Poll::Pending);
-    assert_eq!(permit(&mut consumer), Poll::Ready(()), "consumers are never starved");
-    world.broker.tick(world.now());
-    assert_eq!(permit(&mut producer), Poll::Ready(()), "slow, and never a standstill");
-    assert_eq!(permit(&mut producer), Poll::Pending);
 }
 
 #[test]

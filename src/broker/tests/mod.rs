@@ -17,6 +17,7 @@ mod managed_messages;
 mod names;
 mod paging;
 mod picture;
+mod pressure;
 mod queues;
 mod redrives;
 mod retained;

@@ -338,7 +338,7 @@ fn when_memory_runs_low_queues_page_out_more_and_persistent_sends_go_on() {
     assert_eq!(world.paged("queue://a"), 0);
     let mut producer = world.client();
     while producer.send("queue://b", "in memory only").outcome_is_accepted() {}
-    assert!(world.memory() >= 60_000);
+    assert!(world.memory() > 40_000);
     world.pass(Duration::from_secs(1));
     // What the log holds has made room.
     assert!(world.paged("queue://a") > 0);

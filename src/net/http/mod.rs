@@ -239,6 +239,7 @@ async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result
     let read = async {
         let mut first: Option<Bytes> = None;
         let mut rest: Vec<u8> = Vec::new();
+        let mut held = visit.shared.broker.hold_body();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let frame = frame.map_err(|_| Problem::new(Code::MalformedFrame, "the body broke off"))?;
             let Ok(data) = frame.into_data() else { continue };
@@ -246,6 +247,7 @@ async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result
             if so_far + data.len() > most {
                 return Err(too_large());
             }
+            held.grow(so_far + data.len()).map_err(|refusal| Problem::new(refusal.code, refusal.sentence))?;
             match &first {
                 None => first = Some(data),
                 Some(_) => rest.extend_from_slice(&data),
