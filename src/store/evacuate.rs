@@ -38,6 +38,8 @@ const PENDING_MAX: usize = 4 << 20;
 /// Files evacuated together, at first, and if that is not worth while.
 const VICTIMS: usize = 16;
 const VICTIMS_MAX: usize = 64;
+/// How often the same files may be read for it, each time for [`STREAMS_MAX`] queues.
+const PASSES_MAX: usize = if cfg!(test) { 128 } else { 16 };
 /// Sparse pages evacuated together.
 const SPARSE_MAX: usize = 1024;
 /// Runs looked at in one go, with the index locked.
@@ -226,6 +228,10 @@ impl Keeper {
             totals.into_iter().partition(|(_, bytes)| *bytes >= PAGE_BYTES_MIN);
         let mut moved: u64 = small.into_iter().map(|(_, bytes)| bytes).sum();
         deep.sort_unstable_by_key(|(queue, bytes)| (std::cmp::Reverse(*bytes), *queue));
+        if deep.len() > STREAMS_MAX * PASSES_MAX {
+            // Reading the same over and over costs more than what lies interleaved.
+            return None;
+        }
         let remainders = deep.len() <= self.streams_max;
         if !remainders {
             deep.truncate(self.streams_max);
