@@ -8,6 +8,7 @@
 mod acknowledge;
 mod bindings;
 mod blocking;
+mod bodies;
 mod broker;
 mod browse;
 mod client_session;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use sabir_model::chunks::Chunks;
+use sabir_model::chunks::{Chunks, WINDOW_BYTES, Window};
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
 use sabir_model::delivery::{Admission, Delivery, Grant};
@@ -52,14 +53,16 @@ struct State {
     written: u64,
     /// Deliveries ever encoded.
     delivered: u64,
-    /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
-    largest: usize,
+    /// Most memory of a delivery among those that wait: one alone may exceed the bounds.
+    largest: u32,
     marks: Rare<VecDeque<(u64, Mark)>>,
     waiting: Rare<VecDeque<Waiting>>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
     gated: bool,
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
+    /// A window of a body that is not in memory is on its way.
+    loading: bool,
     progress: Instant,
     failed: Option<Box<Refusal>>,
     broken: bool,
@@ -75,12 +78,18 @@ impl State {
         self.waiting.get().is_some_and(|waiting| !waiting.is_empty())
     }
 
-    /// Counts what a delivery has added to the `before` bytes that waited.
-    fn count(&mut self, before: usize) {
-        let added = self.chunks.len() - before;
-        self.appended += added as u64;
-        self.largest = self.largest.max(added);
+    /// Counts what a delivery has added to what waited before.
+    fn count(&mut self, before: (usize, usize)) {
+        let now = size(&self.chunks);
+        self.appended += (now.0 - before.0) as u64;
+        let memory = u32::try_from(now.1.saturating_sub(before.1)).unwrap_or(u32::MAX);
+        self.largest = self.largest.max(memory);
     }
+}
+
+/// What waits, and the memory it takes.
+fn size(chunks: &Chunks) -> (usize, usize) {
+    (chunks.len(), chunks.memory())
 }
 
 /// One connection's outgoing side, shared with everybody who delivers to it.
@@ -117,6 +126,7 @@ impl Outbox {
                 waiting: Rare::new(),
                 gated: false,
                 blocked: false,
+                loading: false,
                 progress: now,
                 failed: None,
                 broken: false,
@@ -168,12 +178,12 @@ impl Outbox {
     ) -> Handed {
         let mut state = self.state();
         let state = &mut *state;
-        if state.chunks.len() > self.limits.bytes_soft {
+        if state.chunks.memory() > self.limits.bytes_soft {
             state.mark(Mark::Resume(Arc::downgrade(queue)));
             return Handed::NoRoom;
         }
         let Some(egress) = state.egress.as_mut() else { return Handed::NoCredit };
-        let before = state.chunks.len();
+        let before = size(&state.chunks);
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
         state.count(before);
         match admission {
@@ -208,14 +218,14 @@ impl Outbox {
         let now = work.now;
         let mut state = self.state();
         let state = &mut *state;
-        if state.chunks.len() > self.limits.bytes_soft && !(state.gated || state.blocked || state.broken) {
+        if state.chunks.memory() > self.limits.bytes_soft && !(state.gated || state.blocked || state.broken) {
             // The publisher's batch is not over, but only what the socket refuses makes a subscriber slow.
             self.write_some(now, state, counters);
             if state.blocked || state.broken {
                 self.wake_owner();
             }
         }
-        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
+        if state.gated || state.has_waiting() || state.chunks.memory() > self.limits.bytes_soft {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
             }
@@ -246,7 +256,7 @@ impl Outbox {
             return;
         }
         let Some(egress) = state.egress.as_mut() else { return };
-        let before = state.chunks.len();
+        let before = size(&state.chunks);
         let cache = match receivers {
             Receivers::One => None,
             Receivers::Several => Some(&mut work.cache),
@@ -265,7 +275,7 @@ impl Outbox {
         if state.gated {
             return;
         }
-        while state.chunks.len() <= self.limits.bytes_soft
+        while state.chunks.memory() <= self.limits.bytes_soft
             && let Some(waiting) = state.waiting.get_mut().and_then(VecDeque::pop_front)
         {
             let Some(egress) = state.egress.as_mut() else { return };
@@ -285,7 +295,7 @@ impl Outbox {
                 sequence: None,
                 progress: 0,
             };
-            let before = state.chunks.len();
+            let before = size(&state.chunks);
             let admission = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
             state.count(before);
             state.delivered += u64::from(has_gone(admission));
@@ -336,12 +346,12 @@ impl Outbox {
     pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
         let mut state = self.state();
         let state = &mut *state;
-        if state.gated || state.has_waiting() || state.chunks.len() > self.limits.bytes_soft {
+        if state.gated || state.has_waiting() || state.chunks.memory() > self.limits.bytes_soft {
             state.mark(Mark::Owner);
             return false;
         }
         let Some(egress) = state.egress.as_mut() else { return true };
-        let before = state.chunks.len();
+        let before = size(&state.chunks);
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
         state.count(before);
         count_live(admission, counters);
@@ -404,6 +414,13 @@ impl Outbox {
             self.wake_owner();
             return Flushed::Blocked;
         }
+        if state.chunks.waits() {
+            // Only the owner waits for a disk.
+            if !state.loading {
+                self.wake_owner();
+            }
+            return Flushed::Blocked;
+        }
         Flushed::Empty
     }
 
@@ -419,6 +436,9 @@ impl Outbox {
             let Some(writer) = state.writer.as_mut() else { break };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = state.chunks.slices(&mut slices);
+            if count == 0 {
+                break;
+            }
             match writer.try_write(slices.get(..count).unwrap_or_default()) {
                 Ok(0) => {
                     state.broken = true;
@@ -467,6 +487,10 @@ impl Outbox {
             };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = state.chunks.slices(&mut slices);
+            if count == 0 {
+                // It is on its way, and who brings it wakes the owner.
+                break Poll::Pending;
+            }
             match writer.poll_write(cx, slices.get(..count).unwrap_or_default()) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => self.wrote(now, state, count),
@@ -486,6 +510,43 @@ impl Outbox {
         };
         Self::due(state, due);
         result
+    }
+
+    /// The window that is to be loaded now, if one is: whoever asks sees to it that [`Outbox::loaded`] follows.
+    pub(crate) fn to_load(&self) -> Option<Window> {
+        let mut state = self.state();
+        if state.loading || state.broken {
+            return None;
+        }
+        // While one is written, the next one comes.
+        let window = state.chunks.next_window(WINDOW_BYTES)?;
+        state.loading = true;
+        Some(window)
+    }
+
+    /// A window has been loaded, or cannot be: then the frame that it belongs to cannot be brought to its end.
+    pub(crate) fn loaded(&self, result: io::Result<Bytes>) {
+        let mut state = self.state();
+        // Closed meanwhile, if nobody waits for it.
+        if !std::mem::take(&mut state.loading) {
+            return;
+        }
+        match result {
+            Ok(bytes) => state.chunks.supply(bytes),
+            Err(error) => {
+                tracing::error!(connection = self.connection.0, %error, "a message body cannot be read; its receiver is cut off");
+                // What was tried counts as an attempt, or it would be tried for ever.
+                state.written = state.appended;
+                state.failed.get_or_insert_with(|| {
+                    Box::new(Refusal::new(
+                        Code::Internal,
+                        "the body of a message cannot be read from the disk",
+                    ))
+                });
+            }
+        }
+        drop(state);
+        self.wake_owner();
     }
 
     fn wrote(&self, now: Now, state: &mut State, count: usize) {
@@ -521,7 +582,7 @@ impl Outbox {
             return Some(Refusal::clone(refusal));
         }
         // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
-        if state.chunks.len() > self.limits.bytes_hard.saturating_add(state.largest) {
+        if state.chunks.memory() > self.limits.bytes_hard.saturating_add(state.largest as usize) {
             return Some(Refusal::new(
                 Code::SlowConsumer,
                 "more bytes wait for this connection than it may hold",
@@ -548,6 +609,7 @@ impl Outbox {
         *self.waker.lock() = None;
         let mut state = self.state();
         state.chunks = Chunks::new();
+        state.loading = false;
         state.marks.clear();
         state.waiting.clear();
         Closed { written: state.written, _egress: state.egress.take(), _writer: state.writer.take() }

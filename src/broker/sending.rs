@@ -8,12 +8,17 @@ use sabir_model::delivery::Guarantee;
 use sabir_model::destination::Targets;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::MessageId;
+use sabir_store::Level;
 
+use crate::bodies::Coming;
 use crate::connection::Connection;
-use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, log_received, plan};
+use crate::publish::{
+    Failure, Incoming, enqueue_single, execute, fan_out, full, log_received, plan, stronger,
+};
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::tally::Tally;
+use crate::transaction::unknown_transaction;
 
 /// Sends into one queue after which its lock is released and what has come is dispatched.
 const HELD_SENDS_MAX: u32 = 64;
@@ -28,6 +33,39 @@ pub(crate) struct Known {
     route: Option<Box<Route>>,
     /// Where the sends are counted, with the generation of the key that it is for.
     pub(crate) tally: Option<(u32, Arc<Tally>)>,
+}
+
+/// Whether every queue of a route that is to get a message for certain has room for it, with a body of so many bytes;
+/// and how durable that body must be.
+fn check_large(route: &Route, publish: &Publish<'_>, length: u64) -> Result<Level, Refusal> {
+    let persistent = publish.facts.persistent;
+    let bytes = length.saturating_add(publish.fields.len() as u64);
+    let mut level = Level::Memory;
+    for leg in &route.legs {
+        let certain = leg.conditions.is_empty() && leg.unless.is_empty();
+        for target in &leg.queues {
+            let queue = &target.queue;
+            let asks = target.selector.is_none() && !target.selector_aware && !target.skip_when_full;
+            if certain && asks {
+                queue.lock().core.check_room(queue, 1, bytes)?;
+            }
+            if persistent && queue.logs() {
+                level = stronger(level, queue.policy.durability);
+            }
+        }
+        for session in &leg.sessions {
+            if let Some(queue) = session.session.backlog()
+                && persistent
+                && queue.logs()
+            {
+                level = stronger(level, queue.policy.durability);
+            }
+        }
+        if publish.facts.retain && leg.topic.is_some() && persistent {
+            level = stronger(level, leg.policy.durability);
+        }
+    }
+    Ok(level)
 }
 
 impl Connection {
@@ -105,6 +143,27 @@ impl Connection {
             }
         }
         Err(Refusal::new(Code::Internal, "the destination is being deleted and created at the same time"))
+    }
+
+    /// Begins to take a large body in: everything that could be refused is asked before, so far as it can be told.
+    pub(crate) fn begin_coming(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<(), Refusal> {
+        if let Some(aside) = self.aside.get_mut() {
+            aside.coming = None;
+        }
+        if let Some(key) = publish.transaction
+            && !self.aside.get().is_some_and(|aside| aside.transactions.contains_key(&key))
+        {
+            return Err(unknown_transaction());
+        }
+        self.release();
+        let route = self.route(publish.key, publish.targets)?;
+        let checked = check_large(&route, publish, length.unwrap_or(0));
+        self.keep_route(publish.key, route);
+        let level = checked?;
+        let writer = self.shared.store.blob(length.unwrap_or(0)).map_err(full)?;
+        let coming = Coming::new(self.mailbox(), writer, level);
+        self.aside.make().coming = Some(coming);
+        Ok(())
     }
 
     fn carry_out(&mut self, route: &Route, incoming: &Incoming<'_>) -> Result<Option<Promise>, Failure> {

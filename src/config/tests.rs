@@ -256,7 +256,8 @@ any = "0.0.0.0:61613"
 http = "[::1]:8161"
 [limits]
 outbox_bytes_soft = "16 MiB"
-body_bytes_max = "200 MiB"
+body_bytes_before_login = "200 MiB"
+body_bytes_max = "100 MiB"
 [stomp]
 heartbeat_max_ms = 500
 [store]
@@ -285,7 +286,7 @@ forward_to = ["queue://a"]
             sabir.toml line 2: listeners.stomp names 127.0.0.1:61613 twice
             sabir.toml line 3: listeners.any is 0.0.0.0:61613, which listeners.stomp takes already with 127.0.0.1:61613
             sabir.toml line 6: limits.outbox_bytes_soft (16 MiB) must not be more than limits.outbox_bytes_hard (8 MiB)
-            sabir.toml line 7: limits.body_bytes_max (200 MiB) must not be more than limits.frame_bytes_max (110 MiB)
+            sabir.toml line 7: limits.body_bytes_before_login (200 MiB) must not be more than limits.body_bytes_max (100 MiB)
             sabir.toml line 9: stomp.heartbeat_min_ms (1000) must not be more than stomp.heartbeat_max_ms (500)
             sabir.toml line 11: store.segment_bytes (2 GiB) must not be more than store.journal_bytes_max (1 GiB)
             sabir.toml line 12: store.disk_bytes_max (512 MiB) must be 0 or not less than store.journal_bytes_max (1 GiB)

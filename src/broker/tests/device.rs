@@ -46,7 +46,7 @@ impl Egress for Copies {
         out: &mut Chunks,
     ) -> Admission {
         let message = delivery.message;
-        if message.body().starts_with(b"undeliverable") {
+        if message.body().octets().is_some_and(|body| body.starts_with(b"undeliverable")) {
             return Admission::Undeliverable("too large for the receiver");
         }
         let granted = delivery.grant.map_or(Guarantee::AtLeastOnce, |grant| grant.guarantee);
@@ -71,7 +71,7 @@ impl Egress for Copies {
             .is_some_and(|grant| grant.retained || (grant.keep_retain && message.facts().retain));
         let fields = [
             delivery.destination().map_or_else(String::new, |to| to.to_string()),
-            String::from_utf8_lossy(message.body()).into_owned(),
+            String::from_utf8_lossy(message.body().octets().unwrap_or(b"(elsewhere)")).into_owned(),
             token,
             delivery.attempt.to_string(),
             delivery.redelivered.to_string(),

@@ -89,7 +89,7 @@ impl Egress for Lines {
         let Some((settle, window)) = self.subscriptions.get_mut(&delivery.subscription) else {
             return Admission::NoCredit;
         };
-        if delivery.message.body().starts_with(b"undeliverable") {
+        if delivery.message.body().octets().is_some_and(|body| body.starts_with(b"undeliverable")) {
             return Admission::Undeliverable("too large for the receiver");
         }
         assert!(
@@ -124,7 +124,7 @@ impl Egress for Lines {
             }
             let fields = [
                 delivery.destination().map_or_else(String::new, |to| to.to_string()),
-                String::from_utf8_lossy(message.body()).into_owned(),
+                String::from_utf8_lossy(message.body().octets().unwrap_or(b"(elsewhere)")).into_owned(),
                 token,
                 delivery.attempt.to_string(),
                 delivery.redelivered.to_string(),

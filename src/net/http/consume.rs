@@ -17,6 +17,7 @@ use sabir_model::pattern::Pattern;
 use sabir_model::settlement::Settlement;
 use serde::Deserialize;
 
+use super::large;
 use super::leases::{LeaseId, Puller, Source, Verdict};
 use super::params::{Call, Name, Names, Params};
 use super::party::{Received, Role, deadline_after, kept};
@@ -109,7 +110,10 @@ async fn pull(call: Call, source: Source, headers: &HeaderMap) -> Result<Respons
     }
     let deadline = deadline_after(wait);
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
-    let got = puller.pull(most, deadline).await?;
+    let mut got = puller.pull(most, deadline).await?;
+    // What has no room in this reply is for the next one.
+    let fit = large::load(&visit.shared, &mut got).await;
+    puller.release(got.drain(fit..).filter_map(|one| one.token));
     let events = envelope == Envelope::CloudEvent;
     let mut response = json(StatusCode::OK, render_leased(&visit, &caller, &puller, &got, lease, envelope));
     if events {

@@ -19,6 +19,7 @@ use sabir_model::session::Host;
 use sabir_model::settlement::Settlement;
 
 use super::idempotency::{self, Known};
+use super::large;
 use super::params::{Call, Name};
 use super::party::{Inbox, Party, Role, all_of, arrival, deadline_after, kept, leased};
 use super::{Visit, json, read_body};
@@ -315,7 +316,9 @@ async fn ask(mut call: Call, target: &str, headers: &HeaderMap, body: Body) -> R
             return Err(Problem::new(Code::TimedOut, sentence));
         }
     }
-    let Some(reply) = inbox.take(1).pop() else {
+    let mut replies = inbox.take(1);
+    large::load(&visit.shared, &mut replies).await;
+    let Some(reply) = replies.pop() else {
         return Err(Problem::new(Code::Internal, "the reply was lost on its way"));
     };
     if let Some(token) = reply.token {
