@@ -258,11 +258,46 @@ impl Upload {
     }
 }
 
+/// A body on its way in, for whoever can wait for a disk. Dropped, it is forgotten.
+pub struct BodyWriter {
+    writer: BlobWriter,
+    level: Level,
+}
+
+impl BodyWriter {
+    pub(crate) fn new(writer: BlobWriter, level: Level) -> Self {
+        Self { writer, level }
+    }
+
+    /// Appends a piece. This waits for the disk.
+    ///
+    /// # Errors
+    /// [`Code::StorageFull`], [`Code::Internal`]: nothing more can be written.
+    pub fn write(&mut self, piece: &[u8]) -> Result<(), Refusal> {
+        self.writer.write(piece).map_err(|error| cannot_write(&error))
+    }
+
+    /// All of it has come: it is as durable as where it goes wants it. This waits for the disk.
+    ///
+    /// # Errors
+    /// [`Code::StorageFull`], [`Code::Internal`]: it is not kept.
+    pub fn finish(self) -> Result<Stored, Refusal> {
+        self.writer.finish(self.level).map(stored).map_err(|error| cannot_write(&error))
+    }
+}
+
+impl std::fmt::Debug for BodyWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BodyWriter").finish_non_exhaustive()
+    }
+}
+
 /// A connection's hold on a body that is coming. Dropped, the body is forgotten, unless it is in its place.
 pub(crate) struct Coming(Arc<Upload>);
 
 impl Coming {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, writer: BlobWriter, level: Level) -> Self {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, body: BodyWriter) -> Self {
+        let BodyWriter { writer, level } = body;
         let progress = Progress {
             writer: Some(writer),
             pieces: VecDeque::new(),

@@ -61,6 +61,7 @@ mod window;
 mod work;
 mod writer;
 
+pub use bodies::BodyWriter;
 pub use broker::{Broker, ConnectionInfo, OpenError, RecoverySummary};
 pub use connection::Connection;
 pub use durable::DurableMade;

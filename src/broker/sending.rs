@@ -10,7 +10,7 @@ use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::MessageId;
 use sabir_store::Level;
 
-use crate::bodies::Coming;
+use crate::bodies::{BodyWriter, Coming};
 use crate::connection::Connection;
 use crate::publish::{
     Failure, Incoming, enqueue_single, execute, fan_out, full, log_received, plan, stronger,
@@ -145,11 +145,23 @@ impl Connection {
         Err(Refusal::new(Code::Internal, "the destination is being deleted and created at the same time"))
     }
 
-    /// Begins to take a large body in: everything that could be refused is asked before, so far as it can be told.
+    /// Begins to take a large body in.
     pub(crate) fn begin_coming(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<(), Refusal> {
         if let Some(aside) = self.aside.get_mut() {
             aside.coming = None;
         }
+        let coming = Coming::new(self.mailbox(), self.body_writer(publish, length)?);
+        self.aside.make().coming = Some(coming);
+        Ok(())
+    }
+
+    /// Makes a place for the body of a message that is still to come, for whoever can wait for a disk; the message is then
+    /// published with [`sabir_model::message::Body::Stored`]. `publish` is the message without it. Everything that could be
+    /// refused is asked before, so far as it can be told.
+    ///
+    /// # Errors
+    /// Those of a send.
+    pub fn body_writer(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<BodyWriter, Refusal> {
         if let Some(key) = publish.transaction
             && !self.aside.get().is_some_and(|aside| aside.transactions.contains_key(&key))
         {
@@ -161,9 +173,7 @@ impl Connection {
         self.keep_route(publish.key, route);
         let level = checked?;
         let writer = self.shared.store.blob(length.unwrap_or(0)).map_err(full)?;
-        let coming = Coming::new(self.mailbox(), writer, level);
-        self.aside.make().coming = Some(coming);
-        Ok(())
+        Ok(BodyWriter::new(writer, level))
     }
 
     fn carry_out(&mut self, route: &Route, incoming: &Incoming<'_>) -> Result<Option<Promise>, Failure> {

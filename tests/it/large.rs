@@ -100,6 +100,92 @@ fn a_large_message_goes_from_every_protocol_to_every_other() {
 }
 
 #[test]
+fn a_body_of_unknown_length_over_http_turns_out_to_be_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN]);
+    let body = body(700_001, 12);
+    let mut text = "gr\u{fc}n ".repeat(20_000).into_bytes();
+    text.truncate(100_000);
+    for (path, media, body) in [
+        ("/v1/queues/chunked/messages", "application/octet-stream", &body),
+        ("/v1/queues/chunked/messages", "text/plain; charset=utf-8", &text),
+        ("/api/message/chunked?type=queue", "text/plain", &body),
+        ("/api/message/chunked?type=queue", "text/plain", &text),
+    ] {
+        let mut web = tcp(server.http);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nX-Prop-n: 1\r\nContent-Type: {media}\r\n\r\n"
+        );
+        web.write_all(head.as_bytes()).unwrap();
+        for chunk in body.chunks(7_777) {
+            web.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).unwrap();
+            web.write_all(chunk).unwrap();
+            web.write_all(b"\r\n").unwrap();
+        }
+        web.write_all(b"0\r\n\r\n").unwrap();
+        let mut answer = [0; 10];
+        web.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 2");
+        assert_eq!(files(dir.path()), 1);
+        let mut client = Client::connect(tcp(server.stomp));
+        subscribe(&mut client, "/queue/chunked", "auto");
+        let frame = client.frame();
+        same(&frame, body);
+        assert_eq!(frame.header("n"), Some("1"));
+        await_files(dir.path(), 0);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_large_message_with_an_idempotency_key_is_sent_once() {
+    let server = Server::start(&[THRESHOLD]);
+    let body = body(300_000, 13);
+    let mut web = Web::new(server.http);
+    let target = "/v1/queues/once/messages?raw=true";
+    let first = web.send("POST", target, "Idempotency-Key: k\r\n", &body).expect(201).text();
+    let again = web.send("POST", target, "Idempotency-Key: k\r\n", &body).expect(201).text();
+    assert_eq!(first, again);
+    web.send("POST", target, "Idempotency-Key: k\r\n", &body[1..]).expect(422);
+    let queue = web.get("/v1/queues/once").expect(200).json();
+    assert_eq!(queue["ready"].as_u64().or(queue["messages"].as_u64()), Some(1), "{queue}");
+}
+
+#[test]
+fn what_must_be_whole_is_shown_whole_as_long_as_it_is_no_larger_than_a_frame() {
+    let server = Server::start(&[THRESHOLD, ("limits.frame_bytes_max", "256 KiB")]);
+    let (fits, exceeds) = ("y".repeat(200_000), "z".repeat(300_000));
+    let mut client = Client::connect(tcp(server.stomp));
+    for body in [&fits, &fits, &exceeds] {
+        client.write(&send("/queue/whole", "receipt:p\ncontent-type:text/plain\n", body.as_bytes()));
+        assert_eq!(client.frame().command, "RECEIPT");
+    }
+    let mut web = Web::new(server.http);
+    // Two do not go into one reply.
+    for most in [2, 1] {
+        let reply = web.post(&format!("/v1/queues/whole/pull?max={most}"), b"").expect(200).json();
+        let messages = reply["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 1);
+        assert!(messages[0]["body"].as_str() == Some(&fits));
+        let lease = messages[0]["lease"].as_str().unwrap();
+        web.post(&format!("/v1/leases/{lease}/ack"), b"").expect(204);
+    }
+    let reply = web.post("/v1/queues/whole/pull?max=2", b"").expect(200).json();
+    let message = &reply["messages"][0];
+    assert_eq!(
+        (message["bodyBytes"].as_u64(), message["bodyTruncated"].as_bool()),
+        (Some(300_000), Some(true))
+    );
+    assert!(message["body"].as_str().unwrap().starts_with("zzz"));
+    let lease = message["lease"].as_str().unwrap();
+    let whole = web.get(&format!("/v1/leases/{lease}/body")).expect(200);
+    assert!(whole.body == exceeds.as_bytes());
+    assert_eq!(whole.header("content-type"), Some("text/plain"));
+    web.post(&format!("/v1/leases/{lease}/ack"), b"").expect(204);
+    web.get(&format!("/v1/leases/{lease}/body")).problem(404);
+}
+
+#[test]
 fn a_large_message_survives_a_restart_and_its_file_goes_when_it_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let body = body(3_000_000, 2);

@@ -130,7 +130,9 @@ impl Egress for JsonEgress {
                     &loaded
                 }
                 Err(_) => {
-                    return Admission::Undeliverable("its body is too large for a JSON object, or unreadable");
+                    return Admission::Undeliverable(
+                        "its body is too large for a JSON object, or unreadable",
+                    );
                 }
             },
         };

@@ -16,19 +16,20 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use sabir_admin::{Caller, Problem};
 use sabir_http::activemq::{self, Media, Post, Settling};
-use sabir_http::token;
+use sabir_http::{incoming, token};
 use sabir_json::{RenderOptions, View};
 use sabir_model::clock::Instant;
 use sabir_model::destination::{Destination, Kind};
+use sabir_model::error::Code;
 use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
 
 use super::consume::settle_by_token;
-use super::large::{self, Windows};
+use super::large::{self, Arrived, Windows};
 use super::leases::{LeaseId, Source, Verdict};
 use super::params::{Call, Name, decode, role};
 use super::party::{Inbox, Party, Received, Role, arrival, deadline_after, kept, leased};
-use super::send::{name_headers, problem_of, publish_one};
+use super::send::{announce, name_headers, problem_of, publish_one};
 use super::{Visit, json, read_body};
 use crate::net::Shared;
 
@@ -115,8 +116,31 @@ async fn post(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let body = read_body(visit, &parts.headers, body).await?;
     let named = name_headers(&parts.headers);
+    // A form is read whole.
+    let is_form = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded")
+    });
+    let arrived = if is_form {
+        Arrived::Whole(read_body(visit, &parts.headers, body).await?)
+    } else {
+        large::take(visit, &parts.headers, body, |length| {
+            match activemq::post(path, &params, &named, &[]).map_err(problem_of)? {
+                Post::Message(message) => {
+                    let role = role(caller, message.virtual_host, None);
+                    announce(visit, &role, Some(&message.address), &message.draft, length)
+                }
+                Post::Unsubscribe { .. } => {
+                    Err(Problem::new(Code::InvalidBody, "to unsubscribe needs no body"))
+                }
+            }
+        })
+        .await?
+    };
+    let (body, stored) = match arrived {
+        Arrived::Whole(body) => (body, None),
+        Arrived::Large(large) => (Bytes::new(), Some(large)),
+    };
     let message = match activemq::post(path, &params, &named, &body).map_err(problem_of)? {
         Post::Message(message) => message,
         Post::Unsubscribe { client_id, virtual_host } => {
@@ -125,6 +149,10 @@ async fn post(
             return Ok(plain(StatusCode::OK, "Unsubscribed", None));
         }
     };
+    let mut message = message;
+    if let Some(large) = stored {
+        message.draft.body = incoming::stored(&named, Some("text/plain"), large.body, large.is_text);
+    }
     let role = role(caller, message.virtual_host, None);
     let sent = publish_one(visit, &role, Some(&message.address), &message.draft)?;
     let id = sent.id.to_string();
@@ -198,7 +226,9 @@ async fn consume(
         Settling::Auto | Settling::Browse { .. } => (false, REPLY_LEASE),
     };
     let until = visit.shared.clock.refresh().instant.after(lease);
-    let Some(id) = leases.lease(&puller, &caller.principal, token, until, Settlement::Failed) else {
+    let Some(id) =
+        leases.lease(&puller, &caller.principal, (&received.message, token), until, Settlement::Failed)
+    else {
         puller.release([token]);
         return Err(leases.full().into());
     };
@@ -284,6 +314,11 @@ impl Drop for UntilTaken {
         // It may have been too late; then it is in the queue again, and nothing is to be done.
         let _ = self.shared.http.leases.settle_one(self.id, verdict, &self.owner.principal, now);
     }
+}
+
+/// A message as a reply of its own, its body as it is.
+pub(super) fn bare(received: &Received) -> Response {
+    answer(received, None, None, Payload::plain)
 }
 
 fn answer(
@@ -399,8 +434,7 @@ async fn browse(
         party.resume();
     }
     // It is a look: what has no room is not shown.
-    let fit = large::load(&visit.shared, &mut got).await;
-    got.truncate(fit);
+    let got = large::load(&visit.shared, &got).await;
     let mut out = b"{\"messages\":[".to_vec();
     for (at, received) in got.iter().enumerate() {
         if at > 0 {

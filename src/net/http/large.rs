@@ -1,19 +1,28 @@
-//! Bodies that are not in memory, on their way into replies: as they are, a window at a time; or whole, where a form
-//! must have it whole and it is not too large for that. The runtime's blocking threads wait for the disk.
+//! Bodies that are not in memory. On their way in they are written where they are kept, a piece at a time. On their way out
+//! they are sent as they are, a window at a time; or whole, where a form must have it whole and it is not too large for
+//! that. The runtime's blocking threads wait for the disk.
 
+use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::body::Bytes;
-use hyper::body::{Frame, SizeHint};
+use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
+use hyper::body::{Body as _, Frame, SizeHint};
+use sabir_admin::Problem;
+use sabir_broker::BodyWriter;
 use sabir_model::chunks::WINDOW_BYTES;
+use sabir_model::error::Code;
+use sabir_model::limits::Limits;
 use sabir_model::message::Message;
-use sabir_model::stored::Stored;
+use sabir_model::stored::{Stored, Utf8Check};
 use tokio::task::JoinHandle;
 
 use super::party::Received;
+use super::{Visit, announced, too_late};
 use crate::net::Shared;
 
 /// A body that is sent as it lies there.
@@ -88,6 +97,125 @@ impl hyper::body::Body for Windows {
     }
 }
 
+/// The body of a request.
+pub(super) enum Arrived {
+    /// It is in memory.
+    Whole(Bytes),
+    /// It is too large for that.
+    Large(Large),
+}
+
+/// A body that was written where it is kept as it came.
+pub(super) struct Large {
+    pub(super) body: Stored,
+    pub(super) is_text: bool,
+    fingerprint: u64,
+}
+
+impl Arrived {
+    /// The same for the same body.
+    pub(super) fn fingerprint(&self, visit: &Visit) -> u64 {
+        match self {
+            Self::Whole(bytes) => {
+                let mut hasher = visit.shared.http.replies.hasher();
+                hasher.write(bytes);
+                hasher.finish()
+            }
+            Self::Large(large) => large.fingerprint,
+        }
+    }
+}
+
+/// What comes of a large body.
+struct Intake {
+    writer: BodyWriter,
+    text: Utf8Check,
+    hasher: DefaultHasher,
+}
+
+impl Intake {
+    /// Writes a piece, on a thread that may wait for the disk.
+    async fn put(mut self, piece: Vec<u8>) -> Result<Self, Problem> {
+        let written = tokio::task::spawn_blocking(move || {
+            self.text.take(&piece);
+            self.hasher.write(&piece);
+            self.writer.write(&piece).map(|()| self)
+        });
+        Ok(written.await.map_err(|_| lost())??)
+    }
+
+    async fn finish(self) -> Result<Large, Problem> {
+        let Self { writer, text, hasher } = self;
+        let body = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(|_| lost())??;
+        Ok(Large { body, is_text: text.is_text(), fingerprint: hasher.finish() })
+    }
+}
+
+fn lost() -> Problem {
+    Problem::new(Code::Internal, "the body was lost on its way to the disk")
+}
+
+/// Takes in the body of a request: in memory, or, if it turns out to be large, where `begin` says, which is asked for its
+/// place with its length, if that is known. There is no bound to the time that a large one takes, but its bytes must keep
+/// coming.
+///
+/// # Errors
+/// It is larger than `limits.body_bytes_max`, does not arrive in time, breaks off, is refused or cannot be written.
+pub(super) async fn take(
+    visit: &Visit,
+    headers: &HeaderMap,
+    mut body: Body,
+    begin: impl Fn(Option<u64>) -> Result<BodyWriter, Problem>,
+) -> Result<Arrived, Problem> {
+    let Limits { body_bytes_max, blob_bytes_min, .. } = *visit.shared.limits;
+    let too_large = || {
+        let sentence = format!("the body is larger than {body_bytes_max} bytes (limits.body_bytes_max)");
+        Problem::new(Code::TooLarge, sentence)
+    };
+    let announced = announced(headers);
+    if announced.is_some_and(|length| length > body_bytes_max as u64) {
+        return Err(too_large());
+    }
+    let patience = Duration::from_millis(visit.shared.options.http.request_timeout_ms);
+    let start = tokio::time::Instant::now();
+    let new_intake = |length| {
+        let hasher = visit.shared.http.replies.hasher();
+        begin(length).map(|writer| Intake { writer, text: Utf8Check::default(), hasher })
+    };
+    let mut intake = match announced {
+        Some(length) if length >= blob_bytes_min as u64 => Some(new_intake(announced)?),
+        _ => None,
+    };
+    let mut piece: Vec<u8> = Vec::new();
+    let mut total: usize = 0;
+    loop {
+        let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        // A small body has so much time in all.
+        let patience = if intake.is_some() { patience } else { patience.saturating_sub(start.elapsed()) };
+        let Ok(next) = tokio::time::timeout(patience, next).await else { return Err(too_late(visit)) };
+        let Some(frame) = next else { break };
+        let frame = frame.map_err(|_| Problem::new(Code::MalformedFrame, "the body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        total = total.saturating_add(data.len());
+        if total > body_bytes_max {
+            return Err(too_large());
+        }
+        piece.extend_from_slice(&data);
+        if intake.is_none() && total >= blob_bytes_min {
+            intake = Some(new_intake(None)?);
+        }
+        if piece.len() >= WINDOW_BYTES
+            && let Some(writing) = intake.take()
+        {
+            intake = Some(writing.put(std::mem::take(&mut piece)).await?);
+        }
+    }
+    match intake {
+        None => Ok(Arrived::Whole(piece.into())),
+        Some(writing) => Ok(Arrived::Large(writing.put(piece).await?.finish().await?)),
+    }
+}
+
 /// The message with its body in memory.
 ///
 /// # Errors
@@ -100,25 +228,27 @@ pub(super) async fn loaded(message: &Message, most: usize) -> io::Result<Message
     tokio::task::spawn_blocking(move || message.loaded(most)).await.map_err(io::Error::other).flatten()
 }
 
-/// Brings bodies into memory for a form that holds them whole, as long as all of them together are no larger than a frame
-/// may be. Tells how many of the first messages have been looked at: the others are to be left for another reply. One that is
-/// too large by itself stays as it is, and is shown cut.
-pub(super) async fn load(shared: &Arc<Shared>, received: &mut [Received]) -> usize {
-    let mut room = shared.limits.frame_bytes_max as u64;
-    for (at, one) in received.iter_mut().enumerate() {
-        let Some(stored) = one.message.stored_body() else { continue };
-        let length = stored.length();
-        if length > shared.limits.frame_bytes_max as u64 {
-            continue;
+/// Deliveries with their bodies in memory, for a form that holds them whole: the first of them, as long as all their bodies
+/// together are no larger than a frame may be. The others are to be left for another reply. One that is too large by itself
+/// stays as it is, and is shown cut.
+pub(super) async fn load(shared: &Shared, received: &[Received]) -> Vec<Received> {
+    let most = shared.limits.frame_bytes_max as u64;
+    let mut room = most;
+    let mut shown = Vec::with_capacity(received.len());
+    for one in received {
+        let length = one.message.stored_body().map_or(0, Stored::length);
+        if length <= most && length > room {
+            break;
         }
-        if length > room {
-            return at;
-        }
-        room -= length;
-        match loaded(&one.message, shared.limits.frame_bytes_max).await {
-            Ok(message) => one.message = message,
-            Err(error) => tracing::error!(%error, "a message body cannot be read; it is shown as missing"),
-        }
+        let message = match loaded(&one.message, shared.limits.frame_bytes_max).await {
+            Ok(message) => {
+                room -= length.min(room);
+                message
+            }
+            // It is shown cut, or as missing if it cannot be read.
+            Err(_) => one.message.clone(),
+        };
+        shown.push(Received { message, ..one.clone() });
     }
-    received.len()
+    shown
 }

@@ -165,6 +165,7 @@ fn routes() -> Routes {
         .at("/v1/subscriptions/{client}/{name}/stream", [(GET, get(stream::subscription))])
         .at("/v1/leases", [(POST, post(consume::settle_many))])
         .at("/v1/leases/{lease}/ack", [(POST, post(consume::ack))])
+        .at("/v1/leases/{lease}/body", [(GET, get(consume::body))])
         .at("/v1/leases/{lease}/release", [(POST, post(consume::release))])
         .at("/v1/leases/{lease}/reject", [(POST, post(consume::reject))])
         .at("/v1/leases/{lease}/extend", [(POST, post(consume::extend))])
@@ -224,6 +225,17 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: Prefixed, peer: Peer, per
     }
 }
 
+/// The length of the body that a request announces.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+fn too_late(visit: &Visit) -> Problem {
+    let sentence =
+        format!("the body did not arrive within {} ms", visit.shared.options.http.request_timeout_ms);
+    Problem::new(Code::TimedOut, sentence).with_status(StatusCode::REQUEST_TIMEOUT)
+}
+
 /// Reads the body of a request.
 ///
 /// # Errors
@@ -236,11 +248,7 @@ async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result
         let sentence = format!("the body is larger than {most} bytes (limits.{key})");
         Problem::new(Code::TooLarge, sentence)
     };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .and_then(|length| usize::try_from(length).ok());
-    if announced.is_some_and(|length| length > most) {
+    if announced(headers).is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
     let patience = Duration::from_millis(visit.shared.options.http.request_timeout_ms);
@@ -272,10 +280,7 @@ async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result
     };
     match tokio::time::timeout(patience, read).await {
         Ok(result) => result,
-        Err(_) => {
-            let sentence = format!("the body did not arrive within {} ms", patience.as_millis());
-            Err(Problem::new(Code::TimedOut, sentence).with_status(StatusCode::REQUEST_TIMEOUT))
-        }
+        Err(_) => Err(too_late(visit)),
     }
 }
 

@@ -461,7 +461,9 @@ fn lease_out(
     let mut window = kept.window.lock();
     for received in got {
         let Some(token) = received.token else { continue };
-        let Some(lease) = writer.shared.http.leases.lease(&kept.puller, owner, token, until, then) else {
+        let Some(lease) =
+            writer.shared.http.leases.lease(&kept.puller, owner, (&received.message, token), until, then)
+        else {
             kept.puller.release([token]);
             continue;
         };
