@@ -8,8 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use sabir_model::chunks::Window;
+use sabir_model::chunks::{WINDOW_BYTES as LOADED_BYTES, Window};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::session::Room;
@@ -89,6 +90,45 @@ impl Job {
 fn load(outbox: &Outbox, window: &Window) {
     let mut bytes = vec![0; window.length];
     outbox.loaded(window.body.read_at(window.from, &mut bytes).map(|()| bytes.into()));
+}
+
+impl Outbox {
+    /// The window that is to be loaded now, if one is: whoever asks sees to it that [`Outbox::loaded`] follows.
+    pub(crate) fn to_load(&self) -> Option<Window> {
+        let mut state = self.state();
+        if state.loading || state.broken {
+            return None;
+        }
+        // While one is written, the next one comes.
+        let window = state.chunks.next_window(LOADED_BYTES)?;
+        state.loading = true;
+        Some(window)
+    }
+
+    /// A window has been loaded, or cannot be: then the frame that it belongs to cannot be brought to its end.
+    pub(crate) fn loaded(&self, result: io::Result<Bytes>) {
+        let mut state = self.state();
+        // Closed meanwhile, if nobody waits for it.
+        if !std::mem::take(&mut state.loading) {
+            return;
+        }
+        match result {
+            Ok(bytes) => state.chunks.supply(bytes),
+            Err(error) => {
+                tracing::error!(connection = self.connection().0, %error, "a message body cannot be read; its receiver is cut off");
+                // What was tried counts as an attempt, or it would be tried for ever.
+                state.written = state.appended;
+                state.failed.get_or_insert_with(|| {
+                    Box::new(Refusal::new(
+                        Code::Internal,
+                        "the body of a message cannot be read from the disk",
+                    ))
+                });
+            }
+        }
+        drop(state);
+        self.wake_owner();
+    }
 }
 
 /// Each connection has one upload and one window under way at most, so there are no more jobs than that.

@@ -1,10 +1,15 @@
 //! What passes between an outbox and those who hand over to it.
 
-use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
-use sabir_model::ids::DeliveryToken;
+use sabir_model::chunks::Chunks;
+use sabir_model::delivery::{Admission, Grant};
+use sabir_model::ids::{DeliveryToken, SubscriptionKey};
+use sabir_model::message::Message;
 
 use crate::queue::Queue;
+use crate::stats::Counters;
 
 /// What became of a queue's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +59,31 @@ pub(crate) enum Flushed {
     Empty,
     /// The owner has to go on.
     Blocked,
+}
+
+/// A live delivery that waits for room.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) subscription: SubscriptionKey,
+    pub(crate) message: Message,
+    pub(crate) grant: Option<Arc<Grant>>,
+}
+
+/// What waits, and the memory it takes.
+pub(crate) fn size(chunks: &Chunks) -> (usize, usize) {
+    (chunks.len(), chunks.memory())
+}
+
+/// Whether a delivery is in the outbox.
+pub(crate) fn has_gone(admission: Admission) -> bool {
+    matches!(admission, Admission::Sent | Admission::Noted { .. } | Admission::Done)
+}
+
+/// Counts a live delivery. It settles when its bytes are in the outbox; what a receiver can never take is skipped.
+pub(crate) fn count_live(admission: Admission, counters: &Counters) {
+    let counter = match admission {
+        Admission::Sent | Admission::Noted { .. } | Admission::Done => &counters.dispatched,
+        Admission::NoCredit | Admission::Undeliverable(_) => &counters.discarded,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -10,19 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
-use sabir_model::chunks::{Chunks, WINDOW_BYTES, Window};
+use sabir_model::chunks::{Chunks, WINDOW_BYTES};
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
 use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, SubscriptionKey};
-use sabir_model::message::Message;
 use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
 pub(crate) use crate::handing::{Flushed, Handed, Mark, Receivers};
+use crate::handing::{Waiting, count_live, has_gone, size};
 use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
@@ -36,21 +35,13 @@ const SLICES_MAX: usize = 64;
 /// policy does not apply yet.
 const GATED_MAX: usize = 65_536;
 
-/// A live delivery that waits for room.
-#[derive(Debug)]
-struct Waiting {
-    subscription: SubscriptionKey,
-    message: Message,
-    grant: Option<Arc<Grant>>,
-}
-
-struct State {
+pub(crate) struct State {
     egress: Option<Box<dyn Egress>>,
     writer: Option<Box<dyn Writer>>,
-    chunks: Chunks,
+    pub(crate) chunks: Chunks,
     /// Bytes ever appended and ever written.
-    appended: u64,
-    written: u64,
+    pub(crate) appended: u64,
+    pub(crate) written: u64,
     /// Deliveries ever encoded.
     delivered: u64,
     /// Most memory of a delivery among those that wait: one alone may exceed the bounds.
@@ -62,10 +53,10 @@ struct State {
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
     /// A window of a body that is not in memory is on its way.
-    loading: bool,
+    pub(crate) loading: bool,
     progress: Instant,
-    failed: Option<Box<Refusal>>,
-    broken: bool,
+    pub(crate) failed: Option<Box<Refusal>>,
+    pub(crate) broken: bool,
 }
 
 impl State {
@@ -85,11 +76,6 @@ impl State {
         let memory = u32::try_from(now.1.saturating_sub(before.1)).unwrap_or(u32::MAX);
         self.largest = self.largest.max(memory);
     }
-}
-
-/// What waits, and the memory it takes.
-fn size(chunks: &Chunks) -> (usize, usize) {
-    (chunks.len(), chunks.memory())
 }
 
 /// One connection's outgoing side, shared with everybody who delivers to it.
@@ -137,7 +123,7 @@ impl Outbox {
         }
     }
 
-    fn state(&self) -> Ranked<MutexGuard<'_, State>> {
+    pub(crate) fn state(&self) -> Ranked<MutexGuard<'_, State>> {
         Ranked::take(Rank::Outbox, || self.state.lock())
     }
 
@@ -512,43 +498,6 @@ impl Outbox {
         result
     }
 
-    /// The window that is to be loaded now, if one is: whoever asks sees to it that [`Outbox::loaded`] follows.
-    pub(crate) fn to_load(&self) -> Option<Window> {
-        let mut state = self.state();
-        if state.loading || state.broken {
-            return None;
-        }
-        // While one is written, the next one comes.
-        let window = state.chunks.next_window(WINDOW_BYTES)?;
-        state.loading = true;
-        Some(window)
-    }
-
-    /// A window has been loaded, or cannot be: then the frame that it belongs to cannot be brought to its end.
-    pub(crate) fn loaded(&self, result: io::Result<Bytes>) {
-        let mut state = self.state();
-        // Closed meanwhile, if nobody waits for it.
-        if !std::mem::take(&mut state.loading) {
-            return;
-        }
-        match result {
-            Ok(bytes) => state.chunks.supply(bytes),
-            Err(error) => {
-                tracing::error!(connection = self.connection.0, %error, "a message body cannot be read; its receiver is cut off");
-                // What was tried counts as an attempt, or it would be tried for ever.
-                state.written = state.appended;
-                state.failed.get_or_insert_with(|| {
-                    Box::new(Refusal::new(
-                        Code::Internal,
-                        "the body of a message cannot be read from the disk",
-                    ))
-                });
-            }
-        }
-        drop(state);
-        self.wake_owner();
-    }
-
     fn wrote(&self, now: Now, state: &mut State, count: usize) {
         state.chunks.consume(count);
         if state.chunks.is_empty() {
@@ -582,7 +531,8 @@ impl Outbox {
             return Some(Refusal::clone(refusal));
         }
         // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
-        if state.chunks.memory() > self.limits.bytes_hard.saturating_add(state.largest as usize) {
+        let loaded = if state.chunks.next_window(usize::MAX).is_some() { 2 * WINDOW_BYTES } else { 0 };
+        if state.chunks.memory() > self.limits.bytes_hard.saturating_add(state.largest as usize + loaded) {
             return Some(Refusal::new(
                 Code::SlowConsumer,
                 "more bytes wait for this connection than it may hold",
@@ -622,20 +572,6 @@ pub(crate) struct Closed {
     pub(crate) written: u64,
     _egress: Option<Box<dyn Egress>>,
     _writer: Option<Box<dyn Writer>>,
-}
-
-/// Whether a delivery is in the outbox.
-fn has_gone(admission: Admission) -> bool {
-    matches!(admission, Admission::Sent | Admission::Noted { .. } | Admission::Done)
-}
-
-/// Counts a live delivery. It settles when its bytes are in the outbox; what a receiver can never take is skipped.
-fn count_live(admission: Admission, counters: &Counters) {
-    let counter = match admission {
-        Admission::Sent | Admission::Noted { .. } | Admission::Done => &counters.dispatched,
-        Admission::NoCredit | Admission::Undeliverable(_) => &counters.discarded,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl std::fmt::Debug for Outbox {

@@ -6,6 +6,74 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+/// A body on its way in: still in the read buffer, in a buffer of its own, or not in memory.
+#[derive(Clone, Debug)]
+pub enum Body<'a> {
+    /// In the read buffer.
+    Borrowed(&'a [u8]),
+    /// In a shared buffer.
+    Shared(Bytes),
+    /// Not in memory.
+    Stored(Stored),
+}
+
+impl Body<'_> {
+    /// Its length, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Borrowed(bytes) => bytes.len() as u64,
+            Self::Shared(bytes) => bytes.len() as u64,
+            Self::Stored(stored) => stored.length(),
+        }
+    }
+
+    /// The octets, if they are in memory.
+    #[must_use]
+    pub fn octets(&self) -> Option<&[u8]> {
+        match self {
+            Self::Borrowed(bytes) => Some(bytes),
+            Self::Shared(bytes) => Some(bytes),
+            Self::Stored(_) => None,
+        }
+    }
+}
+
+/// The body of a message, where it lies.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// In memory.
+    Octets(&'a [u8]),
+    /// Not in memory: whoever needs it reads it piece by piece.
+    Stored(&'a Stored),
+}
+
+impl<'a> Content<'a> {
+    /// Its length, in bytes.
+    #[must_use]
+    pub fn length(self) -> u64 {
+        match self {
+            Self::Octets(bytes) => bytes.len() as u64,
+            Self::Stored(stored) => stored.length(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.length() == 0
+    }
+
+    /// The octets, if they are in memory.
+    #[must_use]
+    pub fn octets(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Octets(bytes) => Some(bytes),
+            Self::Stored(_) => None,
+        }
+    }
+}
+
 /// Where a large body lies. It stays readable, and the same, for as long as anybody holds it.
 pub trait StoredBody: Any + Send + Sync + std::fmt::Debug {
     /// Its length, in bytes.

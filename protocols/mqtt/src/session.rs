@@ -35,7 +35,10 @@ const HEAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Largest PUBLISH.
 fn packet_bytes_max(limits: &Limits) -> usize {
-    limits.frame_bytes_max.max(limits.body_bytes_max.saturating_add(HEAD_BYTES_MAX))
+    match limits.body_bytes_max < limits.frame_bytes_max {
+        true => limits.frame_bytes_max,
+        false => limits.body_bytes_max.saturating_add(HEAD_BYTES_MAX),
+    }
 }
 
 /// Where a connection is in its life.
@@ -147,16 +150,17 @@ impl MqttSession {
             if large == Found::Large {
                 continue;
             }
+            let too_large = match large {
+                Found::Perhaps => input.rest().len() > HEAD_BYTES_MAX,
+                // It must be in memory whole.
+                Found::Large | Found::Other => total > self.core.limits.frame_bytes_max,
+            };
+            if too_large && self.core.state == State::Open {
+                return Err(Breach::new(Reason::PacketTooLarge, "the packet is larger than allowed"));
+            }
             let found = match progress {
                 Progress::Whole(found) => found,
                 Progress::NeedMore { .. } => {
-                    let too_large = match large {
-                        Found::Perhaps => input.rest().len() > HEAD_BYTES_MAX,
-                        Found::Large | Found::Other => total > self.core.limits.frame_bytes_max,
-                    };
-                    if too_large && self.core.state == State::Open {
-                        return Err(Breach::new(Reason::PacketTooLarge, "the packet is larger than allowed"));
-                    }
                     input.expect(if large == Found::Perhaps { 0 } else { total });
                     return Ok(Flow::More);
                 }

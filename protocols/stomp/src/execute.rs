@@ -42,7 +42,7 @@ pub(crate) struct Core {
     sending: Rare<Sending>,
     temporaries: Temporaries,
     subscriptions: Subscriptions,
-    transactions: Rare<Transactions>,
+    pub(crate) transactions: Rare<Transactions>,
     /// Own temporary queues named by a `reply-to` of this batch, which nobody has subscribed to.
     reply_queues: Vec<Box<str>>,
     /// Names of the batch's acknowledgements, for refusals that come at its end.
@@ -118,41 +118,6 @@ impl Core {
         receipts.release(count, out);
         if receipts.is_empty() {
             self.receipts.clear();
-        }
-    }
-
-    /// Asks whether a SEND may come whose body, of `length` bytes, is still to be read.
-    ///
-    /// # Errors
-    /// It is refused; the caller writes ERROR.
-    pub(crate) fn announce(
-        &mut self,
-        frame: &Frame<'_>,
-        length: usize,
-        now: Now,
-        host: &mut dyn Host,
-    ) -> Result<(), Refusal> {
-        let length = Some(length as u64);
-        let begun = self.with_send(frame, now, Body::Borrowed(b""), host, |host, publish, _| {
-            host.begin_body(&publish, length)
-        });
-        self.spoil_if_refused(frame, begun)
-    }
-
-    /// What is sent in a transaction and refused ruins it.
-    fn spoil_if_refused<T>(&mut self, frame: &Frame<'_>, result: Result<T, Refusal>) -> Result<T, Refusal> {
-        result.inspect_err(|refusal| {
-            if let Some(name) = frame.raw("transaction") {
-                self.transactions.make().spoil(name, refusal);
-            }
-        })
-    }
-
-    /// The body of an announced SEND cannot be kept.
-    pub(crate) fn body_lost(&mut self, frame: &Frame<'_>, refusal: Refusal) -> Refusal {
-        match self.spoil_if_refused(frame, Err::<(), _>(refusal)) {
-            Ok(()) => Refusal::new(Code::Internal, "the body cannot be kept"),
-            Err(refusal) => refusal,
         }
     }
 
@@ -258,7 +223,7 @@ impl Core {
     }
 
     /// Reads a SEND and lets `ask` ask for what it says.
-    fn with_send<'a, T>(
+    pub(crate) fn with_send<'a, T>(
         &mut self,
         frame: &Frame<'a>,
         now: Now,
@@ -280,15 +245,8 @@ impl Core {
         let (targets, key) = addresses.resolve(sent.destination, || {
             temporaries.targets(&frame.get("destination").unwrap_or_default(), host)
         })?;
-        let publish = Publish {
-            targets,
-            key,
-            facts: sent.facts,
-            fields: fields.as_slice(),
-            body,
-            transaction,
-            once: None,
-        };
+        let (facts, fields) = (sent.facts, fields.as_slice());
+        let publish = Publish { targets, key, facts, fields, body, transaction, once: None };
         ask(host, publish, &sent)
     }
 

@@ -9,6 +9,7 @@ use sabir_model::stored::{Stored, Utf8Check};
 
 use crate::decode::Decoder;
 use crate::execute::Core;
+use crate::frame::Frame;
 use crate::session::State;
 
 /// What is still to come of the frame.
@@ -133,7 +134,7 @@ pub(crate) fn stored(
     let head = std::mem::take(&mut large.head);
     let is_text = large.text.is_text();
     let frame = decoder.frame(&head, core.version.into()).map_err(|refusal| core.broken(refusal, out))?;
-    let frame = crate::frame::Frame { is_text: Some(is_text), ..frame };
+    let frame = Frame { is_text: Some(is_text), ..frame };
     let result = match result {
         Ok(body) => core.execute(&frame, now, Body::Stored(body), host, out),
         Err(refusal) => Err(core.body_lost(&frame, refusal)),
@@ -150,4 +151,45 @@ pub(crate) fn stored(
         core.refuse(&frame, refusal, out)?;
     }
     Ok(())
+}
+
+impl Core {
+    /// Asks whether a SEND may come whose body, of `length` bytes, is still to be read.
+    ///
+    /// # Errors
+    /// It is refused; the caller writes ERROR.
+    fn announce(
+        &mut self,
+        frame: &Frame<'_>,
+        length: usize,
+        now: Now,
+        host: &mut dyn Host,
+    ) -> Result<(), Refusal> {
+        let length = Some(length as u64);
+        let begun = self.with_send(frame, now, Body::Borrowed(b""), host, |host, publish, _| {
+            host.begin_body(&publish, length)
+        });
+        self.spoil_if_refused(frame, begun)
+    }
+
+    /// What is sent in a transaction and refused ruins it.
+    pub(crate) fn spoil_if_refused<T>(
+        &mut self,
+        frame: &Frame<'_>,
+        result: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        result.inspect_err(|refusal| {
+            if let Some(name) = frame.raw("transaction") {
+                self.transactions.make().spoil(name, refusal);
+            }
+        })
+    }
+
+    /// The body of an announced SEND cannot be kept.
+    fn body_lost(&mut self, frame: &Frame<'_>, refusal: Refusal) -> Refusal {
+        match self.spoil_if_refused(frame, Err::<(), _>(refusal)) {
+            Ok(()) => Refusal::new(Code::Internal, "the body cannot be kept"),
+            Err(refusal) => refusal,
+        }
+    }
 }

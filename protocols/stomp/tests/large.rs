@@ -144,7 +144,7 @@ fn a_stored_body_goes_out_as_it_lies_there() {
     let mut fields = FieldsWriter::new();
     fields.destination(Tag::Destination, &Destination::topic("t"));
     let facts = Facts { body_kind: BodyKind::Text, ..Facts::default() };
-    let [here, there] = [Body::Shared(body.clone()), Body::Stored(stored)]
+    let [here, there] = [Body::Shared(body), Body::Stored(stored)]
         .map(|body| Message::new(facts, &[fields.as_slice()], body));
     for cached in [false, true] {
         let frames = [&here, &there].map(|message| {

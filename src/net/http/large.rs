@@ -21,7 +21,7 @@ use sabir_model::message::Message;
 use sabir_model::stored::{Stored, Utf8Check};
 use tokio::task::JoinHandle;
 
-use super::party::Received;
+use super::party::{Received, deadline_after};
 use super::{Visit, announced, too_late};
 use crate::net::Shared;
 
@@ -177,7 +177,8 @@ pub(super) async fn take(
         return Err(too_large());
     }
     let patience = Duration::from_millis(visit.shared.options.http.request_timeout_ms);
-    let start = tokio::time::Instant::now();
+    // A small body has so much time in all.
+    let deadline = deadline_after(patience);
     let new_intake = |length| {
         let hasher = visit.shared.http.replies.hasher();
         begin(length).map(|writer| Intake { writer, text: Utf8Check::default(), hasher })
@@ -190,9 +191,8 @@ pub(super) async fn take(
     let mut total: usize = 0;
     loop {
         let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        // A small body has so much time in all.
-        let patience = if intake.is_some() { patience } else { patience.saturating_sub(start.elapsed()) };
-        let Ok(next) = tokio::time::timeout(patience, next).await else { return Err(too_late(visit)) };
+        let deadline = if intake.is_some() { deadline_after(patience) } else { deadline };
+        let Ok(next) = tokio::time::timeout_at(deadline, next).await else { return Err(too_late(visit)) };
         let Some(frame) = next else { break };
         let frame = frame.map_err(|_| Problem::new(Code::MalformedFrame, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
