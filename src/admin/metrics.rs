@@ -319,6 +319,8 @@ fn store_metrics(page: &mut Page, broker: &BrokerStats) {
         ("sabir_store_groups_total", Counter, "Op groups written.", store.groups),
         ("sabir_store_messages_total", Counter, "Messages appended to the log.", store.messages_appended),
         ("sabir_store_disk_bytes", Gauge, "Bytes of all segment files.", store.disk_bytes),
+        ("sabir_store_blobs", Gauge, "Files of large bodies.", store.blobs),
+        ("sabir_store_blob_bytes", Gauge, "Bytes of all files of large bodies.", store.blob_bytes),
         (
             "sabir_store_live_bytes",
             Gauge,
@@ -343,7 +345,7 @@ fn store_metrics(page: &mut Page, broker: &BrokerStats) {
         (
             "sabir_store_damaged",
             Gauge,
-            "Places in segments in use where unacknowledged messages cannot be read.",
+            "Places in files in use where unacknowledged messages cannot be read.",
             store.damaged,
         ),
         (

@@ -115,6 +115,8 @@ fn inspected_json(inspection: &Inspection, names: &Names) -> String {
                 "name": names.get(&queue.queue.0),
                 "messages": queue.messages,
                 "bytes": queue.bytes,
+                "largeMessages": queue.large,
+                "largeBytes": queue.large_bytes,
                 "oldest": queue.oldest.map(|oldest| oldest.0),
                 "next": queue.next.0,
                 "attempted": queue.attempted,
@@ -128,6 +130,11 @@ fn inspected_json(inspection: &Inspection, names: &Names) -> String {
         "checkpoint": inspection.checkpoint.0,
         "entries": inspection.entries,
         "segments": segments,
+        "bodies": {
+            "files": inspection.blobs,
+            "fileBytes": inspection.blob_bytes,
+            "unneeded": inspection.orphans,
+        },
         "queues": queues,
     });
     format!("{whole}\n")
@@ -144,6 +151,10 @@ fn inspected(inspection: &Inspection, names: &Names) -> String {
         format!("id           {:016x}", inspection.store_id),
         format!("position     {}, checkpoint at {}", inspection.position.0, inspection.checkpoint.0),
         format!("segments     {}, {in_use} with messages, {file_bytes} bytes", inspection.segments.len()),
+        format!(
+            "large bodies {} files, {} of them unneeded, {} bytes",
+            inspection.blobs, inspection.orphans, inspection.blob_bytes
+        ),
         format!("queues       {} with {messages} messages of {bytes} bytes", inspection.queues.len()),
         format!("entries      {}", inspection.entries),
     ];
@@ -263,11 +274,19 @@ fn report_json(report: &RecoveryReport) -> Value {
             json!({ "queue": queue.0, "first": first, "last": last, "certain": certain })
         })
         .collect();
+    let bodies: Vec<Value> = report
+        .bodies
+        .iter()
+        .map(|body| {
+            json!({ "file": body.file.display().to_string(), "offset": body.offset, "reason": body.reason })
+        })
+        .collect();
     json!({
         "messages": report.messages,
         "bytesRead": report.bytes_read,
         "torn": report.tear.is_some(),
         "damage": damage,
+        "bodies": bodies,
         "lost": lost,
     })
 }
@@ -289,6 +308,16 @@ fn report(report: &RecoveryReport, out: &mut String) {
             damage.offset,
             damage.file.display(),
             if damage.copy.is_some() { "" } else { "; no live message is missing because of them" }
+        );
+    }
+    for body in &report.bodies {
+        let _ = writeln!(out, "{body}");
+    }
+    for LostRange { queue, first, last, .. } in &report.unsynced {
+        let _ = writeln!(
+            out,
+            "messages {first} to {last} of queue {} had not reached the disk when the machine stopped; they were not receipted as synced",
+            queue.0
         );
     }
     for LostRange { queue, first, last, certain } in &report.lost {

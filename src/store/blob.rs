@@ -13,6 +13,7 @@ use crate::blob_recovery::BlobFiles;
 use crate::error::Full;
 use crate::fs::FsFile;
 use crate::manifest::is_full;
+use crate::pool::READY;
 use crate::shared::Shared;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Files kept open for reading.
-const OPEN_MAX: usize = 32;
+const OPEN_MAX: usize = 128;
 /// What a body that becomes longer than was expected takes at a time.
 const RESERVE_BYTES: u64 = 4 << 20;
 
@@ -374,7 +375,11 @@ impl Shared {
     /// Promises space to a blob, if the limits allow it.
     fn reserve_blob(&self, bytes: u64) -> io::Result<()> {
         let _reserving = self.blobs.reserving.lock();
-        let segments = self.pool.state.lock().disk_bytes;
+        let segments = {
+            let state = self.pool.state.lock();
+            let missing = READY.saturating_sub(state.ready.len()) as u64;
+            state.disk_bytes.saturating_add(missing.saturating_mul(self.options.segment_bytes))
+        };
         let all = segments.saturating_add(self.blobs.bytes()).saturating_add(bytes);
         if self.options.disk_bytes_max.is_some_and(|max| all > max) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -445,6 +450,9 @@ impl Shared {
 
     /// Syncs what live messages name and nobody synced, before a checkpoint is written; false if the log failed.
     pub(crate) fn sync_blobs(&self) -> bool {
+        if self.journal.failed().is_some() {
+            return false;
+        }
         let unsynced = self.index.lock().blobs.unsynced();
         if unsynced.is_empty() {
             return true;

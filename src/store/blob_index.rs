@@ -206,3 +206,52 @@ impl BlobIndex {
         (!unheld && !next_is_low).then_some(blobs)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn name(id: u64) -> BlobName {
+        BlobName { id, len: 1000, check: 7, synced: true }
+    }
+
+    #[test]
+    fn a_body_that_was_named_again_since_the_checkpoint_is_not_forgotten_with_it() {
+        let mut blobs = BlobIndex::default();
+        blobs.hold((1, 1), &name(5), 10);
+        blobs.hold((1, 2), &name(6), 11);
+        blobs.release(1, 1, 2);
+        let dead = blobs.dead();
+        assert_eq!(dead, [(5, 10), (6, 11)]);
+        // While the checkpoint is written: named and settled once more. A crash may lose the settling alone.
+        blobs.hold((2, 1), &name(5), 12);
+        blobs.release(2, 1, 1);
+        assert_eq!(blobs.forget(&dead), [(6, file_bytes(1000))]);
+        assert!(blobs.is_known(5) && !blobs.is_known(6));
+        assert_eq!(blobs.dead_bytes(), file_bytes(1000));
+        let dead = blobs.dead();
+        assert_eq!(blobs.forget(&dead), [(5, file_bytes(1000))]);
+        assert_eq!((blobs.dead_bytes(), blobs.next), (0, 7));
+    }
+
+    #[test]
+    fn a_checkpoint_tells_who_holds_what_and_contradictions_are_refused() {
+        let mut blobs = BlobIndex::default();
+        for (at, id) in [((1, 1), 5), ((1, 2), 5), ((2, 9), 6), ((3, 1), 7)] {
+            blobs.hold(at, &name(id), 1);
+        }
+        blobs.release(3, 0, u64::MAX);
+        let mut bytes = Vec::new();
+        blobs.encode(&mut bytes);
+        let read = |bytes: &[u8], live: bool| BlobIndex::decode(&mut &*bytes, |_, _| live);
+        let again = read(&bytes, true).unwrap();
+        let holders = |blobs: &BlobIndex| blobs.holders().collect::<Vec<_>>();
+        assert_eq!(holders(&again), holders(&blobs));
+        assert_eq!((again.next, again.dead()), (8, vec![]));
+        assert!(read(&bytes, false).is_none(), "who holds it must be alive");
+        for cut in 0..bytes.len() {
+            assert!(read(bytes.get(..cut).unwrap(), true).is_none(), "cut at {cut}");
+        }
+    }
+}

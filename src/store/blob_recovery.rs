@@ -6,7 +6,7 @@
 //! of those that are damaged are given up.
 
 use crate::blob_file::{self, OpenBlob, file_bytes};
-use crate::error::{Damage, LostRange, RecoveryReport, StoreError};
+use crate::error::{LostRange, RecoveryReport, StoreError};
 use crate::fs::Fs;
 use crate::index::Index;
 use crate::manifest::Paths;
@@ -73,9 +73,7 @@ impl BlobFiles {
                 let reason = damage.reason.to_owned();
                 return Err(StoreError::Corrupt { file: path, offset: damage.offset, reason });
             }
-            let copy = present.map(|_| paths.quarantine.join(blob_file::file_name(name.id)));
-            let bytes = present.unwrap_or(0).saturating_sub(damage.offset);
-            report.damage.push(Damage { file: path, offset: damage.offset, bytes, copy });
+            report.bodies.push(damage.clone());
             damaged.insert(name.id);
         }
         let mut lost = Vec::new();
@@ -98,7 +96,7 @@ impl BlobFiles {
         self.orphans = self.present.keys().copied().filter(|id| !index.blobs.is_known(*id)).collect();
         let highest = self.present.last_key_value().map_or(0, |(id, _)| *id);
         self.next = index.blobs.next.max(highest.saturating_add(1));
-        self.keep = !report.damage.is_empty();
+        self.keep = !(report.damage.is_empty() && report.bodies.is_empty());
         report.blobs = index.blobs.all_live().count() as u64;
         report.orphans = self.orphans.len() as u64;
     }

@@ -1,5 +1,6 @@
 //! Why a store does not open, and what its recovery found. Every text is a sentence an operator can act on.
 
+use crate::blob_file::BlobDamage;
 use sabir_model::ids::{Position, QueueId, Sequence};
 use std::fmt;
 use std::io;
@@ -258,6 +259,8 @@ pub struct RecoveryReport {
     pub damage: Vec<Damage>,
     /// Messages that are lost with them.
     pub lost: Vec<LostRange>,
+    /// Large bodies that are damaged or missing; their messages are among the lost ones.
+    pub bodies: Vec<BlobDamage>,
     /// Messages that are lost although nothing is damaged: they were put at a level below `fsync` and `interval`, and their
     /// large bodies had not reached the disk when the machine stopped.
     pub unsynced: Vec<LostRange>,
@@ -299,7 +302,11 @@ impl fmt::Display for RecoveryReport {
         }
         if self.orphans > 0 {
             write!(f, "\n{} files of large messages are not needed by any live message", self.orphans)?;
-            f.write_str(if self.damage.is_empty() { "." } else { ", so far as the damaged log tells." })?;
+            f.write_str(if self.damage.is_empty() && self.bodies.is_empty() {
+                "."
+            } else {
+                ", so far as the damaged log tells."
+            })?;
         }
         for lost in &self.unsynced {
             write!(
@@ -320,6 +327,9 @@ impl fmt::Display for RecoveryReport {
                 Some(copy) => write!(f, " and copied to {}.", copy.display())?,
                 None => f.write_str("; no live message is missing because of them.")?,
             }
+        }
+        for body in &self.bodies {
+            write!(f, "\n{body}.")?;
         }
         for lost in &self.lost {
             write!(

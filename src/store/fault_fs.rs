@@ -117,6 +117,14 @@ impl FaultFs {
         self.disk.lock().forks_wanted.insert(io);
     }
 
+    /// An independent disk with the same contents, of which the same is not synced: what another process finds when this one
+    /// dies now.
+    #[must_use]
+    pub fn fork_now(&self) -> Self {
+        let fork = self.disk.lock().fork();
+        Self { disk: Arc::new(Mutex::new(fork)) }
+    }
+
     /// The disks that were asked for and are there by now: independent, with what is not synced not synced.
     #[must_use]
     pub fn take_forks(&self) -> Vec<Self> {

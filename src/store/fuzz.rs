@@ -3,7 +3,7 @@
 use crate::fault_fs::FaultFs;
 use crate::manifest::{self, Paths};
 use crate::segment::{FRAME_HEADER, align, seal, stamp};
-use crate::{Fs, PutMeta, ReadError, Recover, Store, StoreOptions, checkpoint};
+use crate::{Fs, Payload, PutMeta, ReadError, Recover, Store, StoreOptions, checkpoint};
 use sabir_model::ids::{QueueId, Sequence};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -45,7 +45,7 @@ impl Recover for Nobody {
 /// Builds a store whose files hold `data`, opens it, appends to it, and opens it again. The first byte says
 /// where the data goes: raw into a segment, as the ops of well-sealed frames (so that what is behind the
 /// checksum is reached), as a well-sealed checkpoint, or raw with the checkpoint; its next bits whether
-/// damage may go into quarantine.
+/// damage may go into quarantine, and whether large body 3 has a file, with the data in it.
 pub fn fuzz_recovery(data: &[u8]) {
     let Some((&mode, data)) = data.split_first() else { return };
     let fs = Arc::new(FaultFs::new());
@@ -62,6 +62,9 @@ pub fn fuzz_recovery(data: &[u8]) {
             put_checkpoint(&fs, &paths, left);
             fs.put(&paths.segment(1), &frames(right));
         }
+    }
+    if mode & 8 != 0 {
+        fs.put(&paths.blob(3), data);
     }
     let options = StoreOptions {
         segment_bytes: 4096,
@@ -89,12 +92,17 @@ fn read_all(store: &Store, told: &Nobody) {
     for &(queue, first, last) in &told.live {
         let mut before = None;
         let (mut read, mut last_read) = (0u64, None);
-        let outcome = store.read(queue, &mut std::iter::once((first, last)), &mut |sequence, _, _, _| {
-            assert!((first..=last).contains(&sequence) && before < Some(sequence), "told in order");
-            before = Some(sequence);
-            (read, last_read) = (read + 1, Some(sequence));
-            ControlFlow::Continue(())
-        });
+        let outcome =
+            store.read(queue, &mut std::iter::once((first, last)), &mut |sequence, _, _, payload| {
+                if let Payload::Blob(blob) = payload {
+                    // Sound only by a checksum that was guessed.
+                    let _ = blob.read_at(0, &mut [0; 4096]);
+                }
+                assert!((first..=last).contains(&sequence) && before < Some(sequence), "told in order");
+                before = Some(sequence);
+                (read, last_read) = (read + 1, Some(sequence));
+                ControlFlow::Continue(())
+            });
         let lost = match outcome {
             Ok(()) => 0,
             Err(ReadError::Damaged { lost, .. }) => lost.iter().map(|(from, to)| to.0 - from.0 + 1).sum(),

@@ -410,7 +410,8 @@ impl Appender<'_> {
         record::put(&mut self.buffer.open.bytes, true, targets, meta, &[head], body);
     }
 
-    /// Another queue holds the message of `from`, which must not have been acknowledged before.
+    /// Another queue holds the message of `from`, which must not have been acknowledged before. If its body is in a file
+    /// of its own, it stays as durable as it is: see [`Blob::sync`].
     pub fn reference(&mut self, to: (QueueId, Sequence), from: (QueueId, Sequence)) {
         record::reference(&mut self.buffer.open.bytes, to, from);
     }

@@ -5,7 +5,8 @@
 //! quarantine/                         what recovery copied aside
 //! shard-0/J/000000000017.j            journal segments: frames, one behind the other, 8-byte aligned
 //! shard-0/C/000000000042.ckpt         checkpoints (see `checkpoint.rs`); `spare` is the space of the next one
-//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–31 are theirs
+//! shard-0/P/                          reserved for page files (deep backlogs); op codes 16–23 are theirs
+//! shard-0/B/000000000042.b            large bodies, a file each (see `blob_file.rs`)
 //! ```
 //! A **frame** is one write: `magic u32 | crc32c u32 | len u64 | stamp u64 | lsn u64 | durable_lsn u64 | n
 //! u32 | 0 u32 | n groups`. All integers are little endian. The CRC covers everything behind it and is salted
@@ -16,19 +17,20 @@
 //! room. A group is a run of ops (see `record.rs`) and never spans frames; a frame never spans segments: one
 //! that is larger than a segment gets a segment that was enlarged for it.
 //!
-//! Format 2. Who reads a higher number in the manifest refuses; a store of format 1, which differs in what its
-//! checkpoints say, is read and becomes one of format 2 when it is opened.
+//! Format 3. Who reads a higher number in the manifest refuses; a store of format 1 or 2 is read and becomes one of
+//! format 3 when it is opened. Format 2 had no large bodies, format 1 differs in what its checkpoints say besides.
 //!
 //! The way of an op: [`Appender`] (`journal.rs`) → committer (`group_commit.rs`) → `segment.rs` → `index.rs`
 //! → `checkpoint.rs` and `reclaim.rs`; back again through `recovery.rs`, and message by message through
-//! `read.rs`. Segments come from `pool.rs`, the
-//! disk from `fs.rs` or `fault_fs.rs`.
+//! `read.rs`. Segments come from `pool.rs`, large
+//! bodies go through `blob.rs`, the disk from `fs.rs` or `fault_fs.rs`.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod blob;
 mod blob_file;
 mod blob_index;
 mod blob_recovery;
+mod blob_scrub;
 mod checkpoint;
 mod error;
 pub mod fault_fs;
@@ -208,6 +210,12 @@ impl Store {
         // Before anything of the present format is written.
         manifest::write(&*shared.fs, &shared.paths, store_id)
             .map_err(|source| opening_failed(&shared, source, 4096))?;
+        // What a process wrote that was killed is perhaps not on the disk yet; the checkpoint will say that it is.
+        for segment in &recovered.replayed {
+            let file = shared.paths.segment(*segment);
+            let synced = shared.fs.open(&file).and_then(|open| open.sync_data());
+            synced.map_err(|source| StoreError::Io { what: "sync", file, source })?;
+        }
         let number = recovered.checkpoint + 1;
         write_first_checkpoint(&shared, number, recovered.next_segment)?;
         recovered.blobs.remove_orphans(&*shared.fs, &shared.paths);
@@ -504,7 +512,13 @@ impl Drop for Inner {
 }
 
 fn identify(fs: &dyn Fs, paths: &Paths) -> Result<(u64, bool), StoreError> {
-    let known = manifest::read(fs, paths)?;
+    let newest = manifest::read_newest(fs, paths)?;
+    if newest.is_some_and(|(format, _)| format < manifest::FORMAT) {
+        // It may have directories now that it had not before.
+        manifest::sync_directories(fs, paths)
+            .map_err(|source| StoreError::Directory { dir: paths.root.clone(), source })?;
+    }
+    let known = newest.map(|(_, id)| id);
     if known.is_none() {
         for dir in [&paths.journal, &paths.checkpoints] {
             let names =

@@ -96,11 +96,6 @@ fn decode(bytes: &[u8]) -> Option<(u32, u64)> {
     Some((u32::from_le_bytes(*version), u64::from_le_bytes(*id)))
 }
 
-/// Reads the store's id; `None` if there is no store here yet.
-pub(crate) fn read(fs: &dyn Fs, paths: &Paths) -> Result<Option<u64>, StoreError> {
-    Ok(read_newest(fs, paths)?.map(|(_, id)| id))
-}
-
 /// Reads the store's format and id; `None` if there is no store here yet.
 pub(crate) fn read_newest(fs: &dyn Fs, paths: &Paths) -> Result<Option<(u32, u64)>, StoreError> {
     let mut damaged = None;
@@ -212,13 +207,13 @@ mod tests {
     fn one_good_slot_is_enough_and_two_bad_ones_are_not() {
         let fs = FaultFs::new();
         let paths = Paths::new(Path::new("s"));
-        assert!(read(&fs, &paths).unwrap().is_none());
+        assert!(read_newest(&fs, &paths).unwrap().is_none());
         write(&fs, &paths, 77).unwrap();
         let [a, b] = paths.slots();
         fs.flip(&a, 20, 3);
-        assert_eq!(read(&fs, &paths).unwrap(), Some(77));
+        assert_eq!(read_newest(&fs, &paths).unwrap(), Some((FORMAT, 77)));
         fs.flip(&b, 20, 3);
-        assert!(matches!(read(&fs, &paths), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(read_newest(&fs, &paths), Err(StoreError::Corrupt { .. })));
     }
 
     #[test]
@@ -230,7 +225,7 @@ mod tests {
         let crc = crc32c::crc32c(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
         fs.put(&paths.slots()[0], &bytes);
-        let error = read(&fs, &paths).unwrap_err();
+        let error = read_newest(&fs, &paths).unwrap_err();
         assert!(error.to_string().contains("store format 9"), "{error}");
     }
 }

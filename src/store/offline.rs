@@ -54,6 +54,12 @@ pub struct Inspection {
     pub segments: Vec<SegmentInfo>,
     /// Queues, by id.
     pub queues: Vec<QueueInfo>,
+    /// Files of large bodies.
+    pub blobs: u64,
+    /// Bytes of these.
+    pub blob_bytes: u64,
+    /// Those of them that no live message needs: the next start removes them.
+    pub orphans: u64,
 }
 
 /// A file of the journal.
@@ -82,6 +88,10 @@ pub struct QueueInfo {
     pub messages: u64,
     /// Bytes of these, about.
     pub bytes: u64,
+    /// Those of them with a large body in a file of its own.
+    pub large: u64,
+    /// Bytes of these bodies.
+    pub large_bytes: u64,
     /// The number of the oldest one.
     pub oldest: Option<Sequence>,
     /// Messages whose delivery has failed before.
@@ -135,7 +145,7 @@ impl Offline {
     /// As opening the store.
     pub fn inspect(&self, entry: EachEntry<'_>) -> Result<Inspection, StoreError> {
         let mut told = Entries(entry);
-        let Recovered { index, report, files, .. } =
+        let Recovered { index, report, files, blobs, .. } =
             recovery::recover(&*self.fs, &self.paths, self.store_id, false, &mut told)?;
         let segments = files.iter().map(|(&number, &file_bytes)| {
             let info = index.segments.get(&number).copied().unwrap_or_default();
@@ -156,6 +166,7 @@ impl Offline {
             }
             info
         });
+        let (files, bytes) = blobs.count();
         let mut inspection = Inspection {
             format: self.format,
             store_id: self.store_id,
@@ -164,8 +175,18 @@ impl Offline {
             entries: report.entries,
             segments: segments.collect(),
             queues: queues.collect(),
+            blobs: files,
+            blob_bytes: bytes,
+            orphans: report.orphans,
         };
         inspection.queues.sort_unstable_by_key(|info| info.queue);
+        for ((queue, _), name) in index.blobs.holders() {
+            let at = inspection.queues.binary_search_by_key(&QueueId(queue), |info| info.queue);
+            if let Some(info) = at.ok().and_then(|at| inspection.queues.get_mut(at)) {
+                info.large += 1;
+                info.large_bytes = info.large_bytes.saturating_add(name.len);
+            }
+        }
         Ok(inspection)
     }
 
@@ -188,10 +209,10 @@ impl Offline {
         })
     }
 
-    /// Bytes of all segments and checkpoints.
+    /// Bytes of all segments, checkpoints and large bodies.
     fn bytes(&self) -> Result<u64, StoreError> {
         let mut bytes = 0u64;
-        for dir in [&self.paths.journal, &self.paths.checkpoints] {
+        for dir in [&self.paths.journal, &self.paths.checkpoints, &self.paths.blobs] {
             let io = |file: &Path| {
                 let file = file.to_owned();
                 move |source| StoreError::Io { what: "look at", file, source }

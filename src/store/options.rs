@@ -80,20 +80,21 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// Budget of the journal: above it, segments that are mostly dead are evacuated. Default 1 GiB.
     pub journal_bytes_max: u64,
-    /// Hard bound on the bytes of all segment files; above it persistent sends are refused. Default: the disk
+    /// Hard bound on the bytes of all segment files and large bodies; above it persistent sends are refused. Default: the disk
     /// itself.
     pub disk_bytes_max: Option<u64>,
     /// Low mark of the bytes that the disk has free: below it persistent sends are refused. Default 0, which is none.
     pub disk_free_bytes_min: u64,
     /// High mark of the bytes that the disk has free: from it on they are accepted again. Default 0, which is the low mark.
     pub disk_free_bytes_resume: u64,
-    /// How fast old segments are read in the background to see whether they can be; 0 is not at all. Default 1 MiB.
+    /// How fast old segments and large bodies are read in the background to see whether they can be; 0 is not at all. Default 1 MiB.
     pub scrub_bytes_per_second: u64,
     /// Hard mark of unwritten bytes; above it persistent sends are refused. Default 64 MiB.
     pub pending_bytes_max: usize,
     /// Longest time between two checkpoints while anything changes. Default 30 s.
     pub checkpoint_interval: Duration,
-    /// Copy damaged parts of the log aside and go on without them, instead of refusing to start. Default off.
+    /// Copy damaged parts of the log aside and go on without them, instead of refusing to start; damaged large bodies are moved
+    /// aside. Default off.
     pub quarantine: bool,
     /// No threads: whoever owns the store calls [`crate::Store::turn`]. For seeded simulations and exhaustive
     /// crash tests, where the order of every I/O must follow from the inputs. Default off.

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The next segment and the reserve.
-const READY: usize = 2;
+pub(crate) const READY: usize = 2;
 /// Dead segments kept for later; more are removed.
 const DEAD_KEPT: usize = 2;
 pub(crate) const RETRY: Duration = Duration::from_secs(1);

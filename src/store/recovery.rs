@@ -18,7 +18,7 @@ use crate::record::{Op, Ops};
 use crate::segment::{Reader, parse_name, stamp};
 use crate::verify::Found;
 use sabir_model::ids::{Position, QueueId, Sequence};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,8 @@ pub(crate) struct Recovered {
     pub(crate) disk_bytes: u64,
     /// Segment files by number, and their sizes.
     pub(crate) files: BTreeMap<u64, u64>,
+    /// Segments of which frames were replayed: nobody knows whether these are synced.
+    pub(crate) replayed: BTreeSet<u64>,
     /// The files of large bodies.
     pub(crate) blobs: BlobFiles,
     pub(crate) report: RecoveryReport,
@@ -44,6 +46,7 @@ struct Recovery<'a> {
     quarantine: bool,
     files: BTreeMap<u64, u64>,
     index: Index,
+    replayed: BTreeSet<u64>,
     blobs: BlobFiles,
     report: RecoveryReport,
     gap: Option<Gap>,
@@ -91,6 +94,7 @@ pub(crate) fn recover(
         quarantine,
         files,
         index: Index::default(),
+        replayed: BTreeSet::new(),
         blobs: BlobFiles::find(fs, paths)?,
         report: RecoveryReport::default(),
         gap: None,
@@ -238,6 +242,7 @@ impl Recovery<'_> {
                 gap.look(body, &mut self.report.lost);
             }
             self.index.apply(number, start, end, &header, body);
+            self.replayed.insert(number);
             at.durable = at.durable.max(header.durable);
             at.expected = header.last() + 1;
             at.offset = end;
@@ -453,6 +458,7 @@ impl Recovery<'_> {
             next_segment,
             dead,
             disk_bytes: self.files.values().sum(),
+            replayed: self.replayed,
             blobs: self.blobs,
             files: self.files,
             report: self.report,

@@ -1,8 +1,10 @@
 //! Reading old segments slowly in the background, so that a disk that rots is noticed while there is still
-//! something to be done: one pass over all sealed segments with something alive in them, then a day's rest.
+//! something to be done: one pass over all sealed segments with something alive in them and over all large bodies, then
+//! a day's rest.
 //!
 //! It changes nothing. What it finds it says in the log, and counts ([`crate::StoreStats::damaged`]).
 
+use crate::blob_scrub::BlobScrub;
 use crate::segment::{Reader, stamp};
 use crate::shared::Shared;
 use crate::stats::Counters;
@@ -27,6 +29,7 @@ pub(crate) struct Scrub {
     current: Option<Current>,
     /// Segments below this were read in this pass.
     next: u64,
+    blobs: BlobScrub,
     rested: Duration,
 }
 
@@ -44,7 +47,7 @@ impl Scrub {
     pub(crate) fn is_due(&self, shared: &Shared) -> bool {
         shared.options.scrub_bytes_per_second > 0
             && shared.fs.elapsed() >= self.rested
-            && (self.current.is_some() || sealed(shared, self.next).is_some())
+            && (self.current.is_some() || sealed(shared, self.next).is_some() || self.blobs.has_more(shared))
     }
 
     /// Reads on, as far as the rate allows.
@@ -62,8 +65,14 @@ impl Scrub {
         self.credit = self.credit.saturating_add(earned).min(most);
         while self.credit > 0 {
             let Some(mut current) = self.current.take().or_else(|| self.begin(shared)) else {
-                if self.next > 0 {
+                if let Some(read) = self.blobs.step(shared) {
+                    Counters::add(&shared.counters.scrubbed_bytes, read);
+                    self.credit = self.credit.saturating_sub(i64::try_from(read).unwrap_or(i64::MAX).max(64));
+                    continue;
+                }
+                if self.next > 0 || self.blobs.has_begun() {
                     (self.next, self.rested) = (0, now.saturating_add(REST));
+                    self.blobs.restart();
                     shared.counters.scrubs.fetch_add(1, Ordering::Relaxed);
                 }
                 return;

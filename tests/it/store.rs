@@ -59,7 +59,7 @@ fn a_damaged_log_is_named_and_repaired_and_keeps_what_was_not_hit() {
 
     let (status, text, _) = store("inspect", &[], &data);
     assert_eq!(status, Some(0));
-    assert!(text.contains("format       2\n"), "{text}");
+    assert!(text.contains("format       3\n"), "{text}");
     let line = text.lines().find(|line| line.ends_with("  queue://orders")).unwrap();
     assert_eq!(line.split_whitespace().nth(1), Some("12"), "{text}");
     let (_, text, _) = store("inspect", &["--json"], &data);

@@ -78,6 +78,36 @@ fn write_checkpointed() {
     save(&fs, "checkpointed");
 }
 
+/// What the fixture `large` holds, in the same way. Bodies of one piece, for pieces are smaller in tests.
+fn large() -> [Vec<Vec<Op>>; 2] {
+    let large =
+        |targets: &[(u64, u64)], byte| Op::PutBlob { targets: targets.to_vec(), body: vec![byte; 900] };
+    let before = vec![vec![large(&[(1, 1), (2, 1)], b'a')], vec![put(1, 2)], vec![large(&[(1, 3)], b'b')]];
+    let behind = vec![
+        vec![large(&[(1, 4)], b'c')],
+        vec![
+            Op::Again { targets: vec![(3, 1)], from: (1, 3) },
+            Op::Acknowledge { queue: 1, first: 3, count: 1 },
+        ],
+        vec![Op::Acknowledge { queue: 2, first: 1, count: 1 }],
+    ];
+    [before, behind]
+}
+
+fn write_large() {
+    let fs = FaultFs::new();
+    for groups in large() {
+        let (store, ..) = open(&fs, options()).unwrap();
+        for group in &groups {
+            append(&store, group, Level::Fsync);
+            store.sync();
+        }
+        store.close().unwrap();
+    }
+    // As it is, without what another start would fold in.
+    save(&fs, "large");
+}
+
 fn write() {
     let fs = FaultFs::new();
     // Enough of a budget that nothing moves: the fixture holds every kind of op but `moved`.
@@ -105,6 +135,7 @@ fn write() {
     store.close().unwrap();
     save(&fs, "closed");
     write_checkpointed();
+    write_large();
 }
 
 #[test]
@@ -164,4 +195,15 @@ fn a_checkpoint_of_an_older_format_names_its_messages_and_the_next_one_is_of_the
         let (_, state, _) = open(&fs, options).unwrap();
         assert_eq!(state, expected, "{format}");
     }
+}
+
+#[test]
+fn large_bodies_of_all_formats_that_have_them_are_read() {
+    let fs = load(PRESENT, "large");
+    let mut expected = State::default();
+    large().iter().flatten().for_each(|group| expected.apply(group));
+    let (_, state, report) = open(&fs, options()).unwrap();
+    assert_eq!(state, expected);
+    assert!(report.checkpoint > Position(0), "some are named by the checkpoint: {report}");
+    assert_eq!((report.blobs, report.orphans), (3, 0));
 }

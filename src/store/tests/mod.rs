@@ -2,6 +2,7 @@
 //! sleeps; those of crashes run without threads, so that every I/O is at a known place.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod blob_damage;
 mod blobs;
 mod corruption;
 mod crash;
