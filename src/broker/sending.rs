@@ -162,15 +162,15 @@ impl Connection {
     /// # Errors
     /// Those of a send.
     pub fn body_writer(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<BodyWriter, Refusal> {
+        self.release();
+        let route = self.route(publish.key, publish.targets)?;
+        let checked = check_large(&route, publish, length.unwrap_or(0));
+        self.keep_route(publish.key, route);
         if let Some(key) = publish.transaction
             && !self.aside.get().is_some_and(|aside| aside.transactions.contains_key(&key))
         {
             return Err(unknown_transaction());
         }
-        self.release();
-        let route = self.route(publish.key, publish.targets)?;
-        let checked = check_large(&route, publish, length.unwrap_or(0));
-        self.keep_route(publish.key, route);
         let level = checked?;
         let writer = self.shared.store.blob(length.unwrap_or(0)).map_err(full)?;
         Ok(BodyWriter::new(writer, level))

@@ -2,6 +2,7 @@
 
 use sabir_model::headers::ValueRef;
 use sabir_model::message::{Content, Field, Message, Tag};
+use sabir_model::stored::Stored;
 
 /// So much of a body that is not in memory is looked through.
 const STORED_BYTES_SEARCHED: usize = 64 << 10;
@@ -43,6 +44,13 @@ impl Text {
                 ) => self.found(text),
                 Field::Plain(_, _) => false,
             })
+    }
+
+    /// About so many bytes are looked through for it, in memory or on the disk.
+    pub(crate) fn searched(message: &Message) -> usize {
+        let stored = message.stored_body().map_or(0, Stored::length);
+        message.memory()
+            + usize::try_from(stored).map_or(STORED_BYTES_SEARCHED, |n| n.min(STORED_BYTES_SEARCHED))
     }
 
     fn is_in_body(&self, body: Content<'_>) -> bool {
