@@ -285,6 +285,7 @@ fn session_limits(config: &Config) -> Limits {
         header_line_bytes_max: limits.header_line_bytes_max,
         headers_max: limits.headers_max,
         body_bytes_max: limits.body_bytes_max,
+        blob_bytes_min: limits.blob_bytes_min.min(limits.frame_bytes_max),
         body_bytes_before_login_max: limits.body_bytes_before_login,
         frame_bytes_max: limits.frame_bytes_max,
         connect_timeout_ms: limits.connect_timeout_ms,
@@ -512,7 +513,8 @@ mod tests {
     fn the_defaults_become_limits_that_hang_together() {
         let config = Config::default();
         let limits = session_limits(&config);
-        assert!(limits.body_bytes_max < limits.frame_bytes_max);
+        assert!(limits.blob_bytes_min < limits.frame_bytes_max);
+        assert!(limits.frame_bytes_max < limits.body_bytes_max);
         assert_eq!(limits.prefetch, Prefetch::default());
         assert_eq!(
             policies(&config).lookup(&sabir_model::destination::Destination::queue("a")).delivery_limit,

@@ -15,7 +15,7 @@ use sabir_model::delivery::Delivery;
 use sabir_model::destination::{Destination, Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::SubscriptionKey;
-use sabir_model::message::{Field, FieldsWriter, Tag};
+use sabir_model::message::{Body, Field, FieldsWriter, Tag};
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::{Options, Selector};
 use serde::Deserialize;
@@ -141,7 +141,7 @@ async fn one(mut ask: Ask, Names(name, number): Names) -> Result<Response, Probl
     let number = sequence(&number)?;
     let out = aside(move || {
         let entry = ask.broker.message(&ask.vhost, &name, number)?;
-        let mut out = Vec::with_capacity(1024 + entry.message.body().len());
+        let mut out = Vec::with_capacity(1024 + entry.message.memory());
         render(&entry, BodyForm::Head(usize::MAX), &mut out);
         Ok(out)
     });
@@ -372,7 +372,7 @@ impl Changes {
         edited.facts.retain = facts.retain;
         if self.is_given("body") || self.is_given("bodyBase64") {
             edited.facts.body_kind = facts.body_kind;
-            edited.body = publish.body.as_slice().to_vec().into();
+            edited.body = Body::Shared(publish.body.octets().unwrap_or_default().to_vec().into());
         }
         Ok(edited)
     }

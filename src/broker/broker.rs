@@ -20,6 +20,7 @@ use sabir_model::session::{Egress, Now};
 use sabir_store::{Level, RecoveryReport, Store, StoreError};
 
 use crate::blocking::Pool;
+use crate::bodies::Hands;
 use crate::budget::{Budget, change, held, memory_full};
 use crate::connection::Connection;
 use crate::lock_order::before_maps;
@@ -151,6 +152,7 @@ pub(crate) struct Shared {
     /// How much of each queue may be in memory.
     pub(crate) window: Arc<Window>,
     pub(crate) pager: Pager,
+    pub(crate) hands: Hands,
     /// Dead letters on their way back.
     pub(crate) redrives: Redrives,
     pub(crate) by_id: RwLock<ById>,
@@ -317,6 +319,7 @@ impl Broker {
             session_policy,
             notes: Mutex::new(std::mem::take(&mut recovered.notes)),
             pager: Pager::new(!options.single_threaded),
+            hands: Hands::new(!options.single_threaded),
             redrives: Redrives::default(),
             by_id: RwLock::default(),
             hosts,

@@ -17,10 +17,11 @@ use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
 use sabir_model::rare::Rare;
-use sabir_model::session::{Egress, EgressNote, Host, Now};
+use sabir_model::session::{Egress, EgressNote, Host, Now, Room};
 use sabir_store::{Level, Wake};
 
 use crate::acknowledge::unknown_delivery;
+use crate::bodies::Coming;
 use crate::broker::{ConnectionInfo, Shared};
 use crate::client_session::ClientSession;
 use crate::desk::Desk;
@@ -89,14 +90,27 @@ pub(crate) struct Aside {
     pub(crate) temporaries: Vec<(Destination, Box<str>)>,
     /// Queues whose deliveries are still on the way to the socket although their subscriptions have ended.
     pub(crate) left: Vec<Arc<Queue>>,
+    /// A large body that comes piece by piece.
+    pub(crate) coming: Option<Coming>,
 }
 
 impl Aside {
     fn is_needed(&self) -> bool {
         let Self {
-            vouched, opening, opens_at, to_grant, turn, pressed, transactions, temporaries, left, ..
+            vouched,
+            opening,
+            opens_at,
+            to_grant,
+            turn,
+            pressed,
+            transactions,
+            temporaries,
+            left,
+            coming,
+            ..
         } = self;
         vouched.is_some()
+            || coming.is_some()
             || opening.is_some()
             || opens_at.is_some()
             || turn.is_some()
@@ -329,6 +343,9 @@ impl Connection {
         for _ in 0..4 {
             let mut due: Vec<Mark> = Vec::new();
             let result = self.outbox.poll_flush(cx, now, &mut due, &self.shared.counters);
+            if let Some(window) = self.outbox.to_load() {
+                self.shared.hands.load(&self.outbox, window);
+            }
             take_due(&self.shared, self.work.get(), &self.outbox, &mut due);
             let more = finish(&self.shared, self.work.get());
             self.work.clear();
@@ -385,10 +402,10 @@ impl Host for Connection {
             Ok(promise) => {
                 let work = self.work.get();
                 work.published += 1;
-                work.published_bytes += publish.body.as_slice().len() as u64;
+                work.published_bytes += publish.body.length();
                 if promise.is_some() {
                     self.last_promise = promise;
-                    self.count_unsynced(publish.body.as_slice().len() + publish.fields.len());
+                    self.count_unsynced(publish.body.octets().map_or(0, <[u8]>::len) + publish.fields.len());
                 }
                 self.count_sent(publish.key, publish.targets);
                 Outcome::Accepted(promise)
@@ -397,6 +414,33 @@ impl Host for Connection {
                 self.shared.counters.refuse(refusal.code);
                 Outcome::Refused(refusal)
             }
+        }
+    }
+
+    fn begin_body(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<(), Refusal> {
+        let begun = self.begin_coming(publish, length);
+        if let Err(refusal) = &begun {
+            self.shared.counters.refuse(refusal.code);
+        }
+        begun
+    }
+
+    fn put_body(&mut self, piece: &[u8]) -> Room {
+        match self.aside.get().and_then(|aside| aside.coming.as_ref()) {
+            Some(coming) => coming.put(&self.shared.hands, piece),
+            None => Room::Some,
+        }
+    }
+
+    fn end_body(&mut self) {
+        if let Some(coming) = self.aside.get().and_then(|aside| aside.coming.as_ref()) {
+            coming.end(&self.shared.hands);
+        }
+    }
+
+    fn drop_body(&mut self) {
+        if let Some(aside) = self.aside.get_mut() {
+            aside.coming = None;
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
+use sabir_model::chunks::Chunks;
 use sabir_model::delivery::Admission;
 use sabir_model::ids::DeliveryToken;
 use sabir_model::session::Egress;
@@ -81,4 +82,9 @@ pub(crate) fn count_live(admission: Admission, counters: &Counters) {
         Admission::NoCredit | Admission::Undeliverable(_) => &counters.discarded,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What waits, and the memory it takes.
+pub(crate) fn size(chunks: &Chunks) -> (usize, usize) {
+    (chunks.len(), chunks.memory())
 }

@@ -8,6 +8,7 @@
 mod acknowledge;
 mod bindings;
 mod blocking;
+mod bodies;
 mod broker;
 mod browse;
 mod budget;
@@ -65,6 +66,7 @@ mod window;
 mod work;
 mod writer;
 
+pub use bodies::BodyWriter;
 pub use broker::{Broker, ConnectionInfo, OpenError, RecoverySummary};
 pub use connection::Connection;
 pub use durable::DurableMade;

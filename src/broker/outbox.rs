@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
-use sabir_model::chunks::Chunks;
+use sabir_model::chunks::{Chunks, WINDOW_BYTES};
 use sabir_model::clock::Instant;
 use sabir_model::command::WireAck;
 use sabir_model::delivery::{Admission, Delivery, Grant};
@@ -22,7 +22,7 @@ use sabir_model::session::{Egress, EgressNote, Now, Settled};
 
 use crate::budget::{OUTBOX_BYTES_FLOOR, change};
 pub(crate) use crate::handing::{Closed, Flushed, Handed, Mark, Receivers};
-use crate::handing::{count_live, has_gone};
+use crate::handing::{count_live, has_gone, size};
 use crate::lock_order::{Rank, Ranked};
 use crate::policy::{Policy, SlowConsumer};
 use crate::queue::Queue;
@@ -37,17 +37,17 @@ const SLICES_MAX: usize = 64;
 /// policy does not apply yet.
 const GATED_MAX: usize = 65_536;
 
-struct State {
+pub(crate) struct State {
     egress: Option<Box<dyn Egress>>,
     writer: Option<Box<dyn Writer>>,
-    chunks: Chunks,
+    pub(crate) chunks: Chunks,
     /// Bytes ever appended and ever written.
-    appended: u64,
-    written: u64,
+    pub(crate) appended: u64,
+    pub(crate) written: u64,
     /// Deliveries ever encoded.
     delivered: u64,
-    /// Largest delivery among the bytes that wait: one alone may exceed the bounds.
-    largest: usize,
+    /// Most memory of a delivery among those that wait: one alone may exceed the bounds.
+    largest: u32,
     marks: Rare<VecDeque<(u64, Mark)>>,
     waiting: Rare<WaitingList>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
@@ -58,9 +58,11 @@ struct State {
     accounted: u32,
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
+    /// A window of a body that is not in memory is on its way.
+    pub(crate) loading: bool,
     progress: Instant,
-    failed: Option<Box<Refusal>>,
-    broken: bool,
+    pub(crate) failed: Option<Box<Refusal>>,
+    pub(crate) broken: bool,
 }
 
 impl State {
@@ -73,11 +75,12 @@ impl State {
         self.waiting.get().is_some_and(|waiting| !waiting.is_empty())
     }
 
-    /// Counts what a delivery has added to the `before` bytes that waited.
-    fn count(&mut self, before: usize) {
-        let added = self.chunks.len() - before;
-        self.appended += added as u64;
-        self.largest = self.largest.max(added);
+    /// Counts what a delivery has added to what waited before.
+    fn count(&mut self, before: (usize, usize)) {
+        let now = size(&self.chunks);
+        self.appended += (now.0 - before.0) as u64;
+        let memory = u32::try_from(now.1.saturating_sub(before.1)).unwrap_or(u32::MAX);
+        self.largest = self.largest.max(memory);
     }
 }
 
@@ -119,6 +122,7 @@ impl Outbox {
                 held_back: false,
                 accounted: 0,
                 blocked: false,
+                loading: false,
                 progress: now,
                 failed: None,
                 broken: false,
@@ -130,7 +134,7 @@ impl Outbox {
         }
     }
 
-    fn state(&self) -> Ranked<MutexGuard<'_, State>> {
+    pub(crate) fn state(&self) -> Ranked<MutexGuard<'_, State>> {
         Ranked::take(Rank::Outbox, || self.state.lock())
     }
 
@@ -169,8 +173,9 @@ impl Outbox {
 
     /// Accounts for what waits, as far as it is worth it.
     fn account(&self, state: &mut State) {
-        self.full.store(self.bounds.are_reached(state.chunks.len()), Ordering::Release);
-        let chunks = if state.chunks.len() < OUTBOX_BYTES_FLOOR { 0 } else { state.chunks.len() };
+        self.full.store(self.bounds.are_reached(state.chunks.memory()), Ordering::Release);
+        let chunks = state.chunks.memory();
+        let chunks = if chunks < OUTBOX_BYTES_FLOOR { 0 } else { chunks };
         let bytes = chunks as u64 + state.waiting.get().map_or(0, WaitingList::charged);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if bytes != state.accounted {
@@ -193,12 +198,12 @@ impl Outbox {
     ) -> Handed {
         let mut state = self.state();
         let state = &mut *state;
-        if self.bounds.are_reached(state.chunks.len()) {
+        if self.bounds.are_reached(state.chunks.memory()) {
             state.mark(Mark::Resume(Arc::downgrade(queue)));
             return Handed::NoRoom;
         }
         let Some(egress) = state.egress.as_mut() else { return Handed::NoCredit };
-        let before = state.chunks.len();
+        let before = size(&state.chunks);
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
         state.count(before);
         match admission {
@@ -236,14 +241,14 @@ impl Outbox {
         let now = work.now;
         let mut state = self.state();
         let state = &mut *state;
-        if self.bounds.are_reached(state.chunks.len()) && !(state.gated || state.blocked || state.broken) {
+        if self.bounds.are_reached(state.chunks.memory()) && !(state.gated || state.blocked || state.broken) {
             // The publisher's batch is not over, but only what the socket refuses makes a subscriber slow.
             self.write_some(now, state, counters);
             if state.blocked || state.broken {
                 self.wake_owner();
             }
         }
-        if state.gated || state.has_waiting() || self.bounds.are_reached(state.chunks.len()) {
+        if state.gated || state.has_waiting() || self.bounds.are_reached(state.chunks.memory()) {
             if state.egress.is_none() || state.failed.is_some() {
                 return;
             }
@@ -272,7 +277,7 @@ impl Outbox {
             return;
         }
         let Some(egress) = state.egress.as_mut() else { return };
-        let before = state.chunks.len();
+        let before = size(&state.chunks);
         let cache = match receivers {
             Receivers::One => None,
             Receivers::Several => Some(&mut work.cache),
@@ -291,7 +296,7 @@ impl Outbox {
         if state.gated {
             return;
         }
-        while !self.bounds.are_reached(state.chunks.len())
+        while !self.bounds.are_reached(state.chunks.memory())
             && let Some(waiting) = state.waiting.get_mut().and_then(WaitingList::pop)
         {
             let Some(egress) = state.egress.as_mut() else { return };
@@ -311,7 +316,7 @@ impl Outbox {
                 sequence: None,
                 progress: 0,
             };
-            let before = state.chunks.len();
+            let before = size(&state.chunks);
             let admission = egress.deliver(now.wall, &delivery, None, &mut state.chunks);
             state.count(before);
             state.delivered += u64::from(has_gone(admission));
@@ -362,12 +367,12 @@ impl Outbox {
     pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
         let mut state = self.state();
         let state = &mut *state;
-        if state.gated || state.has_waiting() || self.bounds.are_reached(state.chunks.len()) {
+        if state.gated || state.has_waiting() || self.bounds.are_reached(state.chunks.memory()) {
             state.mark(Mark::Owner);
             return false;
         }
         let Some(egress) = state.egress.as_mut() else { return true };
-        let before = state.chunks.len();
+        let before = size(&state.chunks);
         let admission = egress.deliver(now.wall, delivery, None, &mut state.chunks);
         state.count(before);
         count_live(admission, counters);
@@ -432,6 +437,13 @@ impl Outbox {
             self.wake_owner();
             return Flushed::Blocked;
         }
+        if state.chunks.waits() {
+            // Only the owner waits for a disk.
+            if !state.loading {
+                self.wake_owner();
+            }
+            return Flushed::Blocked;
+        }
         Flushed::Empty
     }
 
@@ -447,6 +459,9 @@ impl Outbox {
             let Some(writer) = state.writer.as_mut() else { break };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = state.chunks.slices(&mut slices);
+            if count == 0 {
+                break;
+            }
             match writer.try_write(slices.get(..count).unwrap_or_default()) {
                 Ok(0) => {
                     state.broken = true;
@@ -495,6 +510,10 @@ impl Outbox {
             };
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = state.chunks.slices(&mut slices);
+            if count == 0 {
+                // It is on its way, and who brings it wakes the owner.
+                break Poll::Pending;
+            }
             match writer.poll_write(cx, slices.get(..count).unwrap_or_default()) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => self.wrote(now, state, count),
@@ -550,7 +569,10 @@ impl Outbox {
             return Some(Refusal::clone(refusal));
         }
         // A delivery starts only below the soft mark, so its size alone says nothing about the reader.
-        if state.chunks.len() > self.bounds.limits.bytes_hard.saturating_add(state.largest) {
+        let loaded = if state.chunks.next_window(usize::MAX).is_some() { 2 * WINDOW_BYTES } else { 0 };
+        if state.chunks.memory()
+            > self.bounds.limits.bytes_hard.saturating_add(state.largest as usize + loaded)
+        {
             return Some(Refusal::new(
                 Code::SlowConsumer,
                 "more bytes wait for this connection than it may hold",
@@ -591,6 +613,7 @@ impl Outbox {
         *self.waker.lock() = None;
         let mut state = self.state();
         state.chunks = Chunks::new();
+        state.loading = false;
         state.marks.clear();
         state.waiting.clear();
         self.account(&mut state);

@@ -75,6 +75,11 @@ impl Paged {
         }
     }
 
+    /// Bytes of one of those that are here, which were not known when it was added.
+    pub(crate) fn add_bytes(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
     /// Adds a run of messages of so many bytes in all.
     pub(crate) fn add_run(&mut self, rank: u8, (first, last): Range, bytes: u64) {
         let Some(set) = self.set(rank) else { return };

@@ -13,6 +13,7 @@ use sabir_model::ids::{ConnectionId, Sequence, SubscriptionKey};
 use sabir_model::message::{Body, Facts, Message};
 use sabir_store::{Payload, PutMeta, ReadError};
 
+use crate::bodies::stored;
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::paged::{Range, ranges};
@@ -272,13 +273,13 @@ pub(crate) fn scan(
 
 /// A message as the log has it.
 pub(crate) fn decode(head: &[u8], body: Payload<'_>) -> Option<Message> {
-    // Nobody writes bodies into files of their own so far.
-    let Payload::Inline(body) = body else { return None };
     let (facts, fields) = Facts::decode(head)?;
-    let body = if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN {
-        Body::Shared(Bytes::copy_from_slice(body))
-    } else {
-        Body::Borrowed(body)
+    let body = match body {
+        Payload::Inline(body) if body.len() >= sabir_model::chunks::REFERENCE_BYTES_MIN => {
+            Body::Shared(Bytes::copy_from_slice(body))
+        }
+        Payload::Inline(body) => Body::Borrowed(body),
+        Payload::Blob(blob) => Body::Stored(stored(blob)),
     };
     Some(Message::new(facts, &[fields], body))
 }

@@ -9,11 +9,12 @@ use sabir_model::delivery::{Delivery, Grant, Guarantee};
 use sabir_model::destination::Destination;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, DeliveryToken, QueueId, Sequence};
-use sabir_model::message::{Body, Facts, Message};
+use sabir_model::message::{Body, Content, Facts, Message};
 use sabir_model::settlement::Settlement;
 use sabir_store::{Appender, Full, Level, PutMeta};
 use smallvec::SmallVec;
 
+use crate::bodies::blob_of;
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::outbox::Receivers;
@@ -43,6 +44,11 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
+    /// What of it goes into the log's segments, in bytes.
+    fn log_bytes(&self) -> u64 {
+        (self.fields.len() + self.body.octets().map_or(0, <[u8]>::len)) as u64
+    }
+
     pub(crate) fn context(&self) -> Context<'a> {
         Context { connection: self.connection, once: self.once, keeps_in_log: self.keeps_in_log }
     }
@@ -117,7 +123,15 @@ pub(crate) enum Failure {
 pub(crate) fn put(group: &mut Appender<'_>, message: &Message, targets: &[(QueueId, Sequence)]) {
     let facts = message.facts();
     let meta = PutMeta { priority: facts.priority, flags: 0, expires_ms: facts.expires.0 };
-    group.put(targets, meta, &[&facts.encode(), message.field_bytes()], message.body());
+    let head: [&[u8]; 2] = [&facts.encode(), message.field_bytes()];
+    match message.body() {
+        Content::Octets(body) => group.put(targets, meta, &head, body),
+        Content::Stored(stored) => match blob_of(stored) {
+            Some(blob) => group.put_blob(targets, meta, &head, blob),
+            // Nobody but the log stores bodies here.
+            None => tracing::error!(id = ?facts.id, "a message body lies where the log knows nothing of it"),
+        },
+    }
 }
 
 /// The refusal for a log that takes no puts now.
@@ -186,13 +200,14 @@ pub(crate) fn enqueue_single(
         return Err(Failure::Stale);
     }
     let logged = incoming.facts.persistent && queue.logs();
-    let size = (incoming.fields.len() + incoming.body.as_slice().len()) as u64;
     if !(logged && queue.pages()) {
         shared.check_memory().map_err(Failure::Refused)?;
-        if core.check_share(queue, size).map_err(Failure::Refused)? {
+        let memory = incoming.fields.len() + incoming.body.octets().map_or(0, <[u8]>::len);
+        if core.check_share(queue, memory as u64).map_err(Failure::Refused)? {
             work.pressed = Some(Arc::clone(queue));
         }
     }
+    let size = incoming.fields.len() as u64 + incoming.body.length();
     core.check_room(queue, 1, size).map_err(Failure::Refused)?;
     if !core.make_room(queue, work) {
         return Ok(incoming.once.map(|key| log_received(shared, key)));
@@ -201,7 +216,7 @@ pub(crate) fn enqueue_single(
     let message;
     let sequence;
     if logged {
-        let mut group = begin(shared, size)?;
+        let mut group = begin(shared, incoming.log_bytes())?;
         message = build(incoming, leg, work.now.wall);
         sequence = core.take_sequence();
         put(&mut group, &message, &[(queue.id, sequence)]);
@@ -381,7 +396,7 @@ pub(crate) fn execute(
             if *if_wanted && !wanted(target, &one.message) {
                 continue;
             }
-            let bytes = one.message.memory() as u64;
+            let bytes = one.message.weight();
             if let Err(refusal) = target.core.check_room(queue, more.0 + 1, more.1 + bytes) {
                 if *skip_when_full {
                     add(&shared.counters.discarded, 1);

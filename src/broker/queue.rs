@@ -13,8 +13,10 @@ use sabir_model::clock::{Instant, Timestamp};
 use sabir_model::destination::{Destination, dotted};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::{ConnectionId, Position, QueueId, Sequence, SubscriptionKey};
+use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
 use sabir_model::selector::Selector;
+use sabir_model::stored::Stored;
 use sabir_store::Level;
 
 use crate::browse::Browser;
@@ -119,6 +121,8 @@ pub(crate) struct QueueCore {
     pub(crate) in_flight: Slab,
     /// Bytes of the messages in memory, delivered ones included.
     pub(crate) resident: u64,
+    /// Bytes of bodies that are not in memory although their messages are.
+    pub(crate) elsewhere: u64,
     /// Messages that have found the window full, since the last dispatch.
     pub(crate) over: Vec<Key>,
     /// Messages that the log does not have are among those, and may go there.
@@ -184,6 +188,7 @@ impl QueueCore {
             ready: Ready::new(prioritized),
             in_flight: Slab::default(),
             resident: 0,
+            elsewhere: 0,
             over: Vec::new(),
             spills: false,
             spilled: None,
@@ -316,13 +321,13 @@ impl QueueCore {
         self.enqueued += 1;
         if self.pages_at_once(queue, &entry) {
             let expires = entry.message.facts().expires;
-            self.ready.paged.add(Key { rank: 0, sequence }, memory, expires);
+            self.ready.paged.add(Key { rank: 0, sequence }, entry.message.weight(), expires);
             if expires != Timestamp::NEVER {
                 queue.next_expiry.fetch_min(expires.0, Ordering::AcqRel);
             }
             return;
         }
-        self.resident += memory;
+        self.hold(&entry.message, memory);
         work.memory += memory.cast_signed();
         let in_log = entry.is_in_log();
         let key = self.insert(queue, sequence, entry);
@@ -372,9 +377,16 @@ impl QueueCore {
         }
     }
 
+    /// Counts a message, of so many bytes of memory, that is held from now on.
+    pub(crate) fn hold(&mut self, message: &Message, memory: u64) {
+        self.resident += memory;
+        self.elsewhere += elsewhere(message);
+    }
+
     pub(crate) fn forget(&mut self, entry: &Entry, work: &mut Work) {
         let memory = entry.message.memory() as u64;
         self.resident = self.resident.saturating_sub(memory);
+        self.elsewhere = self.elsewhere.saturating_sub(elsewhere(&entry.message));
         work.memory -= memory.cast_signed();
     }
 
@@ -456,6 +468,7 @@ impl QueueCore {
     pub(crate) fn clear(&mut self, queue: QueueId, work: &mut Work) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
         work.memory -= self.resident.cast_signed();
         self.resident = 0;
+        self.elsewhere = 0;
         let mut over = |sequence: Sequence, entry: &Entry| {
             if entry.progress_logged {
                 work.progress_over.push((queue, sequence));
@@ -513,11 +526,16 @@ impl QueueCore {
     /// Puts back what the log remembered. Called once per message, in ascending order, before anybody connects.
     pub(crate) fn recover(&mut self, queue: &Queue, sequence: Sequence, entry: Entry, counters: &AtomicU64) {
         let memory = entry.message.memory() as u64;
-        self.resident += memory;
+        self.hold(&entry.message, memory);
         add(counters, memory);
         self.next = self.next.max(sequence.0 + 1);
         self.insert(queue, sequence, entry);
     }
+}
+
+/// Bytes of a body that is not in memory.
+fn elsewhere(message: &Message) -> u64 {
+    message.stored_body().map_or(0, Stored::length)
 }
 
 /// Who may do what is decided elsewhere; a queue only knows whose temporary it is.

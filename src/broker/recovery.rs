@@ -237,6 +237,12 @@ impl Recover for Recovered {
         self.live.entry(queue).or_default().add_run(0, (first, last), bytes);
     }
 
+    fn blob(&mut self, queue: QueueId, _sequence: Sequence, len: u64) {
+        if let Some(live) = self.live.get_mut(&queue) {
+            live.add_bytes(len);
+        }
+    }
+
     fn attempts(&mut self, queue: QueueId, sequence: Sequence, count: u32) {
         self.attempts.entry(queue).or_default().insert(sequence, count);
     }

@@ -88,7 +88,7 @@ impl Lookup for MessageView<'_> {
                 sequence.map_or(ValueRef::Null, |bytes| ValueRef::I32(i32::from_le_bytes(bytes)))
             }
             "JMSXUserID" | "AMQUserID" => self.text(Tag::UserId),
-            "AMQSize" => ValueRef::I64(i64::try_from(self.message.body().len()).unwrap_or(i64::MAX)),
+            "AMQSize" => ValueRef::I64(i64::try_from(self.message.body().length()).unwrap_or(i64::MAX)),
             _ => self.property(name),
         }
     }

@@ -8,12 +8,17 @@ use sabir_model::delivery::Guarantee;
 use sabir_model::destination::Targets;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::MessageId;
+use sabir_store::Level;
 
+use crate::bodies::{BodyWriter, Coming};
 use crate::connection::Connection;
-use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, log_received, plan};
+use crate::publish::{
+    Failure, Incoming, enqueue_single, execute, fan_out, full, log_received, plan, stronger,
+};
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::tally::Tally;
+use crate::transaction::unknown_transaction;
 
 /// Sends into one queue after which its lock is released and what has come is dispatched.
 const HELD_SENDS_MAX: u32 = 64;
@@ -28,6 +33,39 @@ pub(crate) struct Known {
     route: Option<Box<Route>>,
     /// Where the sends are counted, with the generation of the key that it is for.
     pub(crate) tally: Option<(u32, Arc<Tally>)>,
+}
+
+/// Whether every queue of a route that is to get a message for certain has room for it, with a body of so many bytes;
+/// and how durable that body must be.
+fn check_large(route: &Route, publish: &Publish<'_>, length: u64) -> Result<Level, Refusal> {
+    let persistent = publish.facts.persistent;
+    let bytes = length.saturating_add(publish.fields.len() as u64);
+    let mut level = Level::Memory;
+    for leg in &route.legs {
+        let certain = leg.conditions.is_empty() && leg.unless.is_empty();
+        for target in &leg.queues {
+            let queue = &target.queue;
+            let asks = target.selector.is_none() && !target.selector_aware && !target.skip_when_full;
+            if certain && asks {
+                queue.lock().core.check_room(queue, 1, bytes)?;
+            }
+            if persistent && queue.logs() {
+                level = stronger(level, queue.policy.durability);
+            }
+        }
+        for session in &leg.sessions {
+            if let Some(queue) = session.session.backlog()
+                && persistent
+                && queue.logs()
+            {
+                level = stronger(level, queue.policy.durability);
+            }
+        }
+        if publish.facts.retain && leg.topic.is_some() && persistent {
+            level = stronger(level, leg.policy.durability);
+        }
+    }
+    Ok(level)
 }
 
 impl Connection {
@@ -76,7 +114,7 @@ impl Connection {
         once: Option<&[u8]>,
     ) -> Result<Option<Promise>, Refusal> {
         if publish.facts.persistent {
-            self.check_unsynced(publish.body.as_slice().len())?;
+            self.check_unsynced(publish.body.octets().map_or(0, <[u8]>::len))?;
         }
         let mut facts = publish.facts;
         facts.id = self.next_id();
@@ -114,6 +152,37 @@ impl Connection {
             }
         }
         Err(Refusal::new(Code::Internal, "the destination is being deleted and created at the same time"))
+    }
+
+    /// Begins to take a large body in.
+    pub(crate) fn begin_coming(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<(), Refusal> {
+        if let Some(aside) = self.aside.get_mut() {
+            aside.coming = None;
+        }
+        let coming = Coming::new(self.mailbox(), self.body_writer(publish, length)?);
+        self.aside.make().coming = Some(coming);
+        Ok(())
+    }
+
+    /// Makes a place for the body of a message that is still to come, for whoever can wait for a disk; the message is then
+    /// published with [`sabir_model::message::Body::Stored`]. `publish` is the message without it. Everything that could be
+    /// refused is asked before, so far as it can be told.
+    ///
+    /// # Errors
+    /// Those of a send.
+    pub fn body_writer(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<BodyWriter, Refusal> {
+        self.release();
+        let route = self.route(publish.key, publish.targets)?;
+        let checked = check_large(&route, publish, length.unwrap_or(0));
+        self.keep_route(publish.key, route);
+        if let Some(key) = publish.transaction
+            && !self.aside.get().is_some_and(|aside| aside.transactions.contains_key(&key))
+        {
+            return Err(unknown_transaction());
+        }
+        let level = checked?;
+        let writer = self.shared.store.blob(length.unwrap_or(0)).map_err(full)?;
+        Ok(BodyWriter::new(writer, level))
     }
 
     fn carry_out(&mut self, route: &Route, incoming: &Incoming<'_>) -> Result<Option<Promise>, Failure> {

@@ -27,7 +27,7 @@ pub(crate) struct KeptSend {
     pub(crate) targets: Targets,
     facts: Facts,
     fields: Box<[u8]>,
-    body: Bytes,
+    body: Body<'static>,
 }
 
 impl KeptSend {
@@ -36,7 +36,7 @@ impl KeptSend {
             facts: self.facts,
             stamp,
             fields: &self.fields,
-            body: Body::Shared(self.body.clone()),
+            body: self.body.clone(),
             connection,
             once: None,
             keeps_in_log: true,
@@ -74,8 +74,9 @@ impl Transaction {
         budget: &Budget,
     ) -> Result<(), Refusal> {
         let (bytes_max, items_max) = (limits.transaction_bytes_max, limits.transaction_items_max);
-        let body = publish.body.as_slice();
-        let bytes = self.bytes.saturating_add(publish.fields.len() + body.len());
+        // What is not in memory takes none.
+        let body = publish.body.octets().map_or(0, <[u8]>::len);
+        let bytes = self.bytes.saturating_add(publish.fields.len() + body);
         if bytes > bytes_max {
             let sentence = format!("a transaction may hold {bytes_max} bytes; this one would hold more");
             return Err(Refusal::new(Code::LimitReached, sentence));
@@ -100,8 +101,9 @@ impl Transaction {
             facts,
             fields: publish.fields.into(),
             body: match &publish.body {
-                Body::Shared(bytes) => bytes.clone(),
-                Body::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                Body::Shared(bytes) => Body::Shared(bytes.clone()),
+                Body::Borrowed(bytes) => Body::Shared(Bytes::copy_from_slice(bytes)),
+                Body::Stored(stored) => Body::Stored(stored.clone()),
             },
         });
         Ok(())
@@ -194,5 +196,9 @@ impl Connection {
 }
 
 pub(crate) fn no_transaction() -> Outcome {
-    Outcome::Refused(Refusal::new(Code::UnknownTransaction, "no such open transaction on this connection"))
+    Outcome::Refused(unknown_transaction())
+}
+
+pub(crate) fn unknown_transaction() -> Refusal {
+    Refusal::new(Code::UnknownTransaction, "no such open transaction on this connection")
 }

@@ -88,7 +88,7 @@ impl Queue {
 impl QueueCore {
     /// Bytes of all messages held.
     pub(crate) fn bytes(&self) -> u64 {
-        self.resident.saturating_add(self.ready.paged.bytes())
+        self.resident.saturating_add(self.elsewhere).saturating_add(self.ready.paged.bytes())
     }
 
     /// Whether the queue may hold `more` bytes in memory that cannot be paged out. Tells whether it has so much that who
@@ -169,7 +169,7 @@ impl QueueCore {
         let facts = entry.message.facts();
         let key = self.ready.key(sequence, facts.priority);
         self.forget(entry, work);
-        self.ready.paged.add(key, entry.message.memory() as u64, facts.expires);
+        self.ready.paged.add(key, entry.message.weight(), facts.expires);
     }
 
     /// Pages messages out from the end until `room` more bytes fit, but not those of `page`.
@@ -253,7 +253,7 @@ impl QueueCore {
         let (attempts, redelivered) = self.attempts_of_paged(sequence);
         let entry = Entry { attempts, redelivered, ..Entry::new(message, true) };
         let memory = entry.message.memory() as u64;
-        self.resident += memory;
+        self.hold(&entry.message, memory);
         work.memory += memory.cast_signed();
         entry
     }

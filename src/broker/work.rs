@@ -11,7 +11,7 @@ use sabir_model::delivery::EncodeCache;
 use sabir_model::destination::{Destination, DestinationRef, Kind};
 use sabir_model::headers::ValueRef;
 use sabir_model::ids::{ConnectionId, DeliveryToken, Position, QueueId, Sequence};
-use sabir_model::message::{Body, Facts, Field, FieldsWriter, Message, Tag};
+use sabir_model::message::{Facts, Field, FieldsWriter, Message, Tag};
 use sabir_model::session::Now;
 use sabir_model::settlement::Settlement;
 use sabir_store::{Durable, Level};
@@ -513,9 +513,5 @@ fn dead_letter(dead: &Dead, target: &Destination, now: Timestamp) -> Message {
     if facts.expires != Timestamp::NEVER {
         fields.property("originalExpiration", &ValueRef::I64(facts.expires.0.cast_signed()));
     }
-    let body = match old.shared_body() {
-        Some(shared) => Body::Shared(shared.clone()),
-        None => Body::Borrowed(old.body()),
-    };
-    Message::new(Facts { expires: Timestamp::NEVER, ..facts }, &[fields.as_slice()], body)
+    Message::new(Facts { expires: Timestamp::NEVER, ..facts }, &[fields.as_slice()], old.same_body())
 }

@@ -77,12 +77,10 @@ fn order(loaded: &Loaded, problems: &mut Vec<Problem>) {
         }
     };
     let body = ("body_bytes_max", limits.body_bytes_max as u64);
-    let frame = ("frame_bytes_max", limits.frame_bytes_max as u64);
     let early = ("body_bytes_before_login", limits.body_bytes_before_login as u64);
     let soft = ("outbox_bytes_soft", limits.outbox_bytes_soft as u64);
     let hard = ("outbox_bytes_hard", limits.outbox_bytes_hard as u64);
     in_order("limits", soft, hard, Unit::Bytes);
-    in_order("limits", body, frame, Unit::Bytes);
     in_order("limits", early, body, Unit::Bytes);
     let beats = [("heartbeat_min_ms", stomp.heartbeat_min_ms), ("heartbeat_max_ms", stomp.heartbeat_max_ms)];
     in_order("stomp", beats[0], beats[1], Unit::Milliseconds);

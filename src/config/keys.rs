@@ -66,10 +66,13 @@ table! {
         connections_max: usize [count(1, 10_000_000)] = "100000";
         /// Most connections at once from one address; 0 is no limit.
         connections_per_address_max: usize [count(0, 10_000_000)] = "0";
-        /// Largest frame.
+        /// Largest frame, packet or document that is in memory whole. Large bodies are not: see blob_bytes_min.
         frame_bytes_max: usize [bytes(KIB, 2 * GIB)] = "110 MiB";
-        /// Largest message body.
-        body_bytes_max: usize [bytes(1, 2 * GIB)] = "100 MiB";
+        /// Largest message body. One that must be in memory whole is bounded by frame_bytes_max, too.
+        body_bytes_max: usize [bytes(1, 2 * GIB)] = "1 GiB";
+        /// Bodies from this size up, whose length is known ahead, go into a file of their own as they arrive and are never in
+        /// memory whole. Bodies above frame_bytes_max do so in any case.
+        blob_bytes_min: usize [bytes(KIB, 2 * GIB)] = "1 MiB";
         /// Largest body before the login.
         body_bytes_before_login: usize [bytes(0, GIB)] = "64 KiB";
         /// Longest header line.

@@ -47,7 +47,7 @@ fn nothing_said_is_the_default() {
     assert_eq!(config.listeners.http, ["127.0.0.1:8161".parse().unwrap()]);
     assert!(config.listeners.unix.is_empty());
     assert_eq!(config.store.durability, Durability::Fsync);
-    assert_eq!(config.limits.body_bytes_max, 100 << 20);
+    assert_eq!(config.limits.body_bytes_max, 1 << 30);
     assert_eq!(config.users_file(), PathBuf::from("./sabir-data/users.toml"));
     assert_eq!(config.virtual_topic.len(), 1);
     assert!(config.permission.is_empty());
@@ -256,7 +256,8 @@ any = "0.0.0.0:61613"
 http = "[::1]:8161"
 [limits]
 outbox_bytes_soft = "16 MiB"
-body_bytes_max = "200 MiB"
+body_bytes_before_login = "200 MiB"
+body_bytes_max = "100 MiB"
 [stomp]
 heartbeat_max_ms = 500
 [store]
@@ -285,15 +286,15 @@ forward_to = ["queue://a"]
             sabir.toml line 2: listeners.stomp names 127.0.0.1:61613 twice
             sabir.toml line 3: listeners.any is 0.0.0.0:61613, which listeners.stomp takes already with 127.0.0.1:61613
             sabir.toml line 6: limits.outbox_bytes_soft (16 MiB) must not be more than limits.outbox_bytes_hard (8 MiB)
-            sabir.toml line 7: limits.body_bytes_max (200 MiB) must not be more than limits.frame_bytes_max (110 MiB)
-            sabir.toml line 9: stomp.heartbeat_min_ms (1000) must not be more than stomp.heartbeat_max_ms (500)
-            sabir.toml line 11: store.segment_bytes (2 GiB) must not be more than store.journal_bytes_max (1 GiB)
-            sabir.toml line 12: store.disk_bytes_max (512 MiB) must be 0 or not less than store.journal_bytes_max (1 GiB)
-            sabir.toml line 14: store.disk_free_bytes_resume (1 GiB) must be 0 or not less than store.disk_free_bytes_min (2 GiB)
-            sabir.toml line 17: a second [[policy]] whose destination is queue://a
-            sabir.toml line 19: queue://a forwards to itself, by itself or by way of others
-            sabir.toml line 22: queue://b forwards to itself, by itself or by way of others
-            sabir.toml line 25: queue://c.* forwards to itself, by itself or by way of others
+            sabir.toml line 7: limits.body_bytes_before_login (200 MiB) must not be more than limits.body_bytes_max (100 MiB)
+            sabir.toml line 10: stomp.heartbeat_min_ms (1000) must not be more than stomp.heartbeat_max_ms (500)
+            sabir.toml line 12: store.segment_bytes (2 GiB) must not be more than store.journal_bytes_max (1 GiB)
+            sabir.toml line 13: store.disk_bytes_max (512 MiB) must be 0 or not less than store.journal_bytes_max (1 GiB)
+            sabir.toml line 15: store.disk_free_bytes_resume (1 GiB) must be 0 or not less than store.disk_free_bytes_min (2 GiB)
+            sabir.toml line 18: a second [[policy]] whose destination is queue://a
+            sabir.toml line 20: queue://a forwards to itself, by itself or by way of others
+            sabir.toml line 23: queue://b forwards to itself, by itself or by way of others
+            sabir.toml line 26: queue://c.* forwards to itself, by itself or by way of others
         "#]],
     );
     refused(

@@ -1,5 +1,7 @@
 //! Outgoing bytes as a chain of pooled chunks: small writes are copied, large bodies referenced.
 //!
+//! Bodies that are not in memory are parts too: whoever writes the chain loads them a window at a time.
+//!
 //! A growing `Vec` would pass through mmap and page faults at every burst; fixed chunks from a per-thread pool do not.
 //! A drained chain holds no chunk.
 
@@ -9,6 +11,9 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use crate::rare::Rare;
+use crate::stored::Stored;
+
 /// Size of one pooled chunk, in bytes.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 /// Chunks each thread keeps for reuse (1 MiB).
@@ -17,6 +22,8 @@ const POOL_CHUNKS_MAX: usize = 64;
 pub const REFERENCE_BYTES_MIN: usize = 1024;
 /// Most bytes before a referenced body that are cut out of their chunk; more take it with them.
 const CUT_BYTES_MAX: usize = 1024;
+/// So much of a body that is not in memory is loaded at a time.
+pub const WINDOW_BYTES: usize = 256 * 1024;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -44,15 +51,53 @@ fn give_chunk(mut chunk: Vec<u8>) {
 enum Part {
     Owned(Vec<u8>),
     Shared(Bytes),
+    Stored(Unloaded),
+}
+
+/// What is left of a body that is not in memory.
+#[derive(Clone, Debug)]
+struct Unloaded {
+    body: Stored,
+    /// Where the next window begins.
+    from: u64,
+    left: usize,
 }
 
 impl Part {
+    /// What of it can be written now.
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::Stored(_) => &[],
         }
     }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes.len(),
+            Self::Stored(unloaded) => unloaded.left,
+        }
+    }
+}
+
+/// How much of a chain is not in memory.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    bytes: usize,
+    parts: usize,
+}
+
+/// A window that is to be loaded.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Out of what.
+    pub body: Stored,
+    /// From where.
+    pub from: u64,
+    /// How much.
+    pub length: usize,
 }
 
 /// A chain of outgoing bytes.
@@ -65,6 +110,7 @@ pub struct Chunks {
     /// Bytes of the first part, or of `tail` if it is that, that have been taken already.
     taken: usize,
     len: usize,
+    elsewhere: Rare<Elsewhere>,
 }
 
 impl Chunks {
@@ -74,7 +120,7 @@ impl Chunks {
         Self::default()
     }
 
-    /// Bytes not yet taken.
+    /// Bytes not yet taken, also those that are not in memory.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -84,6 +130,21 @@ impl Chunks {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of memory that are held, or will be: each body that is not in memory counts as a window.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        match self.elsewhere.get() {
+            None => self.len,
+            Some(elsewhere) => (self.len - elsewhere.bytes).saturating_add(elsewhere.parts * WINDOW_BYTES),
+        }
+    }
+
+    /// Whether bytes are left and none of them can be written before [`Chunks::supply`].
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.elsewhere.get().is_some() && matches!(self.parts.front(), Some(Part::Stored(_)))
     }
 
     /// Lets `encode` append to a buffer that has at least `hint` bytes of room (or [`CHUNK_BYTES`], if less).
@@ -156,12 +217,75 @@ impl Chunks {
         self.tail.clear();
     }
 
+    /// Appends a body that is not in memory.
+    pub fn put_stored(&mut self, body: &Stored) {
+        let left = usize::try_from(body.length()).unwrap_or(usize::MAX);
+        self.put_unloaded(Unloaded { body: body.clone(), from: 0, left });
+    }
+
+    fn put_unloaded(&mut self, unloaded: Unloaded) {
+        if unloaded.left == 0 {
+            return;
+        }
+        self.end_tail();
+        self.len += unloaded.left;
+        let elsewhere = self.elsewhere.make();
+        elsewhere.bytes += unloaded.left;
+        elsewhere.parts += 1;
+        self.parts.push_back(Part::Stored(unloaded));
+    }
+
+    /// The next window to be loaded, if at most `ahead` bytes are to be written before it.
+    #[must_use]
+    pub fn next_window(&self, ahead: usize) -> Option<Window> {
+        self.elsewhere.get()?;
+        let mut before = 0;
+        for part in &self.parts {
+            if let Part::Stored(Unloaded { body, from, left }) = part {
+                let length = (*left).min(WINDOW_BYTES);
+                return Some(Window { body: body.clone(), from: *from, length });
+            }
+            before += part.len();
+            if before - self.taken.min(before) > ahead {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Puts a loaded window, the one that [`Chunks::next_window`] named, into its place.
+    pub fn supply(&mut self, bytes: Bytes) {
+        let Some(at) = self.parts.iter().position(|part| matches!(part, Part::Stored(_))) else { return };
+        let Some(Part::Stored(unloaded)) = self.parts.get_mut(at) else { return };
+        let count = bytes.len().min(unloaded.left);
+        unloaded.from += count as u64;
+        unloaded.left -= count;
+        let over = unloaded.left == 0;
+        let loaded = Part::Shared(bytes.slice(..count));
+        match over {
+            true => drop(self.parts.get_mut(at).map(|part| std::mem::replace(part, loaded))),
+            false => self.parts.insert(at, loaded),
+        }
+        self.forget_elsewhere(count, usize::from(over));
+    }
+
+    /// So much is in memory now, or gone.
+    fn forget_elsewhere(&mut self, bytes: usize, parts: usize) {
+        let Some(elsewhere) = self.elsewhere.get_mut() else { return };
+        elsewhere.bytes -= bytes.min(elsewhere.bytes);
+        elsewhere.parts -= parts.min(elsewhere.parts);
+        if elsewhere.parts == 0 {
+            self.elsewhere.clear();
+        }
+    }
+
     /// Moves everything from `other` to the end of this chain.
     pub fn append(&mut self, other: &mut Self) {
         if other.is_empty() {
             return;
         }
         let mut skip = std::mem::take(&mut other.taken);
+        other.elsewhere.clear();
         let small = other.len <= CHUNK_BYTES / 4;
         other.len = 0;
         let tail = Part::Owned(std::mem::take(&mut other.tail));
@@ -185,6 +309,7 @@ impl Chunks {
                     self.len += rest.len();
                     self.parts.push_back(Part::Shared(rest));
                 }
+                Part::Stored(unloaded) => self.put_unloaded(unloaded),
             }
         }
     }
@@ -196,10 +321,17 @@ impl Chunks {
         parts.zip(taken).map(|(bytes, taken)| bytes.get(taken..).unwrap_or_default())
     }
 
-    /// Fills `slices` with what comes next and returns how many were filled.
+    /// Fills `slices` with what comes next and returns how many were filled: at most up to what is not in memory.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
-        for (slot, bytes) in slices.iter_mut().zip(self.pieces().filter(|bytes| !bytes.is_empty())) {
+        let loaded = match self.elsewhere.get() {
+            None => usize::MAX,
+            Some(_) => {
+                self.parts.iter().position(|part| matches!(part, Part::Stored(_))).unwrap_or(usize::MAX)
+            }
+        };
+        let pieces = self.pieces().take(loaded).filter(|bytes| !bytes.is_empty());
+        for (slot, bytes) in slices.iter_mut().zip(pieces) {
             *slot = IoSlice::new(bytes);
             count += 1;
         }
@@ -211,15 +343,17 @@ impl Chunks {
         let mut left = count.min(self.len);
         self.len -= left;
         while let Some(part) = self.parts.front() {
-            let available = part.as_slice().len() - self.taken;
+            let available = part.len() - self.taken;
             if left < available {
                 self.taken += left;
                 return;
             }
             left -= available;
             self.taken = 0;
-            if let Some(Part::Owned(chunk)) = self.parts.pop_front() {
-                give_chunk(chunk);
+            match self.parts.pop_front() {
+                Some(Part::Owned(chunk)) => give_chunk(chunk),
+                Some(Part::Stored(unloaded)) => self.forget_elsewhere(unloaded.left, 1),
+                Some(Part::Shared(_)) | None => {}
             }
         }
         self.taken += left;
@@ -238,11 +372,24 @@ impl Chunks {
         self.consume(self.len);
     }
 
-    /// All bytes in one `Vec`: for tests and tools.
+    /// All bytes in one `Vec`, up to a body that cannot be loaded: for tests and tools.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len);
-        self.pieces().for_each(|bytes| all.extend_from_slice(bytes));
+        let loaded = self.parts.iter().zip(self.pieces());
+        for (part, bytes) in loaded {
+            all.extend_from_slice(bytes);
+            if let Part::Stored(Unloaded { body, from, left }) = part {
+                let at = all.len();
+                all.resize(at + left, 0);
+                if body.read_at(*from, all.get_mut(at..).unwrap_or_default()).is_err() {
+                    all.truncate(at);
+                    return all;
+                }
+            }
+        }
+        let taken = if self.parts.is_empty() { self.taken } else { 0 };
+        all.extend_from_slice(self.tail.get(taken..).unwrap_or_default());
         all
     }
 }
@@ -260,6 +407,7 @@ impl Drop for Chunks {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -269,6 +417,47 @@ mod tests {
         chunks.consume(8);
         chunks.put(b"ab");
         assert_eq!((chunks.len(), chunks.to_vec()), (4, b"89ab".to_vec()));
+    }
+
+    #[test]
+    fn a_stored_body_is_loaded_window_by_window_in_its_place() {
+        let body: Vec<u8> = (0..WINDOW_BYTES * 2 + 100).map(|i| (i % 251) as u8).collect();
+        let stored = Stored::new(std::sync::Arc::new(body.clone()));
+        let mut chunks = Chunks::new();
+        chunks.put(b"head");
+        let mut other = Chunks::new();
+        other.put(b"er");
+        other.put_stored(&stored);
+        other.put(b"tail");
+        chunks.append(&mut other);
+        assert!(other.is_empty() && other.elsewhere.get().is_none());
+        let expected = [b"header", &body[..], b"tail"].concat();
+        assert_eq!((chunks.len(), chunks.memory()), (expected.len(), 10 + WINDOW_BYTES));
+        assert_eq!(chunks.to_vec(), expected);
+        assert!(chunks.next_window(5).is_none());
+        assert_eq!(chunks.next_window(6).unwrap().length, WINDOW_BYTES);
+        let mut got = Vec::new();
+        while !chunks.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 4];
+            let count = chunks.slices(&mut slices);
+            assert_eq!(count == 0, chunks.waits());
+            if count == 0 {
+                let window = chunks.next_window(0).unwrap();
+                let mut bytes = vec![0; window.length];
+                window.body.read_at(window.from, &mut bytes).unwrap();
+                chunks.supply(bytes.into());
+                continue;
+            }
+            let piece = slices[0].get(..slices[0].len().min(100_000)).unwrap();
+            got.extend_from_slice(piece);
+            let taken = piece.len();
+            chunks.consume(taken);
+        }
+        assert!(got == expected && chunks.elsewhere.get().is_none());
+        chunks.put_stored(&stored);
+        chunks.put(b"more");
+        chunks.clear();
+        assert_eq!((chunks.len(), chunks.memory(), chunks.parts.capacity()), (0, 0, 0));
     }
 
     #[test]
@@ -301,7 +490,7 @@ mod tests {
         let held = |chunks: &Chunks| {
             let owned = chunks.parts.iter().map(|part| match part {
                 Part::Owned(bytes) => bytes.capacity(),
-                Part::Shared(_) => 0,
+                Part::Shared(_) | Part::Stored(_) => 0,
             });
             owned.sum::<usize>() + chunks.tail.capacity()
         };

@@ -2,6 +2,7 @@
 
 use crate::error::Refusal;
 use crate::ids::SubscriptionKey;
+use crate::stored::Stored;
 
 /// What a connection learns when it is introduced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,11 @@ pub enum Event {
     Challenge(Vec<u8>),
     /// The connection is not let in. The session says so and asks to be closed.
     OpenRefused(Refusal),
+    /// More of a large body may come ([`crate::session::Host::put_body`]).
+    BodyRoom,
+    /// What has become of a large body that was taken in piece by piece: where it lies once all of it has come, or,
+    /// perhaps before, why it cannot be kept.
+    BodyStored(Result<Stored, Refusal>),
     /// The oldest this many kept receipts may leave.
     Receipts(usize),
     /// A settlement named nothing that could be settled.

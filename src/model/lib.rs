@@ -20,6 +20,7 @@ pub mod rare;
 pub mod selector;
 pub mod session;
 pub mod settlement;
+pub mod stored;
 pub mod text;
 pub mod transactions;
 pub mod varint;

@@ -11,9 +11,12 @@ pub struct Limits {
     pub headers_max: usize,
     /// Largest body, in bytes.
     pub body_bytes_max: usize,
+    /// Bodies from this size up are written where they are kept as they arrive, and are never in memory whole, where
+    /// their length is known ahead.
+    pub blob_bytes_min: usize,
     /// Largest body before the connection has introduced itself, in bytes.
     pub body_bytes_before_login_max: usize,
-    /// Largest whole frame, in bytes.
+    /// Largest frame that is in memory whole, in bytes.
     pub frame_bytes_max: usize,
     /// Time a connection has to introduce itself, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -74,7 +77,8 @@ impl Default for Limits {
             command_bytes_max: 64,
             header_line_bytes_max: 10 * 1024,
             headers_max: 1000,
-            body_bytes_max: 100 * 1024 * 1024,
+            body_bytes_max: 1024 * 1024 * 1024,
+            blob_bytes_min: 1024 * 1024,
             body_bytes_before_login_max: 64 * 1024,
             frame_bytes_max: 110 * 1024 * 1024,
             connect_timeout_ms: 10_000,

@@ -5,6 +5,7 @@
 //! [`crate::chunks::REFERENCE_BYTES_MIN`] up lives in its own shared buffer so that a fan-out can reference it.
 
 use std::cell::RefCell;
+use std::io;
 
 use bytes::Bytes;
 use triomphe::ThinArc;
@@ -15,6 +16,8 @@ use crate::delivery::Guarantee;
 use crate::destination::{Destination, DestinationRef};
 use crate::headers::ValueRef;
 use crate::ids::MessageId;
+use crate::stored::Stored;
+pub use crate::stored::{Body, Content};
 use crate::varint;
 
 /// Default priority (JMS 2.0 §3.4.10).
@@ -353,32 +356,20 @@ struct Fixed {
     facts: Facts,
     fields_len: u32,
     /// A large body; a small one follows the fields.
-    body: Option<Box<Bytes>>,
+    body: Option<Box<Large>>,
+}
+
+enum Large {
+    Shared(Bytes),
+    Stored(Stored),
 }
 
 /// An immutable message, cheap to clone.
 #[derive(Clone)]
 pub struct Message(ThinArc<Fixed, u8>);
 
-/// A body on its way in: still in the read buffer, or in a buffer of its own.
-#[derive(Clone, Debug)]
-pub enum Body<'a> {
-    /// In the read buffer.
-    Borrowed(&'a [u8]),
-    /// In a shared buffer.
-    Shared(Bytes),
-}
-
-impl Body<'_> {
-    /// The octets.
-    #[must_use]
-    pub fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Borrowed(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
+/// What the handle of a stored body takes, about.
+const STORED_BYTES: usize = 256;
 
 thread_local! {
     // Where fields and body are joined before the one allocation is filled from them.
@@ -389,7 +380,7 @@ impl Message {
     /// Builds a message. `fields` are several encoded runs that are joined in order.
     #[must_use]
     pub fn new(facts: Facts, fields: &[&[u8]], body: Body<'_>) -> Self {
-        let large = body.as_slice().len() >= REFERENCE_BYTES_MIN;
+        let large = body.length() >= REFERENCE_BYTES_MIN as u64;
         JOIN.with(|join| {
             let mut join = join.borrow_mut();
             join.clear();
@@ -397,15 +388,20 @@ impl Message {
                 join.extend_from_slice(run);
             }
             let fields_len = u32::try_from(join.len()).unwrap_or(u32::MAX);
-            let shared = match (large, body) {
-                (true, Body::Shared(bytes)) => Some(Box::new(bytes)),
-                (true, Body::Borrowed(bytes)) => Some(Box::new(Bytes::copy_from_slice(bytes))),
-                (false, body) => {
-                    join.extend_from_slice(body.as_slice());
+            let kept = match (large, body) {
+                (_, Body::Stored(stored)) => Some(Box::new(Large::Stored(stored))),
+                (true, Body::Shared(bytes)) => Some(Box::new(Large::Shared(bytes))),
+                (true, Body::Borrowed(bytes)) => Some(Box::new(Large::Shared(Bytes::copy_from_slice(bytes)))),
+                (false, Body::Shared(bytes)) => {
+                    join.extend_from_slice(&bytes);
+                    None
+                }
+                (false, Body::Borrowed(bytes)) => {
+                    join.extend_from_slice(bytes);
                     None
                 }
             };
-            let fixed = Fixed { facts, fields_len, body: shared };
+            let fixed = Fixed { facts, fields_len, body: kept };
             let message = Self(ThinArc::from_header_and_slice(fixed, &join));
             join.shrink_to(64 * 1024);
             message
@@ -430,19 +426,52 @@ impl Message {
         Fields::new(self.field_bytes())
     }
 
-    /// The body's octets.
+    /// The body.
     #[must_use]
-    pub fn body(&self) -> &[u8] {
-        match &self.0.header.header.body {
-            Some(shared) => shared,
-            None => self.0.slice.get(self.0.header.header.fields_len as usize..).unwrap_or_default(),
+    pub fn body(&self) -> Content<'_> {
+        match self.0.header.header.body.as_deref() {
+            Some(Large::Shared(shared)) => Content::Octets(shared),
+            Some(Large::Stored(stored)) => Content::Stored(stored),
+            None => Content::Octets(
+                self.0.slice.get(self.0.header.header.fields_len as usize..).unwrap_or_default(),
+            ),
         }
     }
 
-    /// The body as a shared buffer, if it is large enough to have one.
+    /// The body as a shared buffer, if it is large enough to have one and in memory.
     #[must_use]
     pub fn shared_body(&self) -> Option<&Bytes> {
-        self.0.header.header.body.as_deref()
+        match self.0.header.header.body.as_deref()? {
+            Large::Shared(shared) => Some(shared),
+            Large::Stored(_) => None,
+        }
+    }
+
+    /// The body that is not in memory, if it is not.
+    #[must_use]
+    pub fn stored_body(&self) -> Option<&Stored> {
+        match self.0.header.header.body.as_deref()? {
+            Large::Stored(stored) => Some(stored),
+            Large::Shared(_) => None,
+        }
+    }
+
+    /// Whether the body is small: in memory, and copied where it goes.
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.0.header.header.body.is_none()
+    }
+
+    /// The body, to make another message of.
+    #[must_use]
+    pub fn same_body(&self) -> Body<'_> {
+        match self.0.header.header.body.as_deref() {
+            Some(Large::Shared(shared)) => Body::Shared(shared.clone()),
+            Some(Large::Stored(stored)) => Body::Stored(stored.clone()),
+            None => Body::Borrowed(
+                self.0.slice.get(self.0.header.header.fields_len as usize..).unwrap_or_default(),
+            ),
+        }
     }
 
     /// Where it was sent.
@@ -457,12 +486,36 @@ impl Message {
         self.facts().id
     }
 
+    /// The message with its body in memory, for a form that must have it whole. This may wait for a disk.
+    ///
+    /// # Errors
+    /// The body is not in memory and longer than `most`, or cannot be read.
+    pub fn loaded(&self, most: usize) -> io::Result<Self> {
+        match self.stored_body() {
+            None => Ok(self.clone()),
+            Some(stored) => {
+                let body = Body::Shared(stored.read_whole(most)?);
+                Ok(Self::new(*self.facts(), &[self.field_bytes()], body))
+            }
+        }
+    }
+
     /// Bytes of memory this message accounts for.
     #[must_use]
     pub fn memory(&self) -> usize {
         const OVERHEAD: usize = size_of::<Fixed>() + 2 * size_of::<usize>();
-        let shared = self.shared_body().map_or(0, |body| body.len() + size_of::<Bytes>() + 32);
-        OVERHEAD + self.0.slice.len() + shared
+        let large = match self.0.header.header.body.as_deref() {
+            None => 0,
+            Some(Large::Shared(body)) => body.len() + size_of::<Large>() + 32,
+            Some(Large::Stored(_)) => size_of::<Large>() + STORED_BYTES,
+        };
+        OVERHEAD + self.0.slice.len() + large
+    }
+
+    /// Bytes this message accounts for wherever they lie: its memory, and a body that is not in memory.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.memory() as u64 + self.stored_body().map_or(0, Stored::length)
     }
 
     /// Whether this is the only handle to it at the moment.
@@ -477,7 +530,7 @@ impl std::fmt::Debug for Message {
         f.debug_struct("Message")
             .field("facts", self.facts())
             .field("fields", &self.fields().collect::<Vec<_>>())
-            .field("body_len", &self.body().len())
+            .field("body_len", &self.body().length())
             .finish()
     }
 }
@@ -499,7 +552,7 @@ mod tests {
             let facts =
                 Facts { priority: 9, persistent: true, body_kind: BodyKind::Text, ..Facts::default() };
             let message = Message::new(facts, &[writer.as_slice()], Body::Borrowed(&body));
-            assert_eq!(message.body(), body);
+            assert_eq!(message.body().octets().unwrap(), body);
             assert_eq!(message.destination().unwrap().to_string(), "queue://a.b");
             let fields: Vec<_> = message.fields().skip(1).collect();
             assert_eq!(
@@ -523,6 +576,18 @@ mod tests {
         for cut in 0..writer.as_slice().len() {
             assert_eq!(Fields::new(&writer.as_slice()[..cut]).count(), 0);
         }
+    }
+
+    #[test]
+    fn a_stored_body_weighs_what_it_is_and_takes_no_memory() {
+        let stored = Stored::new(std::sync::Arc::new(vec![7; 1 << 20]));
+        let message = Message::new(Facts::default(), &[b"fields"], Body::Stored(stored.clone()));
+        assert!(message.memory() < 1024, "{}", message.memory());
+        assert_eq!(message.weight(), message.memory() as u64 + (1 << 20));
+        assert_eq!((message.body().length(), message.body().octets()), (1 << 20, None));
+        assert_eq!((message.stored_body(), message.is_small()), (Some(&stored), false));
+        assert!(matches!(message.same_body(), Body::Stored(same) if same == stored));
+        assert!(size_of::<Large>() <= size_of::<Bytes>(), "{}", size_of::<Large>());
     }
 
     #[test]

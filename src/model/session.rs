@@ -10,7 +10,7 @@ use crate::clock::{Instant, Timestamp};
 use crate::command::{Command, Outcome, Promise, Publish, ReceiptTime, WireAck};
 use crate::delivery::{Admission, Delivery, EncodeCache};
 use crate::destination::{Destination, Kind};
-use crate::error::{Refusal, Violation};
+use crate::error::{Code, Refusal, Violation};
 use crate::event::Event;
 use crate::ids::{DeliveryToken, MessageId, SubscriptionKey, TransactionKey};
 use crate::message::Body;
@@ -92,6 +92,15 @@ pub enum Flow {
     Close,
 }
 
+/// Whether more of a body may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It may.
+    Some,
+    /// Not before [`Event::BodyRoom`].
+    None,
+}
+
 /// Time as a session needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -150,6 +159,25 @@ pub trait Session: Send {
 pub trait Host {
     /// Sends a message.
     fn publish(&mut self, publish: Publish<'_>) -> Outcome;
+    /// Begins to take in a body piece by piece. `publish` is the message without it, `length` its length if that is known.
+    /// One body at a time; another one that was begun and not ended is forgotten.
+    ///
+    /// # Errors
+    /// The message would be refused, or there is no place for its body: none of it need be taken.
+    fn begin_body(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<(), Refusal> {
+        let _ = (publish, length);
+        Err(Refusal::new(Code::Unsupported, "bodies are not taken in piece by piece here"))
+    }
+    /// The next piece of the body that was begun; all of it is taken. After [`Room::None`] the session stops reading until
+    /// [`Event::BodyRoom`].
+    fn put_body(&mut self, piece: &[u8]) -> Room {
+        let _ = piece;
+        Room::Some
+    }
+    /// The body has come whole. [`Event::BodyStored`] follows, and the session stops reading until then.
+    fn end_body(&mut self) {}
+    /// The body that was begun is of no use.
+    fn drop_body(&mut self) {}
     /// The id that the message of the last [`Host::publish`] was given, if the host gives any. What a transaction sends is
     /// given its id by the commit.
     fn last_id(&self) -> Option<MessageId> {

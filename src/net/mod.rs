@@ -127,7 +127,7 @@ impl Net {
     #[must_use]
     pub fn start(broker: Broker, clock: Arc<SystemClock>, options: Options, listeners: Listeners) -> Self {
         let shared = Arc::new(Shared {
-            http: http::Desk::new(&options.http, &clock),
+            http: http::Desk::new(&options.http, &options.limits, &clock),
             broker,
             clock,
             wheel: Arc::new(Wheel::new()),

@@ -10,6 +10,7 @@ mod deep;
 mod destinations;
 mod http;
 mod json;
+mod large;
 mod lifecycle;
 mod limits;
 mod mqtt;

@@ -81,7 +81,7 @@ fn write(draft: &Draft<'_>) {
     let Ok(publish) = draft.publish(&targets, key, Timestamp(1), &mut fields) else { return };
     let mut first = FieldsWriter::new();
     first.destination(Tag::Destination, &destination);
-    let body = Body::Borrowed(publish.body.as_slice());
+    let body = Body::Borrowed(publish.body.octets().unwrap_or_default());
     let message = Message::new(publish.facts, &[first.as_slice(), publish.fields], body);
     let delivery = Delivery {
         message: &message,

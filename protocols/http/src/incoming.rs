@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use sabir_json::{Draft, DraftBody, EnvelopeError};
 use sabir_model::error::Code;
 use sabir_model::message::PRIORITY_MAX;
+use sabir_model::stored::Stored;
 use sabir_model::text::is_text_type;
 
 use crate::several::several;
@@ -188,11 +189,27 @@ pub(crate) fn body_of<'a>(
     if body.is_empty() {
         return DraftBody::None;
     }
-    let text = content_type.is_some_and(|text| is_text_type(text) && is_unicode(text)) && encoding.is_none();
+    let text = is_text(content_type, encoding);
     match std::str::from_utf8(body) {
         Ok(body) if text => DraftBody::Text(Cow::Borrowed(body)),
         _ => DraftBody::Bytes(Cow::Borrowed(body)),
     }
+}
+
+/// A body by itself that is not in memory; `is_utf8` says what was seen as it came. `default` is the type of what has none.
+pub fn stored(
+    headers: &[(&str, &str)],
+    default: Option<&str>,
+    body: Stored,
+    is_utf8: bool,
+) -> DraftBody<'static> {
+    let content_type = header(headers, "content-type").filter(|text| !text.is_empty()).or(default);
+    let text = is_text(content_type, encoding(headers)) && is_utf8;
+    DraftBody::Stored(body, text)
+}
+
+fn is_text(content_type: Option<&str>, encoding: Option<&str>) -> bool {
+    content_type.is_some_and(|text| is_text_type(text) && is_unicode(text)) && encoding.is_none()
 }
 
 /// Whether the type leaves it at UTF-8, or at a part of it.

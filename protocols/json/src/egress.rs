@@ -39,11 +39,18 @@ pub struct JsonEgress {
     subscriptions: Vec<Subscription>,
     in_transactions: InTransactions,
     replies: Replies,
+    /// Largest body of one that is not in memory.
+    body_bytes_max: usize,
 }
 
 impl JsonEgress {
-    pub(crate) fn new(replies: Replies) -> Self {
-        Self { subscriptions: Vec::new(), in_transactions: InTransactions::default(), replies }
+    pub(crate) fn new(replies: Replies, body_bytes_max: usize) -> Self {
+        Self {
+            subscriptions: Vec::new(),
+            in_transactions: InTransactions::default(),
+            replies,
+            body_bytes_max,
+        }
     }
 
     fn position(&self, key: SubscriptionKey) -> Result<usize, usize> {
@@ -81,7 +88,7 @@ impl JsonEgress {
         if reference.is_none() && correlation.is_some_and(Replies::is_named) {
             return;
         }
-        out.write(HINT + delivery.message.body().len(), |out| {
+        out.write(HINT + body_bytes(delivery), |out| {
             out.extend_from_slice(b"{\"op\":\"reply\"");
             if let Some(reference) = reference {
                 out.extend_from_slice(b",\"ref\":");
@@ -90,6 +97,10 @@ impl JsonEgress {
             put_message(delivery, out);
         });
     }
+}
+
+fn body_bytes(delivery: &Delivery<'_>) -> usize {
+    delivery.message.body().octets().map_or(0, <[u8]>::len)
 }
 
 /// Appends the message and ends the line.
@@ -107,6 +118,24 @@ impl Egress for JsonEgress {
         cache: Option<&mut EncodeCache>,
         out: &mut Chunks,
     ) -> Admission {
+        let whole;
+        let loaded;
+        let delivery = match delivery.message.stored_body() {
+            None => delivery,
+            // An object is written whole.
+            Some(_) => match delivery.message.loaded(self.body_bytes_max) {
+                Ok(message) => {
+                    whole = message;
+                    loaded = Delivery { message: &whole, ..*delivery };
+                    &loaded
+                }
+                Err(_) => {
+                    return Admission::Undeliverable(
+                        "its body is too large for a JSON object, or unreadable",
+                    );
+                }
+            },
+        };
         let Some(subscription) = self.get_mut(delivery.subscription) else { return Admission::NoCredit };
         if subscription.replies {
             self.deliver_reply(delivery, out);
@@ -122,7 +151,7 @@ impl Egress for JsonEgress {
                 out.push(b'"');
             }
         };
-        let hint = HINT + delivery.message.body().len();
+        let hint = HINT + body_bytes(delivery);
         // The rest is the same for every receiver of a fan-out.
         let shareable = delivery.queue.is_none() && delivery.attempt <= 1 && !delivery.redelivered;
         match cache.filter(|_| shareable) {

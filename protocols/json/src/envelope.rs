@@ -11,6 +11,7 @@ use sabir_model::destination::Targets;
 use sabir_model::error::Code;
 use sabir_model::headers::Value;
 use sabir_model::message::{Body, BodyKind, Facts, FieldsWriter, PRIORITY_DEFAULT, PRIORITY_MAX, Tag};
+use sabir_model::stored::Stored;
 use sabir_model::text::shown_octets;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
@@ -33,6 +34,8 @@ pub enum DraftBody<'a> {
     Map(Vec<u8>),
     /// An array, in the encoding of [`Value`].
     List(Vec<u8>),
+    /// What is not in memory: text if so said, else octets.
+    Stored(Stored, bool),
 }
 
 /// A message on its way in, parsed and not yet anybody's. Absent fields take the defaults of the protocol: persistent,
@@ -188,11 +191,13 @@ impl<'a> Draft<'a> {
             (None, Some(at)) => Timestamp(at),
         };
         let (body_kind, body) = match &self.body {
-            DraftBody::None => (BodyKind::None, &[][..]),
-            DraftBody::Text(text) => (BodyKind::Text, text.as_bytes()),
-            DraftBody::Bytes(bytes) => (BodyKind::Bytes, &bytes[..]),
-            DraftBody::Map(encoded) => (BodyKind::Map, &encoded[..]),
-            DraftBody::List(encoded) => (BodyKind::List, &encoded[..]),
+            DraftBody::None => (BodyKind::None, Body::Borrowed(&[])),
+            DraftBody::Text(text) => (BodyKind::Text, Body::Borrowed(text.as_bytes())),
+            DraftBody::Bytes(bytes) => (BodyKind::Bytes, Body::Borrowed(bytes)),
+            DraftBody::Map(encoded) => (BodyKind::Map, Body::Borrowed(encoded)),
+            DraftBody::List(encoded) => (BodyKind::List, Body::Borrowed(encoded)),
+            DraftBody::Stored(stored, true) => (BodyKind::Text, Body::Stored(stored.clone())),
+            DraftBody::Stored(stored, false) => (BodyKind::Bytes, Body::Stored(stored.clone())),
         };
         let facts = Facts {
             timestamp: Timestamp(self.timestamp.unwrap_or(0)),
@@ -203,15 +208,7 @@ impl<'a> Draft<'a> {
             body_kind,
             ..Facts::default()
         };
-        Ok(Publish {
-            targets,
-            key,
-            facts,
-            fields: fields.as_slice(),
-            body: Body::Borrowed(body),
-            transaction: None,
-            once: None,
-        })
+        Ok(Publish { targets, key, facts, fields: fields.as_slice(), body, transaction: None, once: None })
     }
 
     fn write_properties(&self, fields: &mut FieldsWriter) -> Result<(), EnvelopeError> {

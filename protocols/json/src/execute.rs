@@ -238,6 +238,8 @@ impl Core {
             DraftBody::Text(text) => text.len(),
             DraftBody::Bytes(bytes) => bytes.len(),
             DraftBody::Map(encoded) | DraftBody::List(encoded) => encoded.len(),
+            // It takes no memory.
+            DraftBody::Stored(..) => 0,
         };
         let too_large = |field: &str, sentence| EnvelopeError {
             field: Some(field.to_owned()),

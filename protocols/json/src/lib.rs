@@ -42,5 +42,6 @@ pub use crate::view::{BodyForm, RenderOptions, View};
 #[must_use]
 pub fn open(limits: Arc<Limits>, server_name: &'static str, now: Instant) -> (JsonSession, JsonEgress) {
     let replies = replies::Replies::default();
-    (JsonSession::new(limits, server_name, now, replies.clone()), JsonEgress::new(replies))
+    let egress = JsonEgress::new(replies.clone(), limits.frame_bytes_max);
+    (JsonSession::new(limits, server_name, now, replies), egress)
 }

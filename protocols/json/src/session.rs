@@ -250,6 +250,8 @@ impl Session for JsonSession {
                 });
                 self.core.state = State::Closed;
             }
+            // An object is read whole.
+            Event::BodyRoom | Event::BodyStored(_) => {}
             Event::Receipts(count) => self.core.waiting.release(count, out),
             Event::SettleRefused { cookie, refusal } => self.core.settle_refused(cookie, &refusal, out),
             Event::SubscriptionEnded { key, refusal } => {

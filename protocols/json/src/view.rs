@@ -5,10 +5,14 @@ use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Delivery;
 use sabir_model::destination::{Destination, DestinationRef};
 use sabir_model::headers::{ValueRef, write_json_text};
-use sabir_model::message::{BodyKind, Field, Message, Tag};
+use sabir_model::message::{BodyKind, Content, Field, Message, Tag};
+use sabir_model::stored::Stored;
 use sabir_model::text::{is_text_type, show};
 
 use crate::address;
+
+/// So much is shown of a body that is not in memory.
+const STORED_BYTES_SHOWN: usize = 64 * 1024;
 
 /// How much of the body is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,13 +167,45 @@ impl<'a> View<'a> {
         out.push(b']');
     }
 
+    /// The first bytes of a body that is not in memory; how long it is, and that it is cut, are always said.
+    fn stored_member(&self, stored: &Stored, content_type: Option<&str>, most: usize, out: &mut Vec<u8>) {
+        let most = most.min(STORED_BYTES_SHOWN);
+        let cut = stored.length() > most as u64;
+        put(out, format_args!(",\"bodyBytes\":{},\"bodyTruncated\":{cut}", stored.length()));
+        if most == 0 {
+            return;
+        }
+        let Ok(front) = stored.read_front(most) else {
+            // What cannot be read is not there, and not empty.
+            out.extend_from_slice(b",\"body\":null");
+            return;
+        };
+        // The cut may go through a character.
+        let text = match std::str::from_utf8(&front) {
+            Err(error) if error.error_len().is_none() => front.get(..error.valid_up_to()),
+            _ => Some(front.as_slice()),
+        };
+        let kind = self.message.facts().body_kind;
+        match readable(kind, content_type, text.unwrap_or_default()) {
+            Some(text) => member("body", text, out),
+            None => {
+                out.extend_from_slice(b",\"bodyBase64\":\"");
+                base64::encode(&front, out);
+                out.push(b'"');
+            }
+        }
+    }
+
     fn body_member(&self, content_type: Option<&str>, form: BodyForm, out: &mut Vec<u8>) {
-        let body = self.message.body();
         let kind = self.message.facts().body_kind;
         let most = match form {
             BodyForm::Whole => usize::MAX,
             BodyForm::Head(most) => most,
             BodyForm::None => 0,
+        };
+        let body = match self.message.body() {
+            Content::Octets(octets) => octets,
+            Content::Stored(stored) => return self.stored_member(stored, content_type, most, out),
         };
         if form != BodyForm::Whole {
             put(out, format_args!(",\"bodyBytes\":{},\"bodyTruncated\":{}", body.len(), body.len() > most));
@@ -199,9 +235,10 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Appends the body of a map or list as JSON, and any other as its octets.
+    /// Appends the body of a map or list as JSON, and any other as its octets; `null` for one that is not in memory, as no
+    /// map or list is.
     pub fn body(&self, out: &mut Vec<u8>) {
-        let body = self.message.body();
+        let Some(body) = self.message.body().octets() else { return out.extend_from_slice(b"null") };
         match self.message.facts().body_kind {
             BodyKind::Map | BodyKind::List => match ValueRef::decode(body) {
                 Some((value, _)) => value.write_as_json(out),

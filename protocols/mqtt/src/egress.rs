@@ -16,7 +16,7 @@ use crate::packet::{
     AckKind, MessageProperties, PacketId, Publish, Qos, SubscriptionIds, VARINT_MAX, put_ack,
 };
 use crate::reason::Reason;
-use crate::render::{Renderer, body};
+use crate::render::{Renderer, Shown, body};
 use crate::topic;
 use crate::translate;
 use crate::version::Version;
@@ -221,26 +221,29 @@ impl Writer<'_> {
         }
         // Encoding counts for itself; only who has a limit is counted for before.
         if self.packet_bytes_max < PACKET_BYTES_MAX {
-            match packet.head_bytes(self.version, body.len()) {
+            match packet.head_bytes(self.version, body.length()) {
                 Ok((_, total)) if total > self.packet_bytes_max => return Err(TOO_LARGE),
                 Ok(_) => {}
                 Err(_) => return Err(INEXPRESSIBLE),
             }
         }
-        let small = body.len() < REFERENCE_BYTES_MIN;
-        let inline = if small { body.len() } else { 0 };
-        let hint = HEAD_BYTES + packet.topic.len() + message.field_bytes().len() + inline;
+        let inline = match &body {
+            Shown::Octets(body) if body.len() < REFERENCE_BYTES_MIN => Some(&**body),
+            Shown::Octets(_) | Shown::Stored(_) => None,
+        };
+        let inline_bytes = inline.map_or(0, <[u8]>::len);
+        let hint = HEAD_BYTES + packet.topic.len() + message.field_bytes().len() + inline_bytes;
         let written = out.write(hint, |out| {
-            packet.encode_head(self.version, body.len(), out)?;
-            if small {
-                out.extend_from_slice(&body);
+            packet.encode_head(self.version, body.length(), out)?;
+            if let Some(inline) = inline {
+                out.extend_from_slice(inline);
             }
             Ok::<(), crate::EncodeError>(())
         });
         if written.is_err() {
             return Err(INEXPRESSIBLE);
         }
-        if !small {
+        if inline.is_none() {
             put_large(&body, message, out);
         }
         Ok(())
@@ -263,9 +266,9 @@ impl Writer<'_> {
             }
             let body = body(message);
             // What cannot be written leaves nothing, which is no packet.
-            let small = message.shared_body().is_none();
-            if packet.encode_head(version, body.len(), encoded).is_ok() && small {
-                encoded.extend_from_slice(&body);
+            let whole = packet.encode_head(version, body.length(), encoded).is_ok() && message.is_small();
+            if whole && let Shown::Octets(body) = &body {
+                encoded.extend_from_slice(body);
             }
         });
         if encoded.is_empty() {
@@ -289,8 +292,8 @@ fn copy_shared(
     packet_bytes_max: usize,
     out: &mut Chunks,
 ) -> Result<(), Admission> {
-    let large = message.shared_body().map(|_| body(message));
-    if encoded.len() + large.as_ref().map_or(0, |body| body.len()) > packet_bytes_max {
+    let large = (!message.is_small()).then(|| body(message));
+    if encoded.len().saturating_add(large.as_ref().map_or(0, Shown::length)) > packet_bytes_max {
         return Err(TOO_LARGE);
     }
     out.write(encoded.len(), |out| {
@@ -320,9 +323,13 @@ fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
 }
 
 /// Appends a large body: the message's own is referenced, one made for this protocol is copied.
-fn put_large(body: &[u8], message: &Message, out: &mut Chunks) {
+fn put_large(body: &Shown<'_>, message: &Message, out: &mut Chunks) {
+    let body = match body {
+        Shown::Octets(body) => body,
+        Shown::Stored(stored) => return out.put_stored(stored),
+    };
     match message.shared_body() {
-        Some(shared) if std::ptr::eq(&raw const **shared, &raw const *body) => out.put_shared(shared),
+        Some(shared) if std::ptr::eq(&raw const **shared, &raw const **body) => out.put_shared(shared),
         _ => out.put(body),
     }
 }

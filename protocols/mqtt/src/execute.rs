@@ -10,17 +10,19 @@ use sabir_model::command::{self, AckName, Bind, Command, Outcome, Promise, Recei
 use sabir_model::destination::Kind as Destined;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::limits::Limits;
-use sabir_model::message::FieldsWriter;
+use sabir_model::message::{Body, FieldsWriter};
 use sabir_model::pattern::Pattern;
 use sabir_model::rare::Rare;
 use sabir_model::session::{Host, Input, Now};
 use sabir_model::settlement::Settlement;
+use sabir_model::stored::Stored;
 use smallvec::SmallVec;
 
 use crate::account::Account;
 use crate::aliases::Aliases;
 use crate::filter::{Bounds, Filter};
 use crate::inflight::{self, RECEIVED};
+use crate::large::Large;
 use crate::lifetime;
 use crate::packet::{
     Ack, AckKind, Auth, Disconnect, Frame, Kind, PINGRESP, Packet, PacketId, Publish, Qos, RetainHandling,
@@ -62,6 +64,7 @@ struct Sending {
     fields: FieldsWriter,
     addresses: AddressBook,
     aliases: Aliases,
+    coming: Option<Box<Large>>,
 }
 
 impl Core {
@@ -119,7 +122,9 @@ impl Core {
         if found.kind == Kind::Publish {
             let publish = Publish::decode(found, self.version)?;
             publish.check_from_client()?;
-            return self.publish(&publish, found.total, now, input, host, out);
+            let length = publish.payload.len();
+            let body = input.body(found.total - length, length);
+            return self.publish(&publish, body, now, host, out);
         }
         let packet = decode(found, self.version)?;
         packet.check_from_client()?;
@@ -196,12 +201,19 @@ impl Core {
     fn publish(
         &mut self,
         publish: &Publish<'_>,
-        total: usize,
+        body: Body<'_>,
         now: Now,
-        input: &Input<'_>,
         host: &mut dyn Host,
         out: &mut Chunks,
     ) -> Result<(), Breach> {
+        self.count(publish)?;
+        let is_text = || std::str::from_utf8(publish.payload).is_ok();
+        let accepted = self.send(publish, body, is_text, now, host)?;
+        self.answer(publish, accepted, host, out)
+    }
+
+    /// Notes that a PUBLISH has come that is to be answered.
+    fn count(&mut self, publish: &Publish<'_>) -> Result<(), Breach> {
         let id = publish.id;
         let repeated = publish.qos == Qos::ExactlyOnce && id.is_some_and(|id| self.has_received(id));
         if id.is_some() && !repeated && self.version.has_properties() {
@@ -214,8 +226,56 @@ impl Core {
             }
             self.unanswered += 1;
         }
-        let accepted = self.send(publish, total, now, input, host)?;
-        let Some(id) = id else {
+        Ok(())
+    }
+
+    /// Asks whether a PUBLISH may come whose payload, of `length` bytes, is still to be read. The inner result is the
+    /// broker's answer.
+    pub(crate) fn announce(
+        &mut self,
+        publish: &Publish<'_>,
+        length: usize,
+        now: Now,
+        host: &mut dyn Host,
+    ) -> Result<Result<(), Refusal>, Breach> {
+        self.count(publish)?;
+        let length = length as u64;
+        // Whether it is the text that it says it is, is seen at its end.
+        self.with_message(
+            publish,
+            length,
+            Body::Borrowed(b""),
+            || true,
+            now,
+            host,
+            |host, message| host.begin_body(&message, Some(length)),
+        )
+    }
+
+    /// The payload of an announced PUBLISH has come, or is refused.
+    pub(crate) fn complete(
+        &mut self,
+        publish: &Publish<'_>,
+        body: Result<(Stored, bool), Refusal>,
+        now: Now,
+        host: &mut dyn Host,
+        out: &mut Chunks,
+    ) -> Result<(), Breach> {
+        let accepted = match body {
+            Ok((body, is_text)) => self.send(publish, Body::Stored(body), || is_text, now, host)?,
+            Err(refusal) => Err(refusal),
+        };
+        self.answer(publish, accepted, host, out)
+    }
+
+    fn answer(
+        &mut self,
+        publish: &Publish<'_>,
+        accepted: Result<Option<Promise>, Refusal>,
+        host: &mut dyn Host,
+        out: &mut Chunks,
+    ) -> Result<(), Breach> {
+        let Some(id) = publish.id else {
             // [5: 4.3.1] There is no answer to QoS 0, so a refusal cannot be told.
             return Ok(());
         };
@@ -248,18 +308,35 @@ impl Core {
     fn send(
         &mut self,
         publish: &Publish<'_>,
-        total: usize,
+        body: Body<'_>,
+        is_text: impl FnOnce() -> bool,
         now: Now,
-        input: &Input<'_>,
         host: &mut dyn Host,
     ) -> Result<Result<Option<Promise>, Refusal>, Breach> {
+        let length = body.length();
+        self.with_message(publish, length, body, is_text, now, host, |host, message| {
+            accepted(host.publish(message))
+        })
+    }
+
+    /// Lets `ask` ask for what a PUBLISH says. The inner result is its, or what it would have been.
+    #[expect(clippy::too_many_arguments, reason = "what a PUBLISH is, in its parts")]
+    fn with_message<T>(
+        &mut self,
+        publish: &Publish<'_>,
+        length: u64,
+        body: Body<'_>,
+        is_text: impl FnOnce() -> bool,
+        now: Now,
+        host: &mut dyn Host,
+        ask: impl FnOnce(&mut dyn Host, command::Publish<'_>) -> Result<T, Refusal>,
+    ) -> Result<Result<T, Refusal>, Breach> {
         let Self { limits, sending, .. } = self;
-        let Sending { fields, addresses, aliases } = sending.make();
+        let Sending { fields, addresses, aliases, .. } = sending.make();
         let topic = aliases.resolve(publish, limits.topic_aliases_max)?;
         let levels_max = limits.topic_levels_max;
-        let payload = publish.payload;
-        let mut send = || {
-            if payload.len() > limits.body_bytes_max {
+        let send = || {
+            if length > limits.body_bytes_max as u64 {
                 return Err(Refusal::new(
                     Code::TooLarge,
                     format!("a message has at most {} bytes", limits.body_bytes_max),
@@ -267,7 +344,7 @@ impl Core {
             }
             let mut facts = translate::read_message(
                 &publish.properties,
-                payload,
+                is_text,
                 publish.qos,
                 publish.retain,
                 levels_max,
@@ -276,17 +353,39 @@ impl Core {
             facts.expires = translate::expires(publish.properties.expiry_s, now.wall);
             let (targets, key) = addresses
                 .resolve(topic, || Ok(FromIterator::from_iter([topic::target(topic, levels_max)?])))?;
-            accepted(host.publish(command::Publish {
-                targets,
-                key,
-                facts,
-                fields: fields.as_slice(),
-                body: input.body(total - payload.len(), payload.len()),
-                transaction: None,
-                once: publish.id.filter(|_| publish.qos == Qos::ExactlyOnce).map(PacketId::get),
-            }))
+            ask(
+                host,
+                command::Publish {
+                    targets,
+                    key,
+                    facts,
+                    fields: fields.as_slice(),
+                    body,
+                    transaction: None,
+                    once: publish.id.filter(|_| publish.qos == Qos::ExactlyOnce).map(PacketId::get),
+                },
+            )
         };
         Ok(send())
+    }
+
+    /// The large PUBLISH that is coming, if one is.
+    pub(crate) fn coming(&mut self) -> Option<&mut Large> {
+        self.sending.get_mut()?.coming.as_deref_mut()
+    }
+
+    pub(crate) fn take_coming(&mut self) -> Option<Box<Large>> {
+        self.sending.get_mut()?.coming.take()
+    }
+
+    pub(crate) fn set_coming(&mut self, large: Option<Large>) {
+        self.sending.make().coming = large.map(Box::new);
+    }
+
+    /// Whether the session waits for the host to take a large PUBLISH.
+    pub(crate) fn awaits_body(&self) -> bool {
+        let coming = self.sending.get().and_then(|sending| sending.coming.as_deref());
+        coming.is_some_and(Large::waits)
     }
 
     /// PUBREL: the client knows that its message has arrived.

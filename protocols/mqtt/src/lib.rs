@@ -23,6 +23,7 @@ pub mod filter;
 pub mod fuzz;
 mod fuzz_session;
 mod inflight;
+mod large;
 mod lifetime;
 pub mod packet;
 mod reason;

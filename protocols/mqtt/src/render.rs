@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use sabir_model::clock::Timestamp;
 use sabir_model::destination::DestinationRef;
 use sabir_model::headers::ValueRef;
-use sabir_model::message::{BodyKind, Field, Message, PRIORITY_DEFAULT, Tag};
+use sabir_model::message::{BodyKind, Content, Field, Message, PRIORITY_DEFAULT, Tag};
+use sabir_model::stored::Stored;
 
 use crate::filter;
 use crate::packet::{MessageProperties, UserPropertiesBuffer};
@@ -21,10 +22,30 @@ const PROPERTY_BYTES_MAX: usize = 65_535;
 /// Memory for properties that is kept between messages.
 const BYTES_KEPT: usize = 16 * 1024;
 
-/// The body as an MQTT client gets it: octets as they are, maps and lists as JSON.
-pub(crate) fn body(message: &Message) -> Cow<'_, [u8]> {
-    let bytes = message.body();
-    match message.facts().body_kind {
+/// A body as it goes out.
+pub(crate) enum Shown<'a> {
+    /// These octets.
+    Octets(Cow<'a, [u8]>),
+    /// What lies there, unchanged.
+    Stored(&'a Stored),
+}
+
+impl Shown<'_> {
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::Octets(bytes) => bytes.len(),
+            Self::Stored(stored) => usize::try_from(stored.length()).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// The body as an MQTT client gets it: octets as they are, maps and lists as JSON. Maps and lists are always in memory.
+pub(crate) fn body(message: &Message) -> Shown<'_> {
+    let bytes = match message.body() {
+        Content::Octets(bytes) => bytes,
+        Content::Stored(stored) => return Shown::Stored(stored),
+    };
+    Shown::Octets(match message.facts().body_kind {
         BodyKind::Map | BodyKind::List => {
             let mut json = Vec::with_capacity(bytes.len() * 2);
             if let Some((value, _)) = ValueRef::decode(bytes) {
@@ -33,7 +54,7 @@ pub(crate) fn body(message: &Message) -> Cow<'_, [u8]> {
             Cow::Owned(json)
         }
         BodyKind::None | BodyKind::Text | BodyKind::Bytes | BodyKind::Object => Cow::Borrowed(bytes),
-    }
+    })
 }
 
 /// The content type of a body whose sender gave none, where its kind has one.

@@ -17,6 +17,7 @@ use sabir_model::session::{Activity, EgressNote, Flow, Host, Input, Now, Session
 use crate::account::Account;
 use crate::egress::{PACKET_BYTES_MAX, dialect};
 use crate::execute::Core;
+use crate::large::{self, Found};
 use crate::lifetime::Lifetime;
 use crate::packet::{
     Auth, Connack, ConnackProperties, Connect, Disconnect, Frame, Kind, Packet, Progress, decode, frame,
@@ -28,6 +29,17 @@ use crate::will::Testament;
 
 /// Room for the parts of CONNECT besides the will's payload, whose size is limited like that of a body.
 const CONNECT_BYTES: usize = 16 * 1024;
+
+/// Most bytes of the head of a PUBLISH that as a whole is larger than a frame may be.
+const HEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest PUBLISH.
+fn packet_bytes_max(limits: &Limits) -> usize {
+    match limits.body_bytes_max < limits.frame_bytes_max {
+        true => limits.frame_bytes_max,
+        false => limits.body_bytes_max.saturating_add(HEAD_BYTES_MAX),
+    }
+}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +101,7 @@ impl MqttSession {
         match self.core.state {
             State::Fresh | State::Challenged => None,
             State::Opening => Some(Flow::Parked),
-            State::Open => self.core.is_held_up().then_some(Flow::Parked),
+            State::Open => (self.core.is_held_up() || self.core.awaits_body()).then_some(Flow::Parked),
             State::Closed => Some(Flow::Close),
         }
     }
@@ -109,16 +121,47 @@ impl MqttSession {
                 }
                 return Ok(flow);
             }
+            if let Some(flow) = large::receive(&mut self.core, now, input, host, out)? {
+                return Ok(flow);
+            }
             let limits = &self.core.limits;
             let bytes_max = match self.core.state {
+                // Only the head of a large PUBLISH is ever in memory whole.
+                State::Open
+                    if input.rest().first().is_some_and(|first| first >> 4 == Kind::Publish as u8) =>
+                {
+                    packet_bytes_max(limits)
+                }
                 State::Open => limits.frame_bytes_max,
                 _ => limits.body_bytes_before_login_max.saturating_add(CONNECT_BYTES),
             };
             // Unknown until the first packet has come.
-            let found = match frame(input.rest(), self.version, bytes_max)? {
+            let progress = frame(input.rest(), self.version, bytes_max)?;
+            let total = match progress {
+                Progress::Whole(found) => found.total,
+                Progress::NeedMore { total } => total.unwrap_or(0),
+            };
+            let large = match self.core.state {
+                State::Open if total >= self.core.limits.blob_bytes_min => {
+                    large::begin(&mut self.core, total, now, input, host)?
+                }
+                _ => Found::Other,
+            };
+            if large == Found::Large {
+                continue;
+            }
+            let too_large = match large {
+                Found::Perhaps => input.rest().len() > HEAD_BYTES_MAX,
+                // It must be in memory whole.
+                Found::Large | Found::Other => total > self.core.limits.frame_bytes_max,
+            };
+            if too_large && self.core.state == State::Open {
+                return Err(Breach::new(Reason::PacketTooLarge, "the packet is larger than allowed"));
+            }
+            let found = match progress {
                 Progress::Whole(found) => found,
-                Progress::NeedMore { total } => {
-                    input.expect(total.unwrap_or(0));
+                Progress::NeedMore { .. } => {
+                    input.expect(if large == Found::Perhaps { 0 } else { total });
                     return Ok(Flow::More);
                 }
             };
@@ -251,7 +294,7 @@ impl MqttSession {
             properties: ConnackProperties {
                 session_expiry_s: greeting.session_expiry_s,
                 receive_max: Some(limits.receive_max.max(1)).filter(|max| *max < u16::MAX),
-                packet_bytes_max: u32::try_from(limits.frame_bytes_max)
+                packet_bytes_max: u32::try_from(packet_bytes_max(limits))
                     .ok()
                     .filter(|max| (*max as usize) < PACKET_BYTES_MAX),
                 assigned_client_id: greeting.assigned.as_deref(),
@@ -349,7 +392,7 @@ impl Session for MqttSession {
 
     fn notify(
         &mut self,
-        _now: Now,
+        now: Now,
         event: Event,
         host: &mut dyn Host,
         out: &mut Chunks,
@@ -369,6 +412,12 @@ impl Session for MqttSession {
                 }
             }
             Event::OpenRefused(refusal) => self.refused(&refusal, out),
+            Event::BodyRoom => large::go_on(&mut self.core),
+            Event::BodyStored(result) => {
+                if let Err(breach) = large::stored(&mut self.core, result, now, host, out) {
+                    return Err(self.broken(breach, out));
+                }
+            }
             Event::Receipts(count) => self.core.release(count, out),
             // An acknowledgement of what is settled already is nothing wrong: it crossed something on its way.
             Event::SettleRefused { .. } => {}

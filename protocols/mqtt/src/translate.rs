@@ -13,13 +13,14 @@ use crate::topic;
 /// The user property that is also the model's priority.
 pub(crate) const PRIORITY: &str = "priority";
 
-/// Reads what travels with a message and writes its fields. `expires` is left out.
+/// Reads what travels with a message and writes its fields. `expires` is left out. `is_text` says whether the payload is
+/// UTF-8; it is asked only if that matters.
 ///
 /// # Errors
 /// The payload is not the text that it says it is.
 pub(crate) fn read_message(
     properties: &MessageProperties<'_>,
-    payload: &[u8],
+    is_text: impl FnOnce() -> bool,
     qos: Qos,
     retain: bool,
     levels_max: usize,
@@ -60,7 +61,7 @@ pub(crate) fn read_message(
         persistent: qos != Qos::AtMostOnce,
         exactly_once: qos == Qos::ExactlyOnce,
         retain,
-        body_kind: body_kind(properties, payload)?,
+        body_kind: body_kind(properties, is_text)?,
         ..Facts::default()
     })
 }
@@ -86,17 +87,20 @@ fn group_sequence(name: &str, value: &str, fields: &mut FieldsWriter) {
     }
 }
 
-fn body_kind(properties: &MessageProperties<'_>, payload: &[u8]) -> Result<BodyKind, Refusal> {
+fn body_kind(
+    properties: &MessageProperties<'_>,
+    is_text: impl FnOnce() -> bool,
+) -> Result<BodyKind, Refusal> {
     let claims = properties.payload_is_text == Some(true);
     if !claims && !properties.content_type.is_some_and(is_text_type) {
         return Ok(BodyKind::Bytes);
     }
-    match (std::str::from_utf8(payload), claims) {
-        (Ok(_), _) => Ok(BodyKind::Text),
+    match (is_text(), claims) {
+        (true, _) => Ok(BodyKind::Text),
         // A content type is what the sender thinks; only the indicator promises.
-        (Err(_), false) => Ok(BodyKind::Bytes),
+        (false, false) => Ok(BodyKind::Bytes),
         // 3.3.2.3.2
-        (Err(_), true) => {
+        (false, true) => {
             Err(Refusal::new(Code::InvalidBody, "the payload is said to be UTF-8 text but is not"))
         }
     }
@@ -139,7 +143,14 @@ mod tests {
 
     fn read(properties: &MessageProperties<'_>, payload: &[u8]) -> Result<(Facts, FieldsWriter), Refusal> {
         let mut fields = FieldsWriter::new();
-        let facts = read_message(properties, payload, Qos::AtLeastOnce, false, 8, &mut fields)?;
+        let facts = read_message(
+            properties,
+            || std::str::from_utf8(payload).is_ok(),
+            Qos::AtLeastOnce,
+            false,
+            8,
+            &mut fields,
+        )?;
         Ok((facts, fields))
     }
 

@@ -28,7 +28,7 @@ impl<'a> Testament<'a> {
         let target = topic::target(will.topic, limits.topic_levels_max)?;
         let facts = translate::read_message(
             &will.properties,
-            will.payload,
+            || std::str::from_utf8(will.payload).is_ok(),
             will.qos,
             will.retain,
             limits.topic_levels_max,

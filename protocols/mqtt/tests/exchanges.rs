@@ -143,8 +143,10 @@ impl Server {
 
 impl Host for Server {
     fn publish(&mut self, publish: Publish<'_>) -> Outcome {
-        let number =
-            std::str::from_utf8(publish.body.as_slice()).expect("a number").parse().expect("a number");
+        let number = std::str::from_utf8(publish.body.octets().expect("small"))
+            .expect("a number")
+            .parse()
+            .expect("a number");
         let new = publish.once.is_none_or(|id| self.now.received.insert(id));
         if new {
             self.now.arrived.push((publish.once.is_some(), number));

@@ -215,6 +215,7 @@ impl Decoder {
             headers_max: 1 << 16,
             body_bytes_max: huge,
             frame_bytes_max: huge,
+            blob_bytes_min: usize::MAX,
         };
         Self { scanner: Scanner::default(), bounds, reading: version.into() }
     }
@@ -236,7 +237,8 @@ impl Decoder {
         }
         match self.scanner.poll(rest, &self.bounds)? {
             Progress::Partial { expect } => Ok(Decoded { consumed: blanks, frame: None, expect }),
-            Progress::Whole { total } => {
+            // No body is that large.
+            Progress::Large { head: total, .. } | Progress::Whole { total } => {
                 let frame = self.scanner.frame(rest, self.reading)?;
                 Ok(Decoded { consumed: blanks + total, frame: Some(frame), expect: 0 })
             }

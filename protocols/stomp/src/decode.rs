@@ -22,6 +22,8 @@ pub(crate) struct Bounds {
     pub(crate) headers_max: usize,
     pub(crate) body_bytes_max: usize,
     pub(crate) frame_bytes_max: usize,
+    /// The body of a SEND from this size up is not waited for, if its length is stated.
+    pub(crate) blob_bytes_min: usize,
 }
 
 impl Bounds {
@@ -34,13 +36,14 @@ impl Bounds {
             body_bytes_max: limits.body_bytes_max,
             // Offsets of header lines are kept in 32 bits.
             frame_bytes_max: limits.frame_bytes_max.min(u32::MAX as usize),
+            blob_bytes_min: limits.blob_bytes_min,
         }
     }
 
     /// Those for a connection that has not.
     pub(crate) fn before_login(limits: &Limits) -> Self {
         let body_bytes_max = limits.body_bytes_before_login_max.min(limits.body_bytes_max);
-        Self { body_bytes_max, ..Self::new(limits) }
+        Self { body_bytes_max, blob_bytes_min: usize::MAX, ..Self::new(limits) }
     }
 }
 
@@ -65,6 +68,13 @@ pub(crate) enum Progress {
     Whole {
         /// Bytes of the whole frame.
         total: usize,
+    },
+    /// The head of a SEND with a large body, and perhaps some of the body; [`Decoder::frame`] reads it, without the body.
+    Large {
+        /// Bytes before the body.
+        head: usize,
+        /// Bytes of the body; NUL follows it.
+        length: usize,
     },
 }
 
@@ -140,6 +150,7 @@ impl Decoder {
             body: bytes.get(self.body_start..self.body_end).unwrap_or_default(),
             body_start: self.body_start,
             sized: self.length.is_some(),
+            is_text: None,
         };
         if self.escaped && !reading.accepts(head) {
             let strange = |header: &crate::frame::Header<'_>| {
@@ -247,6 +258,13 @@ impl Decoder {
 
     fn scan_body(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Progress, Refusal> {
         let end = match self.length {
+            Some(length)
+                if length >= bounds.blob_bytes_min && bytes.get(..self.command_end) == Some(b"SEND") =>
+            {
+                self.body_end = self.body_start;
+                self.stage = Stage::Whole;
+                return Ok(Progress::Large { head: self.body_start, length });
+            }
             Some(length) => {
                 let end = self.body_start.saturating_add(length);
                 let total = end.saturating_add(1);

@@ -16,7 +16,7 @@ use sabir_model::settlement::SettleMode;
 
 use crate::encode::{put_hex, put_token};
 use crate::frame::Version;
-use crate::render::{OwnNames, Renderer, body, is_sound_id, put_destination_line, size_hint};
+use crate::render::{OwnNames, Renderer, Shown, body, is_sound_id, put_destination_line, size_hint};
 use crate::window::{Lookup, Name, Window, Windows};
 
 /// Marks this protocol's numbers among the dialects of an encode cache.
@@ -259,15 +259,15 @@ impl Egress for StompEgress {
         let renderer = Renderer { version, own: labels };
         match cache {
             Some(cache) => {
-                let small = message.shared_body().is_none();
+                let small = message.is_small();
                 let shared = cache.get_or_encode(dialect(version), |shared| {
                     // What goes nowhere leaves nothing, which is no frame.
                     let Some(to) = delivery.destination() else { return };
                     put_destination_line(shared, "destination", to, version, labels);
                     let body = body(message);
-                    renderer.put_headers(shared, delivery, body.len());
-                    if small {
-                        shared.extend_from_slice(&body);
+                    renderer.put_headers(shared, delivery, body.length());
+                    if small && let Shown::Octets(body) = &body {
+                        shared.extend_from_slice(body);
                         shared.push(0);
                     }
                 });
@@ -288,19 +288,22 @@ impl Egress for StompEgress {
                     return NOWHERE;
                 }
                 let body = body(message);
-                let small = body.len() < REFERENCE_BYTES_MIN;
-                let inline = if small { body.len() } else { 0 };
-                let hint = size_hint(message, subscription.opening.len() + line.len()) + inline;
+                let inline = match &body {
+                    Shown::Octets(body) if body.len() < REFERENCE_BYTES_MIN => Some(&**body),
+                    Shown::Octets(_) | Shown::Stored(_) => None,
+                };
+                let hint = size_hint(message, subscription.opening.len() + line.len())
+                    + inline.map_or(0, <[u8]>::len);
                 out.write(hint, |out| {
                     put_opening(out, subscription, delivery, version);
                     out.extend_from_slice(line);
-                    renderer.put_headers(out, delivery, body.len());
-                    if small {
-                        out.extend_from_slice(&body);
+                    renderer.put_headers(out, delivery, body.length());
+                    if let Some(inline) = inline {
+                        out.extend_from_slice(inline);
                         out.push(0);
                     }
                 });
-                if !small {
+                if inline.is_none() {
                     put_large_body(out, delivery);
                 }
             }
@@ -402,8 +405,9 @@ fn put_opening(out: &mut Vec<u8>, subscription: &Subscription, delivery: &Delive
 
 fn put_large_body(out: &mut Chunks, delivery: &Delivery<'_>) {
     match (body(delivery.message), delivery.message.shared_body()) {
-        (std::borrow::Cow::Borrowed(_), Some(shared)) => out.put_shared(shared),
-        (body, _) => out.put(&body),
+        (Shown::Stored(stored), _) => out.put_stored(stored),
+        (Shown::Octets(std::borrow::Cow::Borrowed(_)), Some(shared)) => out.put_shared(shared),
+        (Shown::Octets(body), _) => out.put(&body),
     }
     out.put(b"\0");
 }

@@ -8,10 +8,10 @@ use sabir_model::destination::Kind;
 use sabir_model::error::{Code, Refusal, Violation};
 use sabir_model::ids::SubscriptionKey;
 use sabir_model::limits::Limits;
-use sabir_model::message::FieldsWriter;
+use sabir_model::message::{Body, FieldsWriter};
 use sabir_model::pattern::Pattern;
 use sabir_model::rare::Rare;
-use sabir_model::session::{EgressNote, Host, Input, Now};
+use sabir_model::session::{EgressNote, Host, Now};
 use sabir_model::settlement::{SettleMode, Settlement};
 use sabir_model::transactions::Transactions;
 
@@ -24,7 +24,7 @@ use crate::heartbeat::HeartBeat;
 use crate::receipts::{Kept, Receipts, put_receipt};
 use crate::session::State;
 use crate::subscriptions::{Active, Request, Subscriptions, missing, name_of_destination};
-use crate::translate::{Surroundings, read_send};
+use crate::translate::{Sent, Surroundings, read_send};
 use sabir_model::addresses::AddressBook;
 
 /// Everything a session knows besides the bytes.
@@ -42,7 +42,7 @@ pub(crate) struct Core {
     sending: Rare<Sending>,
     temporaries: Temporaries,
     subscriptions: Subscriptions,
-    transactions: Rare<Transactions>,
+    pub(crate) transactions: Rare<Transactions>,
     /// Own temporary queues named by a `reply-to` of this batch, which nobody has subscribed to.
     reply_queues: Rare<Vec<Box<str>>>,
     /// Names of the batch's acknowledgements, for refusals that come at its end.
@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    /// Carries out one frame.
+    /// Carries out one frame. `body` is what of it is the body.
     ///
     /// # Errors
     /// The frame is refused; the caller writes ERROR.
@@ -129,12 +129,12 @@ impl Core {
         &mut self,
         frame: &Frame<'_>,
         now: Now,
-        input: &Input<'_>,
+        body: Body<'_>,
         host: &mut dyn Host,
         out: &mut Chunks,
     ) -> Result<(), Refusal> {
         match frame.command {
-            "SEND" => self.send(frame, now, input, host, out),
+            "SEND" => self.send(frame, now, body, host, out),
             "ACK" => self.settle(frame, host, out),
             "NACK" if self.version > Version::V10 => self.settle(frame, host, out),
             "SUBSCRIBE" => self.subscribe(frame, host, out),
@@ -185,20 +185,12 @@ impl Core {
         &mut self,
         frame: &Frame<'_>,
         now: Now,
-        input: &Input<'_>,
+        body: Body<'_>,
         host: &mut dyn Host,
         out: &mut Chunks,
     ) -> Result<(), Refusal> {
-        let result = self.publish(frame, now, input, host);
-        let Done { promise, kept, receipt, reply_queue } = match result {
-            Ok(done) => done,
-            Err(refusal) => {
-                if let Some(name) = frame.raw("transaction") {
-                    self.transactions.make().spoil(name, &refusal);
-                }
-                return Err(refusal);
-            }
-        };
+        let result = self.publish(frame, now, body, host);
+        let Done { promise, kept, receipt, reply_queue } = self.spoil_if_refused(frame, result)?;
         self.receipt_for(receipt, kept, promise, host, out);
         if let Some(label) = reply_queue {
             let pending =
@@ -214,9 +206,32 @@ impl Core {
         &mut self,
         frame: &Frame<'a>,
         now: Now,
-        input: &Input<'_>,
+        body: Body<'_>,
         host: &mut dyn Host,
     ) -> Result<Done<'a>, Refusal> {
+        self.with_send(frame, now, body, host, |host, publish, sent| {
+            let transaction = publish.transaction;
+            let promise = accepted(host.publish(publish))?;
+            let kept = match promise {
+                Some(promise) if promise.synced => Kept::AsAsked,
+                Some(_) => Kept::Os,
+                // In a transaction nothing is kept before its commit.
+                None if sent.facts.persistent && transaction.is_none() => Kept::Memory,
+                None => Kept::AsAsked,
+            };
+            Ok(Done { promise, kept, receipt: sent.receipt, reply_queue: sent.reply_queue })
+        })
+    }
+
+    /// Reads a SEND and lets `ask` ask for what it says.
+    pub(crate) fn with_send<'a, T>(
+        &mut self,
+        frame: &Frame<'a>,
+        now: Now,
+        body: Body<'_>,
+        host: &mut dyn Host,
+        ask: impl FnOnce(&mut dyn Host, Publish<'_>, &Sent<'a>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let mut around = Surroundings {
             temporaries: &mut self.temporaries,
             host,
@@ -231,24 +246,9 @@ impl Core {
         let (targets, key) = addresses.resolve(sent.destination, || {
             temporaries.targets(&frame.get("destination").unwrap_or_default(), host)
         })?;
-        let outcome = host.publish(Publish {
-            targets,
-            key,
-            facts: sent.facts,
-            fields: fields.as_slice(),
-            body: input.body(frame.body_start, frame.body.len()),
-            transaction,
-            once: None,
-        });
-        let promise = accepted(outcome)?;
-        let kept = match promise {
-            Some(promise) if promise.synced => Kept::AsAsked,
-            Some(_) => Kept::Os,
-            // In a transaction nothing is kept before its commit.
-            None if sent.facts.persistent && transaction.is_none() => Kept::Memory,
-            None => Kept::AsAsked,
-        };
-        Ok(Done { promise, kept, receipt: sent.receipt, reply_queue: sent.reply_queue })
+        let (facts, fields) = (sent.facts, fields.as_slice());
+        let publish = Publish { targets, key, facts, fields, body, transaction, once: None };
+        ask(host, publish, &sent)
     }
 
     fn settle(&mut self, frame: &Frame<'_>, host: &mut dyn Host, out: &mut Chunks) -> Result<(), Refusal> {

@@ -142,6 +142,8 @@ pub struct Frame<'a> {
     pub(crate) body_start: usize,
     /// Whether a content-length said where the body ends.
     pub(crate) sized: bool,
+    /// Whether the body is UTF-8, where it came piece by piece and is not here.
+    pub(crate) is_text: Option<bool>,
 }
 
 impl<'a> Frame<'a> {
@@ -155,6 +157,11 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn body(&self) -> &'a [u8] {
         self.body
+    }
+
+    /// Whether the body is UTF-8.
+    pub(crate) fn is_text(&self) -> bool {
+        self.is_text.unwrap_or_else(|| std::str::from_utf8(self.body).is_ok())
     }
 
     /// The headers in the order written, repeated ones included.

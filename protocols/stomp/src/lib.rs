@@ -18,6 +18,7 @@ mod execute;
 mod frame;
 pub mod fuzz;
 mod heartbeat;
+mod large;
 mod receipts;
 mod render;
 mod session;

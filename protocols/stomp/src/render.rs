@@ -7,7 +7,8 @@ use sabir_model::base64;
 use sabir_model::delivery::Delivery;
 use sabir_model::destination::DestinationRef;
 use sabir_model::headers::ValueRef;
-use sabir_model::message::{BodyKind, Field, Message, Tag};
+use sabir_model::message::{BodyKind, Content, Field, Message, Tag};
+use sabir_model::stored::Stored;
 use sabir_model::text::{is_clean, shown_octets};
 
 use crate::address::{own_prefix, put_destination, put_qualified};
@@ -21,10 +22,30 @@ pub(crate) trait OwnNames {
     fn own_name(&self, destination: DestinationRef<'_>) -> Option<&str>;
 }
 
-/// The body as a STOMP client gets it: octets as they are, maps and lists as JSON.
-pub(crate) fn body(message: &Message) -> Cow<'_, [u8]> {
-    let bytes = message.body();
-    match message.facts().body_kind {
+/// A body as it goes out.
+pub(crate) enum Shown<'a> {
+    /// These octets.
+    Octets(Cow<'a, [u8]>),
+    /// What lies there, unchanged.
+    Stored(&'a Stored),
+}
+
+impl Shown<'_> {
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Octets(bytes) => bytes.len() as u64,
+            Self::Stored(stored) => stored.length(),
+        }
+    }
+}
+
+/// The body as a STOMP client gets it: octets as they are, maps and lists as JSON. Maps and lists are always in memory.
+pub(crate) fn body(message: &Message) -> Shown<'_> {
+    let bytes = match message.body() {
+        Content::Octets(bytes) => bytes,
+        Content::Stored(stored) => return Shown::Stored(stored),
+    };
+    Shown::Octets(match message.facts().body_kind {
         BodyKind::Map | BodyKind::List => {
             let mut json = Vec::with_capacity(bytes.len() * 2);
             if let Some((value, _)) = ValueRef::decode(bytes) {
@@ -33,7 +54,7 @@ pub(crate) fn body(message: &Message) -> Cow<'_, [u8]> {
             Cow::Owned(json)
         }
         BodyKind::None | BodyKind::Text | BodyKind::Bytes | BodyKind::Object => Cow::Borrowed(bytes),
-    }
+    })
 }
 
 /// The content type of a body whose sender gave none, where its kind has one.
@@ -79,7 +100,7 @@ pub(crate) struct Renderer<'a> {
 
 impl Renderer<'_> {
     /// Appends all headers but `destination`, `subscription` and `ack`, and the empty line.
-    pub(crate) fn put_headers(&self, out: &mut Vec<u8>, delivery: &Delivery<'_>, body_len: usize) {
+    pub(crate) fn put_headers(&self, out: &mut Vec<u8>, delivery: &Delivery<'_>, body_len: u64) {
         let mut lines = Lines { out, version: self.version, percent_encoded: String::new() };
         let mut types = String::new();
         let mut sender_id = None;
@@ -144,13 +165,7 @@ impl Renderer<'_> {
         self.put_facts(out, delivery, sender_id, body_len);
     }
 
-    fn put_facts(
-        &self,
-        out: &mut Vec<u8>,
-        delivery: &Delivery<'_>,
-        sender_id: Option<&str>,
-        body_len: usize,
-    ) {
+    fn put_facts(&self, out: &mut Vec<u8>, delivery: &Delivery<'_>, sender_id: Option<&str>, body_len: u64) {
         let facts = delivery.message.facts();
         out.extend_from_slice(b"message-id:");
         match sender_id.filter(|id| is_sound_id(id)) {
@@ -186,7 +201,7 @@ impl Renderer<'_> {
             out.push(b'\n');
         }
         out.extend_from_slice(b"content-length:");
-        put_decimal(out, body_len as u64);
+        put_decimal(out, body_len);
         out.extend_from_slice(b"\n\n");
     }
 }

@@ -20,6 +20,7 @@ use crate::error::{put_error, survives};
 use crate::execute::Core;
 use crate::frame::{Frame, Reading, Version};
 use crate::heartbeat::HeartBeat;
+use crate::large::{self, Coming};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub struct StompSession {
     connect_by: Instant,
     /// Until CONNECTED.
     greeting: Rare<Greeting>,
+    coming: Coming,
 }
 
 impl StompSession {
@@ -62,12 +64,14 @@ impl StompSession {
             core: Core::new(limits),
             server_name,
             greeting: Rare::new(),
+            coming: Coming::new(),
         }
     }
 
     /// What to tell the driver before the next frame is looked at; `None` to look.
     fn gate(&self) -> Option<Flow> {
         match self.core.state {
+            State::Open if self.coming.get().is_some_and(large::Large::waits) => Some(Flow::Parked),
             State::Fresh | State::Open => self.core.is_held_up().then_some(Flow::Parked),
             State::Opening => Some(Flow::Parked),
             State::Leaving if self.core.owes_receipts() => Some(Flow::Parked),
@@ -82,6 +86,7 @@ impl StompSession {
         host: &mut dyn Host,
         out: &mut Chunks,
     ) -> Result<Flow, Violation> {
+        let mut bounds = self.bounds();
         loop {
             if let Some(flow) = self.gate() {
                 if matches!(self.core.state, State::Leaving | State::Closed) {
@@ -90,16 +95,24 @@ impl StompSession {
                 }
                 return Ok(flow);
             }
+            if let Some(flow) = large::receive(&mut self.coming, &mut self.core, input, host, out)? {
+                return Ok(flow);
+            }
             let blanks = Decoder::blanks(input.rest());
             input.consume(blanks);
             let bytes = input.rest();
             if bytes.is_empty() {
                 return Ok(Flow::More);
             }
-            let progress = self.decoder.poll(bytes, &self.bounds());
+            let progress = self.decoder.poll(bytes, &bounds);
             let progress = progress.map_err(|refusal| self.core.broken(refusal, out))?;
             let total = match progress {
                 Progress::Whole { total } => total,
+                Progress::Large { head, length } => {
+                    let Self { decoder, core, coming, .. } = self;
+                    large::begin(coming, (decoder, core), (head, length), now, input, host, out)?;
+                    continue;
+                }
                 Progress::Partial { expect } => {
                     input.expect(expect);
                     return Ok(Flow::More);
@@ -114,12 +127,14 @@ impl StompSession {
             let result = if core.state == State::Fresh {
                 core.connect(&frame, greeting.make(), host, out)
             } else {
-                core.execute(&frame, now, input, host, out)
+                let body = input.body(frame.body_start, frame.body.len());
+                core.execute(&frame, now, body, host, out)
             };
             if let Err(refusal) = result {
                 core.refuse(&frame, refusal, out)?;
             } else if core.state == State::Open && self.greeting_due() {
                 self.greet(host, out);
+                bounds = self.bounds();
             }
             input.consume(total);
         }
@@ -216,14 +231,19 @@ impl Core {
     }
 
     /// The bytes are no frame: says so. Nothing after them can be read.
-    fn broken(&mut self, refusal: Refusal, out: &mut Chunks) -> Violation {
+    pub(crate) fn broken(&mut self, refusal: Refusal, out: &mut Chunks) -> Violation {
         put_error(out, self.version, &refusal, &[]);
         self.state = State::Closed;
         Violation(refusal)
     }
 
     /// A frame is refused: says so, and ends the connection unless it may go on.
-    fn refuse(&mut self, frame: &Frame<'_>, refusal: Refusal, out: &mut Chunks) -> Result<(), Violation> {
+    pub(crate) fn refuse(
+        &mut self,
+        frame: &Frame<'_>,
+        refusal: Refusal,
+        out: &mut Chunks,
+    ) -> Result<(), Violation> {
         let mut headers = smallvec::SmallVec::<[(&str, &str); 2]>::new();
         if refusal.code == Code::UnsupportedVersion {
             headers.push(("version", "1.0,1.1,1.2"));
@@ -260,7 +280,7 @@ impl Session for StompSession {
 
     fn notify(
         &mut self,
-        _now: Now,
+        now: Now,
         event: Event,
         host: &mut dyn Host,
         out: &mut Chunks,
@@ -279,6 +299,14 @@ impl Session for StompSession {
             Event::OpenRefused(refusal) => {
                 put_error(out, self.core.version, &refusal, &[]);
                 self.core.state = State::Closed;
+            }
+            Event::BodyRoom => large::go_on(&mut self.coming),
+            Event::BodyStored(result) => {
+                let Self { decoder, core, coming, .. } = self;
+                large::stored(coming, (decoder, core), result, now, host, out)?;
+                if self.core.state == State::Open {
+                    self.core.subscribe_to_replies(host, out)?;
+                }
             }
             Event::Receipts(count) => self.core.release(count, out),
             Event::SettleRefused { cookie, refusal } => self.core.settle_refused(cookie, refusal, out)?,

@@ -204,7 +204,7 @@ pub(crate) fn read_send<'a>(
     sent.facts.exactly_once = qos > 1;
     let kind = kind.unwrap_or_else(|| body_kind(frame, content_type, around.length_means_bytes));
     // Text that is none would be refused or mangled by others; as bytes it survives.
-    let text = kind == BodyKind::Text && std::str::from_utf8(frame.body).is_ok();
+    let text = kind == BodyKind::Text && frame.is_text();
     sent.facts.body_kind = if text { BodyKind::Text } else { BodyKind::Bytes };
     Ok(sent)
 }

@@ -20,8 +20,9 @@ use sabir_model::pattern::Pattern;
 use sabir_model::session::{Egress, EgressNote, Host, Settled};
 use sabir_model::settlement::Settlement;
 
-use super::fake::{FIELD, Wire};
+use super::fake::{FIELD, Wire, text_of};
 use super::harness::{Client, World, refusal};
+use super::large::all_stored;
 
 pub(super) const FOREVER: u64 = LASTS_FOREVER;
 
@@ -46,7 +47,7 @@ impl Egress for Copies {
         out: &mut Chunks,
     ) -> Admission {
         let message = delivery.message;
-        if message.body().starts_with(b"undeliverable") {
+        if text_of(message).starts_with("undeliverable") {
             return Admission::Undeliverable("too large for the receiver");
         }
         let granted = delivery.grant.map_or(Guarantee::AtLeastOnce, |grant| grant.guarantee);
@@ -71,7 +72,7 @@ impl Egress for Copies {
             .is_some_and(|grant| grant.retained || (grant.keep_retain && message.facts().retain));
         let fields = [
             delivery.destination().map_or_else(String::new, |to| to.to_string()),
-            String::from_utf8_lossy(message.body()).into_owned(),
+            text_of(message),
             token,
             delivery.attempt.to_string(),
             delivery.redelivered.to_string(),
@@ -562,15 +563,13 @@ impl Sending<'_> {
     pub(super) fn unended(self) -> Outcome {
         let Self { device, to, body, facts, once } = self;
         let key = device.client.key(to);
-        device.client.host().publish(Publish {
-            targets: &targets(to),
-            key,
-            facts,
-            fields: &[],
-            body: Body::Borrowed(body.as_bytes()),
-            transaction: None,
-            once,
-        })
+        let targets = targets(to);
+        let publish =
+            |body| Publish { targets: &targets, key, facts, fields: &[], body, transaction: None, once };
+        match device.client.body(all_stored(), &publish(Body::Borrowed(b"")), body) {
+            Ok(body) => device.client.host().publish(publish(body)),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
     }
 
     pub(super) fn outcome(self) -> Outcome {

@@ -13,7 +13,7 @@ use sabir_model::command::{AckName, WireAck};
 use sabir_model::delivery::{Admission, Delivery, EncodeCache};
 use sabir_model::headers::ValueRef;
 use sabir_model::ids::{DeliveryToken, QueueId, SubscriptionKey};
-use sabir_model::message::Field;
+use sabir_model::message::{Field, Message};
 use sabir_model::session::{Egress, EgressNote, Settled};
 use sabir_model::settlement::SettleMode;
 
@@ -89,7 +89,7 @@ impl Egress for Lines {
         let Some((settle, window)) = self.subscriptions.get_mut(&delivery.subscription) else {
             return Admission::NoCredit;
         };
-        if delivery.message.body().starts_with(b"undeliverable") {
+        if text_of(delivery.message).starts_with("undeliverable") {
             return Admission::Undeliverable("too large for the receiver");
         }
         assert!(
@@ -124,7 +124,7 @@ impl Egress for Lines {
             }
             let fields = [
                 delivery.destination().map_or_else(String::new, |to| to.to_string()),
-                String::from_utf8_lossy(message.body()).into_owned(),
+                text_of(message),
                 token,
                 delivery.attempt.to_string(),
                 delivery.redelivered.to_string(),
@@ -280,4 +280,10 @@ impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Release);
     }
+}
+
+/// The body, wherever it lies.
+pub(super) fn text_of(message: &Message) -> String {
+    let message = message.loaded(usize::MAX).expect("it is readable");
+    String::from_utf8_lossy(message.body().octets().unwrap_or_default()).into_owned()
 }

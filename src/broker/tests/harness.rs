@@ -28,6 +28,7 @@ use sabir_store::fault_fs::{FaultFs, Survival};
 use super::access::Access;
 use super::fake::{FIELD, FakeWriter, Lines, Wire, Woken};
 pub(super) use super::fake::{Got, Line};
+use super::large::all_stored;
 use crate::stats::QueueStats;
 use crate::{
     Broker, BrokerLimits, BrokerOptions, BrokerStats, Connection, ConnectionInfo, Policies, Policy, Rules,
@@ -344,6 +345,7 @@ impl Client {
             facts: Facts { priority: 4, ..Facts::default() },
             fields: FieldsWriter::new(),
             transaction: None,
+            stores: all_stored(),
         }
     }
 
@@ -476,6 +478,7 @@ pub(super) struct Send<'a> {
     facts: Facts,
     fields: FieldsWriter,
     transaction: Option<u32>,
+    pub(super) stores: bool,
 }
 
 impl Send<'_> {
@@ -510,19 +513,16 @@ impl Send<'_> {
     }
 
     pub(super) fn outcome(self) -> Outcome {
-        let Self { client, to, body, facts, fields, transaction } = self;
-        let targets: Targets =
-            to.split(',').map(|one| Destination::parse_qualified(one, Kind::Queue).unwrap()).collect();
-        let key = client.key(to);
-        let outcome = client.host().publish(Publish {
-            targets: &targets,
-            key,
-            facts,
-            fields: fields.as_slice(),
-            body: Body::Borrowed(body.as_bytes()),
-            transaction: transaction.map(TransactionKey),
-            once: None,
-        });
+        let Self { client, to, body, facts, fields, transaction, stores } = self;
+        let target = |one| Destination::parse_qualified(one, Kind::Queue).unwrap();
+        let targets: Targets = to.split(',').map(target).collect();
+        let (key, fields, transaction) = (client.key(to), fields.as_slice(), transaction.map(TransactionKey));
+        let publish = |body| Publish { targets: &targets, key, facts, fields, body, transaction, once: None };
+        let body = match client.body(stores, &publish(Body::Borrowed(b"")), body) {
+            Ok(body) => body,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let outcome = client.host().publish(publish(body));
         client.end_batch();
         outcome
     }

@@ -10,6 +10,7 @@ use sabir_model::settlement::Settlement;
 use sabir_store::Level;
 use sabir_store::fault_fs::Survival;
 
+use super::fake::text_of;
 use super::harness::{Setup, World};
 use crate::manage::{Chosen, Deed, Edited, Errand, MessageListing, MessagePage, Step, Tally, Text};
 use crate::{CompositeRule, Forward, Policy, Rules};
@@ -30,10 +31,6 @@ pub(super) fn matching(selector: &str) -> Chosen {
 
 pub(super) fn all(after: u64, limit: usize) -> MessageListing {
     MessageListing { after, limit, selector: None, text: None }
-}
-
-fn text_of(body: &[u8]) -> String {
-    String::from_utf8(body.to_vec()).unwrap()
 }
 
 impl World {
@@ -69,7 +66,7 @@ impl World {
 
     pub(super) fn held(&self, queue: &str) -> Vec<String> {
         let Ok(page) = self.broker.list_messages("/", queue, &all(0, 100_000)) else { return Vec::new() };
-        page.items.iter().map(|entry| text_of(entry.message.body())).collect()
+        page.items.iter().map(|entry| text_of(&entry.message)).collect()
     }
 
     /// Has messages of a queue rejected by a consumer.
@@ -106,7 +103,7 @@ fn pages_show_every_message_once_in_the_order_of_arrival_ready_or_not() {
                 assert!(page.items.len() <= limit);
                 assert_eq!(page.total, Some(700));
                 unsettled += page.items.iter().filter(|entry| entry.unsettled).count();
-                seen.extend(page.items.iter().map(|entry| text_of(entry.message.body())));
+                seen.extend(page.items.iter().map(|entry| text_of(&entry.message)));
                 match page.next {
                     Some(next) => after = next,
                     None => break,
@@ -129,7 +126,7 @@ fn selectors_and_text_choose_what_is_shown() {
         let selector = selector.map(|text| Selector::parse(text).unwrap());
         let page = world.page("q", &MessageListing { selector, text: Text::new(text), ..all(0, 10) });
         assert_eq!(page.next, None);
-        let bodies: Vec<String> = page.items.iter().map(|entry| text_of(entry.message.body())).collect();
+        let bodies: Vec<String> = page.items.iter().map(|entry| text_of(&entry.message)).collect();
         (bodies.join("|"), page.total)
     };
     assert_eq!(page(None, "fox"), ("The Fox|nobody".into(), None));
@@ -170,8 +167,8 @@ fn one_message_is_looked_at_and_deleted_unless_a_consumer_has_it() {
     let held = consumer.one();
     let (first, second) =
         (world.broker.message("/", "q", 1).unwrap(), world.broker.message("/", "q", 2).unwrap());
-    assert_eq!((first.unsettled, text_of(first.message.body())), (true, "held".into()));
-    assert_eq!((second.unsettled, text_of(second.message.body())), (false, "waiting".into()));
+    assert_eq!((first.unsettled, text_of(&first.message)), (true, "held".into()));
+    assert_eq!((second.unsettled, text_of(&second.message)), (false, "waiting".into()));
     let delete = |sequence| world.broker.delete_message("/", "q", sequence).map_err(|refusal| refusal.code);
     assert_eq!(delete(1), Err(Code::Conflict));
     assert!(delete(2).unwrap().is_some());
@@ -350,7 +347,7 @@ pub(super) fn with_body(
     let (body, to) = (body.to_owned(), destination.map(to));
     move |entry| {
         let drops = |field: &Field<'_>| matches!(field, Field::Property("colour", _));
-        Ok(Edited { to, body: body.into(), ..Edited::of(entry, drops) })
+        Ok(Edited { to, body: sabir_model::message::Body::Shared(body.into()), ..Edited::of(entry, drops) })
     }
 }
 

@@ -11,6 +11,7 @@ mod backlogs;
 mod changes;
 mod durability;
 mod groups;
+mod large;
 mod limits;
 mod manage;
 mod managed_messages;

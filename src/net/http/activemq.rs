@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -16,18 +16,20 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use sabir_admin::{Caller, Problem};
 use sabir_http::activemq::{self, Media, Post, Settling};
-use sabir_http::token;
+use sabir_http::{incoming, token};
 use sabir_json::{RenderOptions, View};
 use sabir_model::clock::Instant;
 use sabir_model::destination::{Destination, Kind};
+use sabir_model::error::Code;
 use sabir_model::pattern::Pattern;
 use sabir_model::settlement::{SettleMode, Settlement};
 
 use super::consume::settle_by_token;
+use super::large::{self, Arrived, Windows};
 use super::leases::{LeaseId, Source, Verdict};
 use super::params::{Call, Name, decode, role};
 use super::party::{Inbox, Party, Received, Role, arrival, deadline_after, kept, leased};
-use super::send::{name_headers, problem_of, publish_one};
+use super::send::{announce, name_headers, problem_of, publish_one};
 use super::{Visit, json, read_body};
 use crate::net::Shared;
 
@@ -114,8 +116,31 @@ async fn post(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let body = read_body(visit, &parts.headers, body).await?;
     let named = name_headers(&parts.headers);
+    // A form is read whole.
+    let is_form = parts.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded")
+    });
+    let arrived = if is_form {
+        Arrived::Whole(read_body(visit, &parts.headers, body).await?)
+    } else {
+        large::take(visit, &parts.headers, body, |length| {
+            match activemq::post(path, &params, &named, &[]).map_err(problem_of)? {
+                Post::Message(message) => {
+                    let role = role(caller, message.virtual_host, None);
+                    announce(visit, &role, Some(&message.address), &message.draft, length)
+                }
+                Post::Unsubscribe { .. } => {
+                    Err(Problem::new(Code::InvalidBody, "to unsubscribe needs no body"))
+                }
+            }
+        })
+        .await?
+    };
+    let (body, stored) = match arrived {
+        Arrived::Whole(body) => (body, None),
+        Arrived::Large(large) => (Bytes::new(), Some(large)),
+    };
     let message = match activemq::post(path, &params, &named, &body).map_err(problem_of)? {
         Post::Message(message) => message,
         Post::Unsubscribe { client_id, virtual_host } => {
@@ -124,6 +149,10 @@ async fn post(
             return Ok(plain(StatusCode::OK, "Unsubscribed", None));
         }
     };
+    let mut message = message;
+    if let Some(large) = stored {
+        message.draft.body = incoming::stored(&named, Some("text/plain"), large.body, large.is_text);
+    }
     let role = role(caller, message.virtual_host, None);
     let sent = publish_one(visit, &role, Some(&message.address), &message.draft)?;
     let id = sent.id.to_string();
@@ -169,7 +198,7 @@ async fn consume(
         let keeps = wanted.client_id.is_some() && !wanted.one_shot;
         let received = from_topic(visit, role, pattern, selector, keeps, deadline).await?;
         return Ok(match received {
-            Some(received) => answer(&received, wanted.media, None, Body::from),
+            Some(received) => answer(&received, wanted.media, None, Payload::plain),
             None => StatusCode::NO_CONTENT.into_response(),
         });
     }
@@ -197,24 +226,47 @@ async fn consume(
         Settling::Auto | Settling::Browse { .. } => (false, REPLY_LEASE),
     };
     let until = visit.shared.clock.refresh().instant.after(lease);
-    let Some(id) = leases.lease(&puller, &caller.principal, token, until, Settlement::Failed) else {
+    let Some(id) =
+        leases.lease(&puller, &caller.principal, (&received.message, token), until, Settlement::Failed)
+    else {
         puller.release([token]);
         return Err(leases.full().into());
     };
     if by_client {
-        return Ok(answer(&received, wanted.media, Some(id), Body::from));
+        return Ok(answer(&received, wanted.media, Some(id), Payload::plain));
     }
     let (shared, owner) = (Arc::clone(&visit.shared), caller.clone());
-    Ok(answer(&received, wanted.media, None, move |bytes| {
-        Body::new(UntilTaken { bytes: Some(bytes), taken: false, shared, owner, id })
+    Ok(answer(&received, wanted.media, None, move |payload| {
+        Body::new(UntilTaken { payload, shared, owner, id })
     }))
+}
+
+/// A reply's body.
+enum Payload {
+    Bytes(Option<Bytes>),
+    Windows(Windows),
+}
+
+impl Payload {
+    fn plain(self) -> Body {
+        match self {
+            Self::Bytes(bytes) => bytes.unwrap_or_default().into(),
+            Self::Windows(windows) => Body::new(windows),
+        }
+    }
+
+    fn is_taken(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_none(),
+            Self::Windows(windows) => hyper::body::Body::is_end_stream(windows),
+        }
+    }
 }
 
 /// A reply's body that settles its message: accepted once the connection has taken the bytes, back to its place in the
 /// queue if it never did.
 struct UntilTaken {
-    bytes: Option<Bytes>,
-    taken: bool,
+    payload: Payload,
     shared: Arc<Shared>,
     owner: Caller,
     id: LeaseId,
@@ -222,43 +274,66 @@ struct UntilTaken {
 
 impl hyper::body::Body for UntilTaken {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = std::io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.taken = true;
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        let frame = match &mut self.payload {
+            Payload::Bytes(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Payload::Windows(windows) => ready!(Pin::new(windows).poll_frame(cx)),
+        };
+        // As long as the client reads, it is its.
+        let until = self.shared.clock.refresh().instant.after(REPLY_LEASE);
+        if self.shared.http.leases.extend(self.id, &self.owner.principal, until).is_err() {
+            let over = std::io::Error::other("the message's lease is over");
+            return Poll::Ready(frame.map(|_| Err(over)));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.taken
+        self.payload.is_taken()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        match &self.payload {
+            Payload::Bytes(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Payload::Windows(windows) => windows.size_hint(),
+        }
     }
 }
 
 impl Drop for UntilTaken {
     fn drop(&mut self) {
-        let verdict = if self.taken { Verdict::Ack } else { Verdict::Return };
+        let verdict = if self.payload.is_taken() { Verdict::Ack } else { Verdict::Return };
         let now = self.shared.clock.refresh().instant;
         // It may have been too late; then it is in the queue again, and nothing is to be done.
         let _ = self.shared.http.leases.settle_one(self.id, verdict, &self.owner.principal, now);
     }
 }
 
+/// A message as a reply of its own, its body as it is.
+pub(super) fn bare(received: &Received) -> Response {
+    answer(received, None, None, Payload::plain)
+}
+
 fn answer(
     received: &Received,
     media: Option<Media>,
     lease: Option<LeaseId>,
-    body: impl FnOnce(Bytes) -> Body,
+    body: impl FnOnce(Payload) -> Body,
 ) -> Response {
     let delivery = received.delivery();
     let reply = activemq::reply(&delivery, media);
-    let mut response = Response::new(body(Bytes::from(reply.body.into_owned())));
+    let payload = match reply.stored {
+        Some(stored) => Payload::Windows(Windows::new(stored.clone())),
+        None => Payload::Bytes(Some(Bytes::from(reply.body.into_owned()))),
+    };
+    let mut response = Response::new(body(payload));
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
         let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
@@ -358,6 +433,8 @@ async fn browse(
         }
         party.resume();
     }
+    // It is a look: what has no room is not shown.
+    let got = large::load(&visit.shared, &got).await;
     let mut out = b"{\"messages\":[".to_vec();
     for (at, received) in got.iter().enumerate() {
         if at > 0 {

@@ -17,6 +17,7 @@ use sabir_model::pattern::Pattern;
 use sabir_model::settlement::Settlement;
 use serde::Deserialize;
 
+use super::large;
 use super::leases::{LeaseId, Puller, Source, Verdict};
 use super::params::{Call, Name, Names, Params};
 use super::party::{Received, Role, deadline_after, kept};
@@ -109,9 +110,13 @@ async fn pull(call: Call, source: Source, headers: &HeaderMap) -> Result<Respons
     }
     let deadline = deadline_after(wait);
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
-    let got = puller.pull(most, deadline).await?;
+    let mut got = puller.pull(most, deadline).await?;
+    // What has no room in this reply is for the next one.
+    let shown = large::load(&visit.shared, &got).await;
+    puller.release(got.drain(shown.len()..).filter_map(|one| one.token));
     let events = envelope == Envelope::CloudEvent;
-    let mut response = json(StatusCode::OK, render_leased(&visit, &caller, &puller, &got, lease, envelope));
+    let mut response =
+        json(StatusCode::OK, render_leased(&visit, &caller, &puller, (&got, &shown), lease, envelope));
     if events {
         let media = HeaderValue::from_static("application/cloudevents-batch+json; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, media);
@@ -130,7 +135,7 @@ fn render_leased(
     visit: &Visit,
     caller: &Caller,
     puller: &Arc<Puller>,
-    got: &[Received],
+    (got, shown): (&[Received], &[Received]),
     lease: Duration,
     envelope: Envelope,
 ) -> Vec<u8> {
@@ -144,10 +149,12 @@ fn render_leased(
     };
     out.extend_from_slice(begin);
     let mut first = true;
-    for received in got {
+    for (received, shown) in got.iter().zip(shown) {
         let Some(token) = received.token else { continue };
         let leases = &visit.shared.http.leases;
-        let Some(id) = leases.lease(puller, &caller.principal, token, until, Settlement::Failed) else {
+        let Some(id) =
+            leases.lease(puller, &caller.principal, (&received.message, token), until, Settlement::Failed)
+        else {
             // Others were faster; the room had been looked at.
             puller.release([token]);
             continue;
@@ -155,7 +162,7 @@ fn render_leased(
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        write_leased(received, id, expires, envelope, &mut out);
+        write_leased(shown, id, expires, envelope, &mut out);
     }
     out.extend_from_slice(end);
     out
@@ -206,6 +213,15 @@ pub(super) async fn settle_by_token(
 pub(super) async fn ack(call: Call, Name(lease): Name) -> Result<Response, Problem> {
     call.params.finish()?;
     settle_by_token(&call.visit, &call.caller, &lease, Verdict::Ack).await
+}
+
+/// `GET /v1/leases/{lease}/body`: the body of the message that is on lease, as it is, of any size.
+pub(super) async fn body(call: Call, Name(lease): Name) -> Result<Response, Problem> {
+    call.params.finish()?;
+    let id = lease_id(&lease)?;
+    let message = call.visit.shared.http.leases.message(id, &call.caller.principal)?;
+    let received = Received { message, queue: None, token: None, attempt: 1, redelivered: false };
+    Ok(super::activemq::bare(&received))
 }
 
 /// `POST /v1/leases/{lease}/release?delay=`.

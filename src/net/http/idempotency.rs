@@ -2,7 +2,7 @@
 //! out again (the draft of the HTTPAPI working group, `Idempotency-Key`). Kept in memory, within a window and a number.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, RandomState};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -99,12 +99,16 @@ impl Replies {
         }
     }
 
-    /// Looks a request up, and notes it if it is new.
+    /// Makes fingerprints of bodies: the same however they are cut.
+    pub(super) fn hasher(&self) -> DefaultHasher {
+        self.hasher.build_hasher()
+    }
+
+    /// Looks a request up by its key and the fingerprint of its body, and notes it if it is new.
     ///
     /// # Errors
     /// It is being carried out at this moment, or the key was used for another body.
-    pub(super) fn look_up(&self, key: Key, body: &[u8], now: Instant) -> Result<Known<'_>, Problem> {
-        let fingerprint = self.hasher.hash_one(body);
+    pub(super) fn look_up(&self, key: Key, fingerprint: u64, now: Instant) -> Result<Known<'_>, Problem> {
         let mut book = self.book.lock();
         let book = &mut *book;
         while let Some((until, serial, old)) = book.order.front() {
@@ -173,32 +177,32 @@ mod tests {
     #[test]
     fn a_repetition_gets_the_first_reply() {
         let replies = Replies::new(10, 1000);
-        let Known::New(pending) = replies.look_up(key("a"), b"body", Instant(1)).unwrap() else { panic!() };
-        assert!(replies.look_up(key("a"), b"body", Instant(2)).is_err(), "it is being carried out");
+        let Known::New(pending) = replies.look_up(key("a"), 1, Instant(1)).unwrap() else { panic!() };
+        assert!(replies.look_up(key("a"), 1, Instant(2)).is_err(), "it is being carried out");
         pending.replied(StatusCode::CREATED, b"reply", None);
-        let again = replies.look_up(key("a"), b"body", Instant(3)).unwrap();
+        let again = replies.look_up(key("a"), 1, Instant(3)).unwrap();
         assert!(matches!(again, Known::Replied(StatusCode::CREATED, body, None) if body == b"reply"));
-        assert!(replies.look_up(key("a"), b"other", Instant(3)).is_err(), "another body");
-        assert!(matches!(replies.look_up(key("b"), b"body", Instant(3)), Ok(Known::New(_))));
+        assert!(replies.look_up(key("a"), 2, Instant(3)).is_err(), "another body");
+        assert!(matches!(replies.look_up(key("b"), 1, Instant(3)), Ok(Known::New(_))));
     }
 
     #[test]
     fn what_was_not_carried_out_may_be_tried_again() {
         let replies = Replies::new(10, 1000);
-        drop(replies.look_up(key("a"), b"", Instant(1)).unwrap());
-        assert!(matches!(replies.look_up(key("a"), b"x", Instant(2)), Ok(Known::New(_))));
+        drop(replies.look_up(key("a"), 0, Instant(1)).unwrap());
+        assert!(matches!(replies.look_up(key("a"), 3, Instant(2)), Ok(Known::New(_))));
     }
 
     #[test]
     fn keys_are_forgotten_by_time_and_number() {
         let replies = Replies::new(2, 1);
         for text in ["a", "b", "c"] {
-            let Known::New(pending) = replies.look_up(key(text), b"", Instant(1)).unwrap() else { panic!() };
+            let Known::New(pending) = replies.look_up(key(text), 0, Instant(1)).unwrap() else { panic!() };
             pending.replied(StatusCode::CREATED, b"", None);
         }
-        assert!(matches!(replies.look_up(key("c"), b"", Instant(2)), Ok(Known::Replied(..))));
+        assert!(matches!(replies.look_up(key("c"), 0, Instant(2)), Ok(Known::Replied(..))));
         assert!(replies.book.lock().entries.len() <= 2);
-        assert!(matches!(replies.look_up(key("c"), b"", Instant(2000)), Ok(Known::New(_))));
+        assert!(matches!(replies.look_up(key("c"), 0, Instant(2000)), Ok(Known::New(_))));
         assert!(replies.book.lock().order.len() <= 2);
     }
 }

@@ -11,6 +11,7 @@ use sabir_model::clock::Instant;
 use sabir_model::command::Promise;
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::DeliveryToken;
+use sabir_model::message::Message;
 use sabir_model::pattern::Pattern;
 use sabir_model::settlement::Settlement;
 use tokio::sync::watch;
@@ -194,6 +195,7 @@ type Settlements = Vec<(DeliveryToken, Settlement)>;
 struct Lease {
     puller: Arc<Puller>,
     token: DeliveryToken,
+    message: Message,
     owner: Principal,
     until: Instant,
     /// What becomes of it then.
@@ -348,7 +350,7 @@ impl Leases {
         &self,
         puller: &Arc<Puller>,
         owner: &Principal,
-        token: DeliveryToken,
+        (message, token): (&Message, DeliveryToken),
         until: Instant,
         then: Settlement,
     ) -> Option<LeaseId> {
@@ -358,8 +360,8 @@ impl Leases {
             return None;
         }
         book.due.insert((until, id));
-        let (puller, owner) = (Arc::clone(puller), owner.clone());
-        book.leases.insert(id, Lease { puller, token, owner, until, then, given_up: false });
+        let (puller, owner, message) = (Arc::clone(puller), owner.clone(), message.clone());
+        book.leases.insert(id, Lease { puller, token, message, owner, until, then, given_up: false });
         Some(id)
     }
 
@@ -413,6 +415,15 @@ impl Leases {
     ) -> Result<Option<Promise>, Refusal> {
         let (promise, mut results) = self.settle(&[(id, verdict)], owner, now);
         results.pop().unwrap_or_else(|| Err(unknown())).map(|()| promise)
+    }
+
+    /// The message that is on lease.
+    ///
+    /// # Errors
+    /// [`Code::UnknownDelivery`].
+    pub(super) fn message(&self, id: LeaseId, owner: &Principal) -> Result<Message, Refusal> {
+        let book = self.book.lock();
+        book.held_by(id, owner).map(|lease| lease.message.clone()).ok_or_else(unknown)
     }
 
     /// Gives a lease more time, from now on.

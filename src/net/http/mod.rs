@@ -9,6 +9,7 @@ mod consume;
 mod echo;
 mod guard;
 mod idempotency;
+mod large;
 mod leases;
 mod params;
 mod party;
@@ -36,6 +37,7 @@ use parking_lot::Mutex;
 use sabir_admin::{Problem, Routes};
 use sabir_model::clock::Clock;
 use sabir_model::error::Code;
+use sabir_model::limits::Limits;
 
 use super::census::Permit;
 use super::socket::{Peer, Prefixed};
@@ -60,7 +62,11 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(options: &super::HttpOptions, clock: &Arc<super::SystemClock>) -> Self {
+    pub(crate) fn new(
+        options: &super::HttpOptions,
+        limits: &Limits,
+        clock: &Arc<super::SystemClock>,
+    ) -> Self {
         let router = routes()
             .into_router()
             .fallback(|| async {
@@ -82,7 +88,7 @@ impl Desk {
             replies: idempotency::Replies::new(options.idempotency_max, options.idempotency_ms),
             streams: stream::Streams::default(),
             consumers: activemq::Consumers::default(),
-            webhooks: webhook::Webhooks::new(&options.webhooks, clock),
+            webhooks: webhook::Webhooks::new(&options.webhooks, limits.frame_bytes_max, clock),
         }
     }
 
@@ -159,6 +165,7 @@ fn routes() -> Routes {
         .at("/v1/subscriptions/{client}/{name}/stream", [(GET, get(stream::subscription))])
         .at("/v1/leases", [(POST, post(consume::settle_many))])
         .at("/v1/leases/{lease}/ack", [(POST, post(consume::ack))])
+        .at("/v1/leases/{lease}/body", [(GET, get(consume::body))])
         .at("/v1/leases/{lease}/release", [(POST, post(consume::release))])
         .at("/v1/leases/{lease}/reject", [(POST, post(consume::reject))])
         .at("/v1/leases/{lease}/extend", [(POST, post(consume::extend))])
@@ -218,21 +225,30 @@ pub(super) async fn serve(shared: Arc<Shared>, socket: Prefixed, peer: Peer, per
     }
 }
 
+/// The length of the body that a request announces.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+fn too_late(visit: &Visit) -> Problem {
+    let sentence =
+        format!("the body did not arrive within {} ms", visit.shared.options.http.request_timeout_ms);
+    Problem::new(Code::TimedOut, sentence).with_status(StatusCode::REQUEST_TIMEOUT)
+}
+
 /// Reads the body of a request.
 ///
 /// # Errors
-/// It is larger than `limits.body_bytes_max`, does not arrive in time, or breaks off.
+/// It is larger than `limits.body_bytes_max` or `limits.frame_bytes_max`, does not arrive in time, or breaks off.
 async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result<Bytes, Problem> {
-    let most = visit.shared.limits.body_bytes_max;
+    let limits = &visit.shared.limits;
+    let most = limits.body_bytes_max.min(limits.frame_bytes_max);
     let too_large = || {
-        let sentence = format!("the body is larger than {most} bytes (limits.body_bytes_max)");
+        let key = if most < limits.body_bytes_max { "frame_bytes_max" } else { "body_bytes_max" };
+        let sentence = format!("the body is larger than {most} bytes (limits.{key})");
         Problem::new(Code::TooLarge, sentence)
     };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .and_then(|length| usize::try_from(length).ok());
-    if announced.is_some_and(|length| length > most) {
+    if announced(headers).is_some_and(|length| length > most as u64) {
         return Err(too_large());
     }
     let patience = Duration::from_millis(visit.shared.options.http.request_timeout_ms);
@@ -266,10 +282,7 @@ async fn read_body(visit: &Visit, headers: &HeaderMap, mut body: Body) -> Result
     };
     match tokio::time::timeout(patience, read).await {
         Ok(result) => result,
-        Err(_) => {
-            let sentence = format!("the body did not arrive within {} ms", patience.as_millis());
-            Err(Problem::new(Code::TimedOut, sentence).with_status(StatusCode::REQUEST_TIMEOUT))
-        }
+        Err(_) => Err(too_late(visit)),
     }
 }
 

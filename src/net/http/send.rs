@@ -6,10 +6,11 @@ use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use sabir_admin::Problem;
+use sabir_broker::{BodyWriter, Connection};
 use sabir_http::incoming::{self, Form, Incoming};
 use sabir_json::{Draft, RenderOptions, View};
 use sabir_model::clock::Timestamp;
-use sabir_model::command::{Outcome, Promise};
+use sabir_model::command::{Outcome, Promise, Publish};
 use sabir_model::destination::{Kind, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::ids::MessageId;
@@ -19,6 +20,7 @@ use sabir_model::session::Host;
 use sabir_model::settlement::Settlement;
 
 use super::idempotency::{self, Known};
+use super::large::{self, Arrived};
 use super::params::{Call, Name};
 use super::party::{Inbox, Party, Role, all_of, arrival, deadline_after, kept, leased};
 use super::{Visit, json, read_body};
@@ -38,6 +40,33 @@ impl Sender {
 
     /// Publishes one message. `target` is where it goes if the path says so.
     fn publish(&mut self, draft: &Draft<'_>, target: Option<&str>, now: Timestamp) -> Result<Sent, Problem> {
+        self.with_publish(draft, target, now, |connection, publish| match connection.publish(publish) {
+            Outcome::Accepted(promise) => Ok(Sent { id: connection.last_id(), promise }),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Later => unreachable!("sending is answered at once"),
+        })
+    }
+
+    /// Asks whether a message may come whose body is still to be read, and for a place for it.
+    fn announce(
+        &mut self,
+        draft: &Draft<'_>,
+        target: Option<&str>,
+        now: Timestamp,
+        length: Option<u64>,
+    ) -> Result<BodyWriter, Problem> {
+        self.with_publish(draft, target, now, |connection, publish| {
+            connection.body_writer(&publish, length).map_err(Into::into)
+        })
+    }
+
+    fn with_publish<T>(
+        &mut self,
+        draft: &Draft<'_>,
+        target: Option<&str>,
+        now: Timestamp,
+        act: impl FnOnce(&mut Connection, Publish<'_>) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         let said = draft.destination.as_deref();
         let address = match (target, said) {
             (Some(target), None) => target,
@@ -54,11 +83,7 @@ impl Sender {
         let (targets, key) = self.party.addresses.resolve(address, || parse_targets(address))?;
         self.fields.clear();
         let publish = draft.publish(targets, key, now, &mut self.fields).map_err(problem_of)?;
-        match self.party.connection.publish(publish) {
-            Outcome::Accepted(promise) => Ok(Sent { id: self.party.connection.last_id(), promise }),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            Outcome::Later => unreachable!("sending is answered at once"),
-        }
+        act(&mut self.party.connection, publish)
     }
 }
 
@@ -152,9 +177,30 @@ async fn send(
     let synchronous = params.flag("sync")?.unwrap_or(true);
     let form = form_of(headers, params.flag("raw")?.unwrap_or(false));
     let named = name_headers(headers);
-    let body = read_body(&visit, headers, body).await?;
     let rest = params.rest();
-    let Incoming { drafts, is_batch } = incoming::read(form, &rest, &named, &body).map_err(problem_of)?;
+    let arrived = if form == Form::Raw {
+        let sent = incoming::read(form, &rest, &named, &[]).map_err(problem_of)?.drafts.pop();
+        let sent = sent.unwrap_or_default();
+        large::take(&visit, headers, body, |length| announce(&visit, &role, target.as_deref(), &sent, length))
+            .await?
+    } else {
+        Arrived::Whole(read_body(&visit, headers, body).await?)
+    };
+    let fingerprint = arrived.fingerprint(&visit);
+    let body;
+    let Incoming { drafts, is_batch } = match arrived {
+        Arrived::Whole(bytes) => {
+            body = bytes;
+            incoming::read(form, &rest, &named, &body).map_err(problem_of)?
+        }
+        Arrived::Large(large) => {
+            let mut incoming = incoming::read(form, &rest, &named, &[]).map_err(problem_of)?;
+            for draft in &mut incoming.drafts {
+                draft.body = incoming::stored(&named, None, large.body.clone(), large.is_text);
+            }
+            incoming
+        }
+    };
     let now = visit.shared.clock.refresh().instant;
     let pending = match headers.get("idempotency-key") {
         None => None,
@@ -164,7 +210,7 @@ async fn send(
         }
         Some(key) => {
             let key = idempotency::Key::new(&caller.principal, &place, key.as_bytes())?;
-            match visit.shared.http.replies.look_up(key, &body, now)? {
+            match visit.shared.http.replies.look_up(key, fingerprint, now)? {
                 Known::New(pending) => Some(pending),
                 Known::Replied(status, body, promise) => {
                     kept(&visit.shared.broker, promise).await;
@@ -205,6 +251,17 @@ fn with_sender<T>(
     let done = publish(sender, visit.shared.clock.refresh().wall);
     sender.party.end_batch();
     Ok(done)
+}
+
+/// Asks by the connection's sender whether a large message may come.
+pub(super) fn announce(
+    visit: &Visit,
+    role: &Role,
+    target: Option<&str>,
+    draft: &Draft<'_>,
+    length: Option<u64>,
+) -> Result<BodyWriter, Problem> {
+    with_sender(visit, role, |sender, now| sender.announce(draft, target, now, length))?
 }
 
 /// Publishes one message by the connection's sender.
@@ -315,7 +372,7 @@ async fn ask(mut call: Call, target: &str, headers: &HeaderMap, body: Body) -> R
             return Err(Problem::new(Code::TimedOut, sentence));
         }
     }
-    let Some(reply) = inbox.take(1).pop() else {
+    let Some(reply) = large::load(&visit.shared, &inbox.take(1)).await.pop() else {
         return Err(Problem::new(Code::Internal, "the reply was lost on its way"));
     };
     if let Some(token) = reply.token {

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sabir_admin::Problem;
 use sabir_http::{cloudevents, sse};
-use sabir_json::{RenderOptions, View};
+use sabir_json::{BodyForm, RenderOptions, View};
 use sabir_model::base64;
 use sabir_model::clock::{Instant, Timestamp};
 use sabir_model::destination::Kind;
@@ -154,6 +154,12 @@ impl Writer {
         buffer: &mut Vec<u8>,
     ) {
         let mut data = Vec::with_capacity(256);
+        // A document is written whole; what is too large for one is shown cut.
+        let whole = received.message.stored_body().and_then(|_| {
+            let message = received.message.loaded(self.shared.limits.frame_bytes_max).ok()?;
+            Some(Received { message, ..received.clone() })
+        });
+        let received = whole.as_ref().unwrap_or(received);
         match lease {
             _ if self.envelope == Envelope::None => write_bare(received, &mut data),
             Some((lease, expires)) => write_leased(received, lease, expires, self.envelope, &mut data),
@@ -211,7 +217,9 @@ impl Writer {
 
 /// A message's body alone; octets that are no text in base64.
 fn write_bare(received: &Received, out: &mut Vec<u8>) {
-    let body = received.message.body();
+    let Some(body) = received.message.body().octets() else {
+        return View::of(&received.delivery()).object(&RenderOptions { body: BodyForm::Head(0) }, out);
+    };
     match received.message.facts().body_kind {
         BodyKind::Map | BodyKind::List => View::of(&received.delivery()).body(out),
         _ if std::str::from_utf8(body).is_ok() => out.extend_from_slice(body),
@@ -453,7 +461,9 @@ fn lease_out(
     let mut window = kept.window.lock();
     for received in got {
         let Some(token) = received.token else { continue };
-        let Some(lease) = writer.shared.http.leases.lease(&kept.puller, owner, token, until, then) else {
+        let Some(lease) =
+            writer.shared.http.leases.lease(&kept.puller, owner, (&received.message, token), until, then)
+        else {
             kept.puller.release([token]);
             continue;
         };

@@ -198,6 +198,11 @@ async fn go_on(
         }
     };
     terms.shape = protocol.shape();
+    if terms.shape != Shape::Lines {
+        // It is a stream to the protocol, which has bounds of its own: a message may be a whole frame with a large body.
+        let body = shared.limits.body_bytes_max as u64;
+        terms.message_bytes_max = terms.message_bytes_max.saturating_add(body);
+    }
     let (socket, writer) = open(shared, socket, &early, &terms);
     start(shared, protocol, peer, Transport::WebSocket(Box::new(socket)), writer, &[], permit);
 }

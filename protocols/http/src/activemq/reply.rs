@@ -6,7 +6,8 @@ use sabir_json::View;
 use sabir_model::delivery::Delivery;
 use sabir_model::destination::DestinationRef;
 use sabir_model::headers::ValueRef;
-use sabir_model::message::{BodyKind, Field, Tag};
+use sabir_model::message::{BodyKind, Content, Field, Tag};
+use sabir_model::stored::Stored;
 use sabir_model::text::show;
 
 use super::request::Media;
@@ -74,8 +75,10 @@ pub struct Reply<'a> {
     pub content_type: Cow<'a, str>,
     /// All other headers, fit to be written as they are: names are tokens, values visible ASCII and blanks.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The body, if it is in memory.
     pub body: Cow<'a, [u8]>,
+    /// The body, if it is not.
+    pub stored: Option<&'a Stored>,
 }
 
 /// Makes the reply to a request for a message.
@@ -153,8 +156,13 @@ pub fn reply<'a>(delivery: &Delivery<'a>, media: Option<Media>) -> Reply<'a> {
             View::of(delivery).body(&mut json);
             Cow::Owned(json)
         }
-        _ => Cow::Borrowed(message.body()),
+        _ => match message.body() {
+            Content::Octets(octets) => Cow::Borrowed(octets),
+            // It is sent as it lies there.
+            Content::Stored(_) => Cow::Borrowed(&[][..]),
+        },
     };
+    let stored = message.stored_body();
     let content_type = match (media, content_type, kind) {
         (Some(Media::Json), ..) | (None, None, BodyKind::Map | BodyKind::List) => "application/json",
         (Some(Media::Xml), ..) => "application/xml",
@@ -164,7 +172,7 @@ pub fn reply<'a>(delivery: &Delivery<'a>, media: Option<Media>) -> Reply<'a> {
         (None, None, BodyKind::Text) if body.first() == Some(&b'<') => "application/xml",
         (None, None, BodyKind::Text | BodyKind::None) => "text/plain; charset=utf-8",
     };
-    Reply { content_type: Cow::Borrowed(content_type), headers: out.list, body }
+    Reply { content_type: Cow::Borrowed(content_type), headers: out.list, body, stored }
 }
 
 /// Whether a sender's content type can be a header's value and says anything.

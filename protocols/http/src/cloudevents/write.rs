@@ -5,7 +5,7 @@ use sabir_model::base64;
 use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Delivery;
 use sabir_model::headers::{ValueRef, write_json_text};
-use sabir_model::message::{BodyKind, Field, Tag};
+use sabir_model::message::{BodyKind, Content, Field, Tag};
 use serde_json::value::RawValue;
 
 use crate::percent::{self, is_visible};
@@ -55,7 +55,7 @@ pub fn write(delivery: &Delivery<'_>, lease: Option<(&str, Timestamp)>, out: &mu
     out.push(b'{');
     let mut members = Members { out, given: Vec::new() };
     members.lease(lease);
-    if let Some(event) = whole(&parts, message.body()) {
+    if let Some(event) = message.body().octets().and_then(|body| whole(&parts, body)) {
         if !members.given.is_empty() {
             members.out.push(b',');
         }
@@ -186,7 +186,15 @@ impl<'a> Members<'_, 'a> {
     }
 
     fn data(&mut self, delivery: &Delivery<'_>, content_type: Option<&str>) {
-        let body = delivery.message.body();
+        let body = match delivery.message.body() {
+            Content::Octets(octets) => octets,
+            Content::Stored(stored) => {
+                // Whoever can wait for a disk brings it into memory first. It is not said to be empty.
+                self.name("databytes");
+                self.out.extend_from_slice(stored.length().to_string().as_bytes());
+                return;
+            }
+        };
         let kind = delivery.message.facts().body_kind;
         let is_json = content_type.is_some_and(is_json_type);
         match kind {

@@ -19,7 +19,11 @@ pub(crate) fn message(draft: &Draft<'_>, destination: &Destination) -> Message {
     first.destination(Tag::Destination, destination);
     let mut facts = publish.facts;
     facts.timestamp = if facts.timestamp == Timestamp(0) { now } else { facts.timestamp };
-    Message::new(facts, &[first.as_slice(), publish.fields], Body::Borrowed(publish.body.as_slice()))
+    Message::new(
+        facts,
+        &[first.as_slice(), publish.fields],
+        Body::Borrowed(publish.body.octets().unwrap_or_default()),
+    )
 }
 
 /// Its first delivery.

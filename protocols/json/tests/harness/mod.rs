@@ -97,8 +97,12 @@ impl Host for RecordingHost {
         if let Some(key) = publish.transaction {
             let _ = write!(line, " in transaction {}", key.0);
         }
-        let _ =
-            write!(line, "{} > {}", describe_fields(publish.fields), publish.body.as_slice().escape_ascii());
+        let _ = write!(
+            line,
+            "{} > {}",
+            describe_fields(publish.fields),
+            publish.body.octets().expect("small").escape_ascii()
+        );
         self.log.push(line);
         self.answer()
     }

@@ -30,7 +30,7 @@ pub use self::frame::{Frame, Progress, VARINT_MAX, frame};
 pub use self::properties::{
     Diagnostics, MessageProperties, SubscriptionIds, UserProperties, UserPropertiesBuffer,
 };
-pub use self::publish::Publish;
+pub use self::publish::{Publish, publish_head_bytes};
 pub use self::suback::{Suback, Unsuback, put_suback};
 pub use self::subscribe::{
     Filters, RetainHandling, Subscribe, SubscribeOptions, Subscription, Subscriptions, Unsubscribe,

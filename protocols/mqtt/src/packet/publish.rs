@@ -134,6 +134,28 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// Bytes in front of the payload of a PUBLISH of which `body`, what follows the fixed header, has not come whole; `None` if
+/// even that cannot be told yet.
+///
+/// # Errors
+/// The length of its properties is none.
+pub fn publish_head_bytes(flags: u8, body: &[u8], version: Version) -> Result<Option<usize>, DecodeError> {
+    let Some(topic) = body.first_chunk() else { return Ok(None) };
+    let mut head = 2 + usize::from(u16::from_be_bytes(*topic));
+    if flags & 0b0110 != 0 {
+        head += 2;
+    }
+    if !version.has_properties() {
+        return Ok(Some(head));
+    }
+    let Some(rest) = body.get(head..) else { return Ok(None) };
+    let Some(more) = rest.iter().take(4).position(|byte| byte & 0x80 == 0) else {
+        // More than four bytes are malformed, and fewer may be all that has come.
+        return if rest.len() < 4 { Ok(None) } else { Reader::new(rest).varint().map(|_| None) };
+    };
+    Ok(Some(head + more + 1 + Reader::new(rest).varint()? as usize))
+}
+
 impl write::Block for Publish<'_> {
     #[inline]
     fn block<S: Sink>(&self, sink: &mut S) {

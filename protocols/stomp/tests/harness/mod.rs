@@ -14,8 +14,9 @@ use sabir_model::error::{Code, Refusal, Violation};
 use sabir_model::event::Event;
 use sabir_model::ids::{DeliveryToken, Position};
 use sabir_model::limits::Limits;
-use sabir_model::message::{Facts, Field, Fields, Tag};
-use sabir_model::session::{Activity, Egress, EgressNote, Flow, Host, Input, Now, Session, Settled};
+use sabir_model::message::{Body, Facts, Field, Fields, Tag};
+use sabir_model::session::{Activity, Egress, EgressNote, Flow, Host, Input, Now, Room, Session, Settled};
+use sabir_model::stored::Stored;
 use sabir_stomp::{StompEgress, StompSession};
 
 /// Wall-clock time of every test, in milliseconds.
@@ -30,6 +31,10 @@ pub struct RecordingHost {
     temporaries: Vec<(Destination, String)>,
     acks: Vec<WireAck>,
     pub unknown: Vec<WireAck>,
+    /// The body that is coming piece by piece, and whether it has come whole.
+    pub coming: Option<(Vec<u8>, bool)>,
+    /// Bytes of a body after which there is no room for a moment; 0 for never.
+    pub room: usize,
 }
 
 impl RecordingHost {
@@ -97,10 +102,49 @@ impl Host for RecordingHost {
         if let Some(key) = publish.transaction {
             let _ = write!(line, " in transaction {}", key.0);
         }
-        let _ =
-            write!(line, "{} > {}", describe_fields(publish.fields), publish.body.as_slice().escape_ascii());
+        let body = match &publish.body {
+            Body::Stored(stored) => {
+                line.push_str(" stored");
+                stored.read_whole(usize::MAX).expect("it is readable").to_vec()
+            }
+            body => body.octets().expect("it is in memory").to_vec(),
+        };
+        let _ = write!(line, "{} > {}", describe_fields(publish.fields), body.escape_ascii());
         self.log.push(line);
         self.answer()
+    }
+
+    fn begin_body(&mut self, publish: &Publish<'_>, length: Option<u64>) -> Result<(), Refusal> {
+        let targets: Vec<String> = publish.targets.iter().map(ToString::to_string).collect();
+        self.log.push(format!("begin body of {length:?} for {}", targets.join(" + ")));
+        assert_eq!(publish.body.length(), 0);
+        self.coming = Some((Vec::new(), false));
+        match self.answers.front() {
+            Some(Outcome::Refused(refusal)) => {
+                let refusal = refusal.clone();
+                self.answers.pop_front();
+                self.coming = None;
+                Err(refusal)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn put_body(&mut self, piece: &[u8]) -> Room {
+        let (bytes, over) = self.coming.as_mut().expect("a body was begun");
+        assert!(!*over && !piece.is_empty());
+        let before = bytes.len();
+        bytes.extend_from_slice(piece);
+        let full = self.room > 0 && before / self.room < bytes.len() / self.room;
+        if full { Room::None } else { Room::Some }
+    }
+
+    fn end_body(&mut self) {
+        self.coming.as_mut().expect("a body was begun").1 = true;
+    }
+
+    fn drop_body(&mut self) {
+        self.coming = None;
     }
 
     fn settle(&mut self, ack: WireAck) {
@@ -240,6 +284,8 @@ impl Connection {
             temporaries: Vec::new(),
             acks: Vec::new(),
             unknown: Vec::new(),
+            coming: None,
+            room: 0,
         };
         let activity = Activity { read: Instant(0), written: Instant(0) };
         Self {
@@ -300,6 +346,19 @@ impl Connection {
         self.flow = flow;
         if parked && self.flow == Ok(Flow::More) {
             self.read();
+        }
+    }
+
+    /// What the broker does with a body: makes room, and says where it lies once it is whole.
+    pub fn store(&mut self) {
+        while self.flow == Ok(Flow::Parked) {
+            match self.host.coming.take_if(|(_, over)| *over) {
+                Some((bytes, _)) => {
+                    self.event(Event::BodyStored(Ok(Stored::new(Arc::new(bytes)))));
+                }
+                None if self.host.coming.is_some() => self.event(Event::BodyRoom),
+                None => return,
+            }
         }
     }
 

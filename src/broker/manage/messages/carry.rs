@@ -72,14 +72,6 @@ pub(crate) fn fields_of(message: &Message, wanted: impl Fn(&Field<'_>) -> bool) 
     fields
 }
 
-/// A message's body without copying a large one.
-pub(crate) fn body_of(message: &Message) -> Body<'_> {
-    match message.shared_body() {
-        Some(shared) => Body::Shared(shared.clone()),
-        None => Body::Borrowed(message.body()),
-    }
-}
-
 /// Whether it is worth trying again later.
 pub(crate) fn is_for_now(code: Code) -> bool {
     matches!(
@@ -119,7 +111,7 @@ impl<'a> Carrier<'a> {
             facts: Facts { id, retain: false, ..*message.facts() },
             fields: fields_of(message, |_| true),
             original: original.filter(|original| *original != to.to_string()),
-            body: body_of(message),
+            body: message.same_body(),
         }
     }
 
@@ -146,7 +138,7 @@ impl<'a> Carrier<'a> {
             facts: Facts { retain: false, expires, ..*message.facts() },
             fields: fields_of(message, |field| !matches!(field, Field::Property(name, _) if is_mark(name))),
             original: None,
-            body: body_of(message),
+            body: message.same_body(),
         })
     }
 

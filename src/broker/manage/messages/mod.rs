@@ -348,7 +348,7 @@ impl Broker {
                 after = entry.sequence;
                 looked_at += 1;
                 if let Some(text) = &text {
-                    bytes += entry.message.body().len() + entry.message.field_bytes().len();
+                    bytes += Text::searched(&entry.message);
                     if !text.is_in(&entry.message) {
                         continue;
                     }

@@ -24,7 +24,7 @@ pub struct Edited {
     /// Its fields.
     pub fields: FieldsWriter,
     /// Its body.
-    pub body: Bytes,
+    pub body: Body<'static>,
 }
 
 impl Edited {
@@ -37,9 +37,10 @@ impl Edited {
             Field::Property(name, _) if is_mark(name) => false,
             field => !drops(field),
         });
-        let body = match entry.message.shared_body() {
-            Some(shared) => shared.clone(),
-            None => Bytes::copy_from_slice(entry.message.body()),
+        let body = match entry.message.same_body() {
+            Body::Borrowed(bytes) => Body::Shared(Bytes::copy_from_slice(bytes)),
+            Body::Shared(bytes) => Body::Shared(bytes),
+            Body::Stored(stored) => Body::Stored(stored),
         };
         let facts = Facts { timestamp: Timestamp::default(), ..*entry.message.facts() };
         Self { to: None, facts, fields, body }
@@ -107,7 +108,7 @@ impl Broker {
                 facts: Facts { id, timestamp, ..facts },
                 fields,
                 original: None,
-                body: Body::Shared(body),
+                body,
             };
             let mut results = carrier.carry(&[load], &mut work);
             results.pop().unwrap_or(Ok(None))

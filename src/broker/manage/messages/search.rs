@@ -1,7 +1,11 @@
 //! Looking for text in messages.
 
 use sabir_model::headers::ValueRef;
-use sabir_model::message::{Field, Message, Tag};
+use sabir_model::message::{Content, Field, Message, Tag};
+use sabir_model::stored::Stored;
+
+/// So much of a body that is not in memory is looked through.
+const STORED_BYTES_SEARCHED: usize = 64 << 10;
 
 /// Text to look for, whatever the case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +18,10 @@ impl Text {
         (!text.is_empty()).then(|| Self(text.to_lowercase()))
     }
 
-    /// Whether it is in the body, in the name or the value of a property, or in one of the fields that people read.
+    /// Whether it is in the body (of one that is not in memory, in the first [`STORED_BYTES_SEARCHED`]), in the name or the value of a property, or in one of the fields that people read.
     #[must_use]
     pub fn is_in(&self, message: &Message) -> bool {
-        self.found(message.body())
+        self.is_in_body(message.body())
             || message.fields().any(|field| match field {
                 Field::Property(name, ValueRef::Str(value)) => {
                     self.found(name.as_bytes()) || self.found(value.as_bytes())
@@ -40,6 +44,26 @@ impl Text {
                 ) => self.found(text),
                 Field::Plain(_, _) => false,
             })
+    }
+
+    /// About so many bytes are looked through for it, in memory or on the disk.
+    pub(crate) fn searched(message: &Message) -> usize {
+        let stored = message.stored_body().map_or(0, Stored::length);
+        message.memory()
+            + usize::try_from(stored).map_or(STORED_BYTES_SEARCHED, |n| n.min(STORED_BYTES_SEARCHED))
+    }
+
+    fn is_in_body(&self, body: Content<'_>) -> bool {
+        match body {
+            Content::Octets(octets) => self.found(octets),
+            Content::Stored(stored) => match stored.read_front(STORED_BYTES_SEARCHED) {
+                Ok(octets) => self.found(&octets),
+                Err(error) => {
+                    tracing::warn!(%error, "a message body cannot be searched");
+                    false
+                }
+            },
+        }
     }
 
     fn found(&self, octets: &[u8]) -> bool {

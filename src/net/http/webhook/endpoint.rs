@@ -24,6 +24,7 @@ use super::signer::{Secret, message_id, signatures};
 use super::targets::Targets;
 use super::tls::Tls;
 use super::url::Url;
+use crate::net::http::large::loaded;
 use crate::net::http::party::Received;
 use crate::net::{SERVER_NAME, SystemClock};
 
@@ -43,6 +44,8 @@ pub(super) struct Common {
     pub(super) clock: Arc<SystemClock>,
     /// Bytes of requests under way of one webhook.
     pub(super) bytes_max: usize,
+    /// Largest body that is brought into memory.
+    pub(super) body_bytes_max: usize,
 }
 
 struct Idle {
@@ -97,11 +100,17 @@ impl Endpoint {
     /// Sends a message once.
     pub(super) async fn attempt(&self, received: &Received, number: u32) -> Answer {
         // What is rendered is at most about so large: text in JSON has escapes, octets are in base64.
-        let size = received.message.memory().saturating_mul(2).div_ceil(1024);
+        let size = received.message.weight().saturating_mul(2).div_ceil(1024);
         let places = u32::try_from(size).unwrap_or(u32::MAX).clamp(1, self.room_kib);
         let Ok(_room) = self.room.acquire_many(places).await else {
             return Answer::Failed("the server is shutting down".to_owned());
         };
+        // A signature is over the whole.
+        let message = match loaded(&received.message, self.common.body_bytes_max).await {
+            Ok(message) => message,
+            Err(error) => return Answer::Failed(format!("the body of the message is not sent: {error}")),
+        };
+        let received = &Received { message, ..received.clone() };
         let Rendered { body, headers } = render(&received.delivery(), self.format);
         let wall = self.common.clock.refresh().wall.0;
         let id = message_id(&self.virtual_host, &self.name, &received.message.id().to_string());

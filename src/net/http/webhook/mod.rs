@@ -112,12 +112,13 @@ impl Drop for Life {
 }
 
 impl Webhooks {
-    pub(super) fn new(options: &config::Webhooks, clock: &Arc<SystemClock>) -> Self {
+    pub(super) fn new(options: &config::Webhooks, body_bytes_max: usize, clock: &Arc<SystemClock>) -> Self {
         let common = Common {
             targets: Targets::new(options.allowed_targets.clone()),
             tls: Tls::new(options.ca_file.clone()),
             clock: Arc::clone(clock),
             bytes_max: options.bytes_max,
+            body_bytes_max,
         };
         Self {
             common: Arc::new(common),

@@ -109,7 +109,8 @@ fn raw(delivery: &Delivery<'_>) -> Rendered {
             json.into()
         }
         (_, Some(shared)) => shared.clone(),
-        (_, None) => Bytes::copy_from_slice(message.body()),
+        // Whoever calls has brought it into memory.
+        (_, None) => Bytes::copy_from_slice(message.body().octets().unwrap_or_default()),
     };
     Rendered { body, headers }
 }

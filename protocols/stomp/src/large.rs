@@ -1,0 +1,195 @@
+//! A SEND whose body is too large to be waited for: its head is kept, and the body handed on as it arrives.
+
+use sabir_model::chunks::Chunks;
+use sabir_model::error::{Code, Refusal, Violation};
+use sabir_model::message::Body;
+use sabir_model::rare::Rare;
+use sabir_model::session::{Flow, Host, Input, Now, Room};
+use sabir_model::stored::{Stored, Utf8Check};
+
+use crate::decode::Decoder;
+use crate::execute::Core;
+use crate::frame::Frame;
+use crate::session::State;
+
+/// What is still to come of the frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Bytes of the body, and NUL.
+    #[default]
+    Coming,
+    /// Nothing; the body is not in its place yet.
+    Storing,
+    /// Bytes of the body, and NUL, which nobody wants.
+    Refused,
+}
+
+/// A SEND in parts.
+#[derive(Debug, Default)]
+pub(crate) struct Large {
+    /// The bytes before the body.
+    head: Vec<u8>,
+    /// Bytes of the body that are still to come.
+    left: usize,
+    text: Utf8Check,
+    stage: Stage,
+    /// No more of the body may come for the moment.
+    full: bool,
+}
+
+impl Large {
+    /// Whether the session waits for the host.
+    pub(crate) fn waits(&self) -> bool {
+        self.full || self.stage == Stage::Storing
+    }
+}
+
+/// The large SEND that is coming, if one is.
+pub(crate) type Coming = Rare<Large>;
+
+/// A head has come at the front of the input, that of a SEND with a body of `length` bytes.
+pub(crate) fn begin(
+    coming: &mut Coming,
+    (decoder, core): (&Decoder, &mut Core),
+    (head, length): (usize, usize),
+    now: Now,
+    input: &mut Input<'_>,
+    host: &mut dyn Host,
+    out: &mut Chunks,
+) -> Result<(), Violation> {
+    let bytes = input.rest().get(..head).unwrap_or_default();
+    let frame = decoder.frame(bytes, core.version.into()).map_err(|refusal| core.broken(refusal, out))?;
+    let mut stage = Stage::Coming;
+    if let Err(refusal) = core.announce(&frame, length, now, host) {
+        core.refuse(&frame, refusal, out)?;
+        stage = Stage::Refused;
+    }
+    *coming.make() = Large { head: bytes.to_vec(), left: length, stage, ..Large::default() };
+    input.consume(head);
+    Ok(())
+}
+
+/// Takes what has come of the body. `None` if the frame is over.
+pub(crate) fn receive(
+    coming: &mut Coming,
+    core: &mut Core,
+    input: &mut Input<'_>,
+    host: &mut dyn Host,
+    out: &mut Chunks,
+) -> Result<Option<Flow>, Violation> {
+    let Some(large) = coming.get_mut() else { return Ok(None) };
+    let rest = input.rest();
+    let piece = rest.get(..large.left).unwrap_or(rest);
+    if !piece.is_empty() {
+        large.left -= piece.len();
+        if large.stage == Stage::Coming {
+            large.text.take(piece);
+            large.full = host.put_body(piece) == Room::None;
+        }
+        input.consume(piece.len());
+    }
+    if large.left > 0 {
+        return Ok(Some(if large.full { Flow::Parked } else { Flow::More }));
+    }
+    match input.rest().first() {
+        None => return Ok(Some(if large.full { Flow::Parked } else { Flow::More })),
+        Some(0) => input.consume(1),
+        Some(_) => {
+            host.drop_body();
+            let sentence = "the body is not followed by NUL where content-length ends it";
+            return Err(core.broken(Refusal::new(Code::MalformedFrame, sentence), out));
+        }
+    }
+    if large.stage == Stage::Refused {
+        coming.clear();
+        return Ok(None);
+    }
+    large.stage = Stage::Storing;
+    large.full = false;
+    host.end_body();
+    Ok(Some(Flow::Parked))
+}
+
+/// There is room for more of the body.
+pub(crate) fn go_on(coming: &mut Coming) {
+    if let Some(large) = coming.get_mut() {
+        large.full = false;
+    }
+}
+
+/// The body is in its place, or cannot be kept.
+pub(crate) fn stored(
+    coming: &mut Coming,
+    (decoder, core): (&Decoder, &mut Core),
+    result: Result<Stored, Refusal>,
+    now: Now,
+    host: &mut dyn Host,
+    out: &mut Chunks,
+) -> Result<(), Violation> {
+    let Some(large) = coming.get_mut() else { return Ok(()) };
+    if large.stage == Stage::Refused || core.state != State::Open {
+        return Ok(());
+    }
+    let over = large.stage == Stage::Storing;
+    let head = std::mem::take(&mut large.head);
+    let is_text = large.text.is_text();
+    let frame = decoder.frame(&head, core.version.into()).map_err(|refusal| core.broken(refusal, out))?;
+    let frame = Frame { is_text: Some(is_text), ..frame };
+    let result = match result {
+        Ok(body) => core.execute(&frame, now, Body::Stored(body), host, out),
+        Err(refusal) => Err(core.body_lost(&frame, refusal)),
+    };
+    match over {
+        true => coming.clear(),
+        // The rest is read and thrown away, if the connection lives on.
+        false => {
+            large.stage = Stage::Refused;
+            large.full = false;
+        }
+    }
+    if let Err(refusal) = result {
+        core.refuse(&frame, refusal, out)?;
+    }
+    Ok(())
+}
+
+impl Core {
+    /// Asks whether a SEND may come whose body, of `length` bytes, is still to be read.
+    ///
+    /// # Errors
+    /// It is refused; the caller writes ERROR.
+    fn announce(
+        &mut self,
+        frame: &Frame<'_>,
+        length: usize,
+        now: Now,
+        host: &mut dyn Host,
+    ) -> Result<(), Refusal> {
+        let length = Some(length as u64);
+        let begun = self.with_send(frame, now, Body::Borrowed(b""), host, |host, publish, _| {
+            host.begin_body(&publish, length)
+        });
+        self.spoil_if_refused(frame, begun)
+    }
+
+    /// What is sent in a transaction and refused ruins it.
+    pub(crate) fn spoil_if_refused<T>(
+        &mut self,
+        frame: &Frame<'_>,
+        result: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        result.inspect_err(|refusal| {
+            if let Some(name) = frame.raw("transaction") {
+                self.transactions.make().spoil(name, refusal);
+            }
+        })
+    }
+
+    /// The body of an announced SEND cannot be kept.
+    fn body_lost(&mut self, frame: &Frame<'_>, refusal: Refusal) -> Refusal {
+        match self.spoil_if_refused(frame, Err::<(), _>(refusal)) {
+            Ok(()) => Refusal::new(Code::Internal, "the body cannot be kept"),
+            Err(refusal) => refusal,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Bodies that are not in memory: in queues, on their way, and after a restart.
+
+use std::path::PathBuf;
+
+use sabir_model::command::{Outcome, Publish, TargetKey};
+use sabir_model::destination::{Destination, Targets};
+use sabir_model::error::{Code, Refusal};
+use sabir_model::event::Event;
+use sabir_model::message::{Body, Facts};
+use sabir_model::session::{Host, Room};
+use sabir_model::stored::Stored;
+
+use super::harness::{Client, Send, Setup, World};
+use crate::Policy;
+
+/// Whether every body is one that is not in memory: all of these tests hold then, too (`SABIR_TEST_STORED_BODIES=1`).
+pub(super) fn all_stored() -> bool {
+    std::env::var_os("SABIR_TEST_STORED_BODIES").is_some()
+}
+
+impl Send<'_> {
+    /// The body is one that is not in memory.
+    fn stored(mut self) -> Self {
+        self.stores = true;
+        self
+    }
+}
+
+impl Client {
+    /// The body of a message, not in memory if it `stores`.
+    pub(super) fn body<'a>(
+        &mut self,
+        stores: bool,
+        publish: &Publish<'_>,
+        body: &'a str,
+    ) -> Result<Body<'a>, Refusal> {
+        match stores && !body.is_empty() {
+            true => self.store(publish, body.as_bytes()).map(Body::Stored),
+            false => Ok(Body::Borrowed(body.as_bytes())),
+        }
+    }
+
+    /// Hands a body over in pieces, as a session does.
+    fn store(&mut self, publish: &Publish<'_>, body: &[u8]) -> Result<Stored, Refusal> {
+        self.host().begin_body(publish, Some(body.len() as u64))?;
+        for piece in body.chunks(100_000) {
+            let mut room = self.host().put_body(piece);
+            while room == Room::None {
+                self.pump();
+                let before = self.events.len();
+                self.events.retain(|event| *event != Event::BodyRoom);
+                if self.events.len() < before {
+                    room = Room::Some;
+                }
+            }
+        }
+        self.host().end_body();
+        loop {
+            self.pump();
+            let at = self.events.iter().position(|event| matches!(event, Event::BodyStored(_)));
+            match at.map(|at| self.events.remove(at)) {
+                Some(Event::BodyStored(result)) => return result,
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+fn files(world: &World) -> Vec<PathBuf> {
+    world.broker.store().turn();
+    let files = world.disk.files().into_iter();
+    files.filter(|file| file.parent().is_some_and(|dir| dir.ends_with("B"))).collect()
+}
+
+/// A text of which no two parts are alike.
+fn text(length: usize) -> String {
+    let mut text: String = (0..).map(|number| format!("{number:x} ")).take(length / 4).collect();
+    text.truncate(length);
+    text
+}
+
+#[test]
+fn a_stored_body_takes_no_memory_and_its_bytes_count_for_its_queue() {
+    let world = World::new();
+    let body = text(500_000);
+    world.client().send("queue://q", &body).stored().persistent().ok();
+    assert!(world.memory() < 2000, "{} bytes", world.memory());
+    assert!(world.queue("queue://q").unwrap().bytes > 500_000);
+    let mut consumer = world.client();
+    consumer.subscribe("queue://q").credit(1).ok();
+    let got = consumer.drain();
+    assert!(got[0].body == body);
+    consumer.ack_all(&got);
+    assert_eq!((world.memory(), world.queue("queue://q").unwrap().bytes), (0, 0));
+}
+
+#[test]
+fn a_stored_body_that_is_paged_out_comes_back_as_it_was_also_after_a_crash() {
+    let mut setup = Setup::default();
+    setup.limits.queue_memory_bytes_max = 1;
+    let world = setup.open();
+    let bodies = [text(200_000), text(70_000), "small".to_owned()];
+    let mut producer = world.client();
+    for body in &bodies {
+        producer.send("queue://q", body).stored().persistent().ok();
+    }
+    producer.synced();
+    let bytes = world.queue("queue://q").unwrap().bytes;
+    assert!(bytes > 270_000 && world.queue("queue://q").unwrap().paged >= 2, "{bytes}");
+    drop(producer);
+    let world = world.crash();
+    assert!(world.queue("queue://q").unwrap().bytes > 270_000);
+    let mut consumer = world.client();
+    consumer.subscribe("queue://q").credit(10).ok();
+    consumer.run();
+    let got = consumer.drain();
+    assert!(got.iter().map(|one| &one.body).eq(&bodies));
+    consumer.ack_all(&got);
+    assert_eq!((world.depth("queue://q"), world.queue("queue://q").unwrap().bytes), (0, 0));
+}
+
+#[test]
+fn a_large_body_is_refused_before_it_comes_where_there_is_no_room_for_it() {
+    let policy = Policy { bytes_max: 1000, ..Policy::default() };
+    let world = Setup::default().policy("queue://full", policy).open();
+    let mut client = world.client();
+    let targets: Targets = std::iter::once(Destination::queue("full")).collect();
+    let publish = |transaction| Publish {
+        targets: &targets,
+        key: TargetKey { slot: 0, generation: 1 },
+        facts: Facts { persistent: true, ..Facts::default() },
+        fields: &[],
+        body: Body::Borrowed(b""),
+        transaction,
+        once: None,
+    };
+    let refused = |result: Result<(), Refusal>| result.unwrap_err().code;
+    assert_eq!(refused(client.host().begin_body(&publish(None), Some(1001))), Code::DestinationFull);
+    assert_eq!(client.host().begin_body(&publish(None), Some(900)), Ok(()));
+    let transaction = Some(sabir_model::ids::TransactionKey(7));
+    assert_eq!(refused(client.host().begin_body(&publish(transaction), Some(9))), Code::UnknownTransaction);
+    // It is looked at again when it is whole.
+    let stored = client.store(&publish(None), &[7; 900]).unwrap();
+    world.client().send("queue://full", &text(500)).ok();
+    let outcome = client.host().publish(Publish { body: Body::Stored(stored), ..publish(None) });
+    assert!(matches!(outcome, Outcome::Refused(refusal) if refusal.code == Code::DestinationFull));
+    client.end_batch();
+    assert_eq!(world.depth("queue://full"), 1);
+}
+
+#[test]
+fn a_body_that_nobody_waits_for_any_more_leaves_nothing() {
+    let world = World::new();
+    let mut client = world.client();
+    let targets: Targets = std::iter::once(Destination::queue("q")).collect();
+    let publish = Publish {
+        targets: &targets,
+        key: TargetKey { slot: 0, generation: 1 },
+        facts: Facts { persistent: true, ..Facts::default() },
+        fields: &[],
+        body: Body::Borrowed(b""),
+        transaction: None,
+        once: None,
+    };
+    client.host().begin_body(&publish, Some(1_000_000)).unwrap();
+    assert_eq!(client.host().put_body(&[1; 300_000]), Room::Some);
+    assert_eq!(files(&world).len(), 1);
+    drop(client);
+    assert_eq!(files(&world), Vec::<PathBuf>::new());
+}
