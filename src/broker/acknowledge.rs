@@ -8,8 +8,8 @@ use sabir_model::session::Settled;
 use sabir_store::Level;
 
 use crate::connection::Connection;
-use crate::publish::stronger;
 use crate::work::settle;
+use crate::work::stronger;
 
 impl Connection {
     /// Settles what the batch has acknowledged. Returns the newest promise of the log and, per refused acknowledgement,

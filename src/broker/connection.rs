@@ -18,7 +18,7 @@ use sabir_model::event::Event;
 use sabir_model::ids::{ConnectionId, MessageId, SubscriptionKey, TransactionKey};
 use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Host, Now, Room};
-use sabir_store::{Level, Wake};
+use sabir_store::Wake;
 
 use crate::acknowledge::unknown_delivery;
 use crate::bodies::Coming;
@@ -34,7 +34,7 @@ use crate::registry::VirtualHost;
 use crate::sending::Known;
 use crate::stats::{add, read};
 use crate::transaction::{Transaction, no_transaction};
-use crate::work::{finish, take_due};
+use crate::work::{finish, level_of, take_due};
 use crate::writer::Writer;
 
 /// One connection. Owned by the driver's task.
@@ -383,10 +383,6 @@ impl Connection {
             held.core.dispatch(&queue, self.work.get());
         }
     }
-}
-
-pub(crate) fn level_of(promise: Promise) -> Level {
-    if promise.synced { Level::Fsync } else { Level::Os }
 }
 
 impl Host for Connection {

@@ -4,10 +4,12 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use sabir_model::chunks::Chunks;
+use sabir_model::command::WireAck;
 use sabir_model::delivery::Admission;
-use sabir_model::ids::DeliveryToken;
-use sabir_model::session::Egress;
+use sabir_model::ids::{DeliveryToken, SubscriptionKey};
+use sabir_model::session::{Egress, EgressNote, Settled};
 
+use crate::outbox::Outbox;
 use crate::queue::Queue;
 use crate::stats::Counters;
 use crate::writer::Writer;
@@ -87,4 +89,49 @@ pub(crate) fn count_live(admission: Admission, counters: &Counters) {
 /// What waits, and the memory it takes.
 pub(crate) fn size(chunks: &Chunks) -> (usize, usize) {
     (chunks.len(), chunks.memory())
+}
+
+impl Outbox {
+    /// The protocol spoken, deliveries ever encoded, and bytes that wait.
+    pub(crate) fn about(&self) -> (&'static str, u64, u64) {
+        let state = self.state();
+        let protocol = state.egress.as_ref().map_or("", |egress| egress.protocol());
+        (protocol, state.delivered, state.chunks.len() as u64)
+    }
+
+    /// Forgets what waits for a subscription that has ended.
+    pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
+        if let Some(waiting) = self.state().waiting.get_mut() {
+            waiting.forget(key);
+        }
+    }
+
+    /// Lets the egress say that a browser has seen everything.
+    pub(crate) fn browsed(&self, key: SubscriptionKey) {
+        let mut state = self.state();
+        let state = &mut *state;
+        if let Some(egress) = state.egress.as_mut() {
+            let before = state.chunks.len();
+            egress.browsed(key, &mut state.chunks);
+            state.appended += (state.chunks.len() - before) as u64;
+        }
+    }
+
+    /// Hands a batch of acknowledgements to the egress.
+    pub(crate) fn acknowledged(
+        &self,
+        acks: &[WireAck],
+        settled: &mut Vec<Settled>,
+        unknown: &mut Vec<usize>,
+    ) {
+        if let Some(egress) = self.state().egress.as_mut() {
+            egress.acknowledged(acks, settled, unknown);
+        }
+    }
+
+    pub(crate) fn note(&self, note: EgressNote<'_>) {
+        if let Some(egress) = self.state().egress.as_mut() {
+            egress.note(note);
+        }
+    }
 }

@@ -7,18 +7,17 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
 use sabir_model::chunks::{Chunks, WINDOW_BYTES};
 use sabir_model::clock::Instant;
-use sabir_model::command::WireAck;
 use sabir_model::delivery::{Admission, Delivery, Grant};
 use sabir_model::error::{Code, Refusal};
-use sabir_model::ids::{ConnectionId, SubscriptionKey};
+use sabir_model::ids::ConnectionId;
 use sabir_model::rare::Rare;
-use sabir_model::session::{Egress, EgressNote, Now, Settled};
+use sabir_model::session::{Egress, Now};
 
 use crate::budget::{OUTBOX_BYTES_FLOOR, change};
 pub(crate) use crate::handing::{Closed, Flushed, Handed, Mark, Receivers};
@@ -38,24 +37,20 @@ const SLICES_MAX: usize = 64;
 const GATED_MAX: usize = 65_536;
 
 pub(crate) struct State {
-    egress: Option<Box<dyn Egress>>,
+    pub(crate) egress: Option<Box<dyn Egress>>,
     writer: Option<Box<dyn Writer>>,
     pub(crate) chunks: Chunks,
     /// Bytes ever appended and ever written.
     pub(crate) appended: u64,
     pub(crate) written: u64,
     /// Deliveries ever encoded.
-    delivered: u64,
+    pub(crate) delivered: u64,
     /// Most memory of a delivery among those that wait: one alone may exceed the bounds.
     largest: u32,
     marks: Rare<VecDeque<(u64, Mark)>>,
-    waiting: Rare<WaitingList>,
+    pub(crate) waiting: Rare<WaitingList>,
     /// Live deliveries must not overtake the greeting of the batch in progress.
     gated: bool,
-    /// Its owner does not read, and must if there is something to acknowledge.
-    held_back: bool,
-    /// Bytes that are accounted for.
-    accounted: u32,
     /// The socket took no more; the owner is waiting for it.
     blocked: bool,
     /// A window of a body that is not in memory is on its way.
@@ -93,6 +88,10 @@ pub(crate) struct Outbox {
     queued: AtomicBool,
     /// So much waits that nothing should be asked for that is answered.
     full: AtomicBool,
+    /// Its owner does not read, and must if there is something to acknowledge.
+    held_back: AtomicBool,
+    /// Bytes that are accounted for. Changed with the state locked; here it fills a gap.
+    accounted: AtomicU32,
     last_written: AtomicU64,
     waker: Mutex<Option<Waker>>,
 }
@@ -119,8 +118,6 @@ impl Outbox {
                 marks: Rare::new(),
                 waiting: Rare::new(),
                 gated: false,
-                held_back: false,
-                accounted: 0,
                 blocked: false,
                 loading: false,
                 progress: now,
@@ -129,6 +126,8 @@ impl Outbox {
             }),
             queued: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            held_back: AtomicBool::new(false),
+            accounted: AtomicU32::new(0),
             last_written: AtomicU64::new(now.0),
             waker: Mutex::new(None),
         }
@@ -168,7 +167,9 @@ impl Outbox {
 
     /// Its owner does not read for the moment, or does again.
     pub(crate) fn hold_back(&self, held_back: bool) {
-        self.state().held_back = held_back;
+        // With the state locked, so that who hands something over sees it or is seen.
+        let _state = self.state();
+        self.held_back.store(held_back, Ordering::Relaxed);
     }
 
     /// Accounts for what waits, as far as it is worth it.
@@ -178,8 +179,10 @@ impl Outbox {
         let chunks = if chunks < OUTBOX_BYTES_FLOOR { 0 } else { chunks };
         let bytes = chunks as u64 + state.waiting.get().map_or(0, WaitingList::charged);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if bytes != state.accounted {
-            let more = i64::from(bytes) - i64::from(std::mem::replace(&mut state.accounted, bytes));
+        let before = self.accounted.load(Ordering::Relaxed);
+        if bytes != before {
+            self.accounted.store(bytes, Ordering::Relaxed);
+            let more = i64::from(bytes) - i64::from(before);
             change(&self.bounds.budget.outboxes, more);
         }
     }
@@ -213,7 +216,7 @@ impl Outbox {
                 if settles && let Some(token) = delivery.token {
                     state.mark(Mark::Settle(token));
                 }
-                if state.held_back {
+                if self.held_back.load(Ordering::Relaxed) {
                     self.wake_owner();
                 }
                 let noted = match admission {
@@ -348,20 +351,6 @@ impl Outbox {
         }
     }
 
-    /// The protocol spoken, deliveries ever encoded, and bytes that wait.
-    pub(crate) fn about(&self) -> (&'static str, u64, u64) {
-        let state = self.state();
-        let protocol = state.egress.as_ref().map_or("", |egress| egress.protocol());
-        (protocol, state.delivered, state.chunks.len() as u64)
-    }
-
-    /// Forgets what waits for a subscription that has ended.
-    pub(crate) fn forget_waiting(&self, key: SubscriptionKey) {
-        if let Some(waiting) = self.state().waiting.get_mut() {
-            waiting.forget(key);
-        }
-    }
-
     /// Encodes a live delivery that its owner has time for: without room it is not taken, and the owner is woken when there
     /// is some.
     pub(crate) fn deliver_if_room(&self, now: Now, delivery: &Delivery<'_>, counters: &Counters) -> bool {
@@ -389,35 +378,6 @@ impl Outbox {
     pub(crate) fn resume_owner_when_written(&self) {
         let mut state = self.state();
         state.mark(Mark::Owner);
-    }
-
-    /// Lets the egress say that a browser has seen everything.
-    pub(crate) fn browsed(&self, key: SubscriptionKey) {
-        let mut state = self.state();
-        let state = &mut *state;
-        if let Some(egress) = state.egress.as_mut() {
-            let before = state.chunks.len();
-            egress.browsed(key, &mut state.chunks);
-            state.appended += (state.chunks.len() - before) as u64;
-        }
-    }
-
-    /// Hands a batch of acknowledgements to the egress.
-    pub(crate) fn acknowledged(
-        &self,
-        acks: &[WireAck],
-        settled: &mut Vec<Settled>,
-        unknown: &mut Vec<usize>,
-    ) {
-        if let Some(egress) = self.state().egress.as_mut() {
-            egress.acknowledged(acks, settled, unknown);
-        }
-    }
-
-    pub(crate) fn note(&self, note: EgressNote<'_>) {
-        if let Some(egress) = self.state().egress.as_mut() {
-            egress.note(note);
-        }
     }
 
     /// Writes what the socket takes at once. Marks that are due go to `due`.

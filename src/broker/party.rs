@@ -14,9 +14,10 @@ use sabir_model::settlement::Settlement;
 use sabir_store::Wake;
 
 use crate::broker::Broker;
-use crate::connection::{Connection, level_of};
+use crate::connection::Connection;
 use crate::queue::Role;
 use crate::subscribe::Subscription;
+use crate::work::level_of;
 
 impl Connection {
     /// Introduces a connection for a principal who is known already.

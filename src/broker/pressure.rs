@@ -18,8 +18,9 @@ use sabir_store::{Level, Wake};
 
 use crate::broker::{Broker, Shared};
 use crate::budget::{change, memory_full};
-use crate::connection::{Connection, level_of};
+use crate::connection::Connection;
 use crate::queue::Queue;
+use crate::work::level_of;
 
 /// Connections that are let in at a time.
 const BATCH: usize = 16;

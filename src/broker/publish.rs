@@ -27,7 +27,7 @@ use crate::route::{Leg, Route};
 use crate::selection::MessageView;
 use crate::session_log::TABLE_RECEIVED;
 use crate::stats::add;
-use crate::work::{Work, for_each_run, promise};
+use crate::work::{Work, for_each_run, promise, stronger};
 
 /// A message on its way in, id and time filled in.
 pub(crate) struct Incoming<'a> {
@@ -589,15 +589,4 @@ fn wanted(held: &Held, message: &Message) -> bool {
     held.core
         .consumers()
         .any(|consumer| consumer.selector.as_ref().is_none_or(|selector| selector.matches(&view)))
-}
-
-/// The level that promises more.
-pub(crate) fn stronger(one: Level, other: Level) -> Level {
-    match (one, other) {
-        (Level::Fsync, _) | (_, Level::Fsync) => Level::Fsync,
-        (Level::Interval(a), Level::Interval(b)) => Level::Interval(a.min(b)),
-        (Level::Interval(a), _) | (_, Level::Interval(a)) => Level::Interval(a),
-        (Level::Os, _) | (_, Level::Os) => Level::Os,
-        (Level::Memory, Level::Memory) => Level::Memory,
-    }
 }

@@ -12,13 +12,12 @@ use sabir_store::Level;
 
 use crate::bodies::{BodyWriter, Coming};
 use crate::connection::Connection;
-use crate::publish::{
-    Failure, Incoming, enqueue_single, execute, fan_out, full, log_received, plan, stronger,
-};
+use crate::publish::{Failure, Incoming, enqueue_single, execute, fan_out, full, log_received, plan};
 use crate::route::{Route, resolve};
 use crate::stats::add;
 use crate::tally::Tally;
 use crate::transaction::unknown_transaction;
+use crate::work::stronger;
 
 /// Sends into one queue after which its lock is released and what has come is dispatched.
 const HELD_SENDS_MAX: u32 = 64;

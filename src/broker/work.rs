@@ -367,6 +367,22 @@ pub(crate) fn promise(position: Position, level: Level) -> Promise {
     Promise { position, synced: level == Level::Fsync }
 }
 
+/// The level that a promise speaks of.
+pub(crate) fn level_of(promise: Promise) -> Level {
+    if promise.synced { Level::Fsync } else { Level::Os }
+}
+
+/// The level that promises more.
+pub(crate) fn stronger(one: Level, other: Level) -> Level {
+    match (one, other) {
+        (Level::Fsync, _) | (_, Level::Fsync) => Level::Fsync,
+        (Level::Interval(a), Level::Interval(b)) => Level::Interval(a.min(b)),
+        (Level::Interval(a), _) | (_, Level::Interval(a)) => Level::Interval(a),
+        (Level::Os, _) | (_, Level::Os) => Level::Os,
+        (Level::Memory, Level::Memory) => Level::Memory,
+    }
+}
+
 fn log_expired(shared: &Shared, work: &mut Work) {
     let runs = [work.expired_logged.is_empty(), work.gone.is_empty()];
     if runs == [true; 2] && work.progress_made.is_empty() && work.progress_over.is_empty() {
