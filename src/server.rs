@@ -329,6 +329,7 @@ fn broker_options(
             destinations_max: limits.destinations_max,
             memory_bytes_max: if memory == 0 { machine_memory() / 5 * 2 } else { memory },
             queue_memory_bytes_max: u64::try_from(limits.queue_memory_bytes_max).unwrap_or(u64::MAX),
+            spilled_bytes_max: u64::try_from(limits.spilled_bytes_max).unwrap_or(u64::MAX),
             pending_bytes_soft: PENDING_BYTES_SOFT.min(config.store.pending_bytes_max / 2),
             pending_bytes_max: config.store.pending_bytes_max,
             transaction_bytes_max: limits.transaction_bytes_max,

@@ -121,6 +121,12 @@ fn broker_metrics(page: &mut Page, broker: &BrokerStats) {
             broker.spilled,
         ),
         (
+            "sabir_messages_spilled_bytes",
+            Gauge,
+            "Bytes of those of them that are held still, about.",
+            broker.spilled_bytes,
+        ),
+        (
             "sabir_messages_unrouted_total",
             Counter,
             "Messages that nobody was interested in.",

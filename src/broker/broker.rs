@@ -143,6 +143,8 @@ pub(crate) struct Shared {
     /// Tells tokens of this boot from those of others.
     pub(crate) boot: u32,
     pub(crate) next_queue: AtomicU64,
+    /// Bytes of messages in the log that are there for want of memory only, about.
+    pub(crate) spilled_bytes: AtomicU64,
     /// Numbers the messages that no connection sends.
     pub(crate) next_message: AtomicU64,
     /// What holds for the backlogs of client sessions.
@@ -315,6 +317,7 @@ impl Broker {
             budget,
             boot,
             next_queue: AtomicU64::new(1),
+            spilled_bytes: AtomicU64::new(0),
             next_message: AtomicU64::new(1),
             session_policy,
             notes: Mutex::new(std::mem::take(&mut recovered.notes)),
@@ -483,6 +486,7 @@ impl Broker {
             pending_bytes_max: shared.limits.pending_bytes_max as u64,
             unreadable: read(&counters.unreadable),
             spilled: read(&counters.spilled),
+            spilled_bytes: read(&shared.spilled_bytes),
             unrouted: read(&counters.unrouted),
             transactions_committed: read(&counters.transactions_committed),
             transactions_aborted: read(&counters.transactions_aborted),

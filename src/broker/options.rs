@@ -23,6 +23,8 @@ pub struct BrokerLimits {
     /// Most bytes of one queue's messages in memory, as far as the log holds them: what is beyond is read when its turn
     /// comes. Less when memory runs low.
     pub queue_memory_bytes_max: u64,
+    /// Most bytes of messages that are not persistent in the log, for want of memory.
+    pub spilled_bytes_max: u64,
     /// Unsynced bytes above which publishers' reading pauses.
     pub pending_bytes_soft: usize,
     /// Most unsynced bytes, as the log is told: of what is left above the soft mark no connection gets more than half.
@@ -58,6 +60,7 @@ impl Default for BrokerLimits {
             destinations_max: 1_000_000,
             memory_bytes_max: 4 << 30,
             queue_memory_bytes_max: 16 << 20,
+            spilled_bytes_max: 1 << 30,
             pending_bytes_soft: 4 << 20,
             pending_bytes_max: 64 << 20,
             transaction_bytes_max: 256 << 20,

@@ -197,9 +197,7 @@ fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
         add(&shared.counters.unreadable, lost);
         tracing::error!(queue = %queue.title(), lost, "messages cannot be read from the log and are passed over");
     }
-    if held.core.ready.paged.is_empty() {
-        held.core.tidy_spilled(shared, queue.id);
-    }
+    held.core.tidy_spilled(shared, queue.id);
     held.core.dispatch(queue, work);
 }
 

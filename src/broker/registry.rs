@@ -522,7 +522,7 @@ impl VirtualHost {
                 Marks::default().log(&mut group, queue.id);
             }
             if let Some(mut spilled) = spilled {
-                spilled.forget(&mut group, queue.id);
+                spilled.forget(shared, &mut group, queue.id);
             }
             group.finish(Level::Os);
         }

@@ -28,9 +28,16 @@ const ROW: u64 = 4096;
 /// Rows given up in one group of the log.
 const ROWS_AT_A_TIME: usize = 1024;
 
-/// The numbers of a queue that have rows.
+/// Bytes that go to the log at a time.
+const SPILLED_AT_A_TIME: u64 = 4 << 20;
+
+/// Of a queue: the numbers that are held still, the rows there are, and the bytes of the messages.
 #[derive(Debug, Default)]
-pub(crate) struct Spilled(RoaringTreemap);
+pub(crate) struct Spilled {
+    numbers: RoaringTreemap,
+    rows: RoaringTreemap,
+    bytes: u64,
+}
 
 fn row_key(queue: QueueId, row: u64) -> [u8; 16] {
     let mut key = [0; 16];
@@ -73,38 +80,41 @@ pub(crate) fn decode_row(key: &[u8], mut value: &[u8]) -> Option<(QueueId, Vec<R
 
 impl Spilled {
     /// Adds numbers, in the group that puts their messages.
-    fn add(&mut self, group: &mut Appender<'_>, queue: QueueId, numbers: &[u64]) {
-        self.0.extend(numbers.iter().copied());
+    fn add(&mut self, group: &mut Appender<'_>, queue: QueueId, numbers: &[u64], bytes: u64) {
+        self.numbers.extend(numbers.iter().copied());
+        self.bytes += bytes;
         let mut rows: Vec<u64> = numbers.iter().map(|number| number / ROW).collect();
         rows.sort_unstable();
         rows.dedup();
         for row in rows {
-            let mut all = self.0.iter();
+            let mut all = self.numbers.iter();
             all.advance_to(row * ROW);
             let value = encode_row(row, all.take_while(|number| number / ROW == row));
             group.set(TABLE_SPILLED, &row_key(queue, row), &value);
+            self.rows.insert(row);
         }
     }
 
-    /// Gives up the rows in which all numbers are below `end`.
-    fn forget_below(&mut self, end: u64, group: &mut Appender<'_>, queue: QueueId) {
-        while let Some(first) = self.0.min()
-            && first / ROW < end / ROW
-        {
-            let row = first / ROW;
-            group.remove(TABLE_SPILLED, &row_key(queue, row));
-            self.0.remove_range(row * ROW..(row + 1) * ROW);
-        }
+    /// Forgets numbers below `end`; tells which rows are of no more use.
+    fn forget_below(&mut self, end: u64, shared: &Shared) -> Vec<u64> {
+        let before = self.numbers.len();
+        let removed = self.numbers.remove_range(..end);
+        // Sizes of single messages are not kept: those that are gone had their share.
+        let share = u128::from(self.bytes) * u128::from(removed) / u128::from(before.max(1));
+        let share = u64::try_from(share).unwrap_or(self.bytes).min(self.bytes);
+        self.bytes -= share;
+        shared.spilled_bytes.fetch_sub(share, Ordering::Relaxed);
+        let rows = if self.numbers.is_empty() { u64::MAX } else { end / ROW };
+        let over: Vec<u64> = self.rows.iter().take_while(|row| *row < rows).collect();
+        self.rows.remove_range(..rows);
+        over
     }
 
     /// Gives up all rows: the queue goes.
-    pub(crate) fn forget(&mut self, group: &mut Appender<'_>, queue: QueueId) {
-        self.forget_below(u64::MAX, group, queue);
-    }
-
-    /// Whether some row has nothing below `end` but numbers that are settled.
-    fn has_below(&self, end: u64) -> bool {
-        self.0.min().is_some_and(|first| first / ROW < end / ROW)
+    pub(crate) fn forget(&mut self, shared: &Shared, group: &mut Appender<'_>, queue: QueueId) {
+        for row in self.forget_below(u64::MAX, shared) {
+            group.remove(TABLE_SPILLED, &row_key(queue, row));
+        }
     }
 }
 
@@ -128,12 +138,17 @@ impl QueueCore {
     pub(crate) fn tidy_spilled(&mut self, shared: &Shared, queue: QueueId) {
         let Some(mut spilled) = self.spilled.take() else { return };
         let lowest = self.lowest();
-        if spilled.has_below(lowest) {
-            let mut group = shared.store.begin();
-            spilled.forget_below(lowest, &mut group, queue);
-            group.finish(Level::Os);
+        if spilled.numbers.min().is_some_and(|first| first < lowest) {
+            let over = spilled.forget_below(lowest, shared);
+            if !over.is_empty() {
+                let mut group = shared.store.begin();
+                for row in over {
+                    group.remove(TABLE_SPILLED, &row_key(queue, row));
+                }
+                group.finish(Level::Os);
+            }
         }
-        self.spilled = Some(spilled).filter(|spilled| !spilled.0.is_empty());
+        self.spilled = Some(spilled).filter(|spilled| !spilled.numbers.is_empty());
     }
 }
 
@@ -155,32 +170,40 @@ pub(crate) fn spill(shared: &Shared, queue: &Arc<Queue>, work: &mut Work) {
     if excess == 0 || !queue.pages() || queue.deleted.load(Ordering::Acquire) {
         return;
     }
-    let mut keys = core.ready.last_that(excess, None, Entry::is_spillable);
+    // What must be logged comes first: a disk that is slower than the senders is not for these.
+    if shared.store.is_busy() {
+        return;
+    }
+    let room = shared.limits.spilled_bytes_max.saturating_sub(shared.spilled_bytes.load(Ordering::Relaxed));
+    let bytes = excess.min(SPILLED_AT_A_TIME).min(room);
+    let mut keys = core.ready.last_that(bytes, None, Entry::is_spillable);
     if keys.is_empty() {
         return;
     }
-    // What must be logged comes first: a disk that is slower than the senders is not for these.
-    if shared.store.is_behind() {
-        return;
-    }
-    let Ok(mut group) = begin(shared, excess) else { return };
+    let Ok(mut group) = begin(shared, bytes) else { return };
     keys.reverse();
-    let mut numbers = Vec::with_capacity(keys.len());
+    let (mut numbers, mut bytes) = (Vec::with_capacity(keys.len()), 0);
     for key in &keys {
         if let Some(entry) = core.ready.get_mut(*key) {
             put(&mut group, &entry.message, &[(queue.id, key.sequence)]);
             entry.logged = true;
             numbers.push(key.sequence.0);
+            bytes += entry.message.memory() as u64;
         }
     }
     let mut spilled = core.spilled.take().unwrap_or_default();
-    spilled.add(&mut group, queue.id, &numbers);
+    spilled.add(&mut group, queue.id, &numbers, bytes);
+    shared.spilled_bytes.fetch_add(bytes, Ordering::Relaxed);
     core.spilled = Some(spilled);
     group.finish(Level::Os);
     for key in keys.into_iter().rev() {
         core.page_out(key, work);
     }
     core.tidy_spilled(shared, queue.id);
+    if excess > bytes {
+        // The rest next.
+        work.spills.push(queue.id);
+    }
     add(&shared.counters.spilled, numbers.len() as u64);
 }
 

@@ -103,6 +103,8 @@ pub struct BrokerStats {
     pub unreadable: u64,
     /// Messages that need not outlive the broker and went to the log for want of memory.
     pub spilled: u64,
+    /// Bytes of those of them that are held still, about.
+    pub spilled_bytes: u64,
     /// Sends refused.
     pub refused: u64,
     /// The same by the code of the refusal; only those above zero.

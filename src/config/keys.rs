@@ -104,6 +104,9 @@ table! {
         /// Most memory for the messages of one queue, as far as the log holds them, too; what is beyond is read from the disk
         /// when its turn comes. Less of it when memory runs low.
         queue_memory_bytes_max: usize [bytes(65536, 64 * TIB)] = "16 MiB";
+        /// Most bytes of messages that are not persistent in the log, where they go once they do not fit into a queue's
+        /// memory. 0 keeps them all in memory.
+        spilled_bytes_max: usize [bytes(0, 64 * TIB)] = "1 GiB";
     }
 }
 

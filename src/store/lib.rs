@@ -272,10 +272,10 @@ impl Store {
         self.inner.shared.journal.pending_bytes()
     }
 
-    /// Whether more waits to be written than half of what may: time for what can wait to do so.
+    /// Whether more waits to be written than an eighth of what may: then what need not be written should not be.
     #[must_use]
-    pub fn is_behind(&self) -> bool {
-        self.pending_bytes() > self.inner.shared.options.pending_bytes_max / 2
+    pub fn is_busy(&self) -> bool {
+        self.pending_bytes() > self.inner.shared.options.pending_bytes_max / 8
     }
 
     /// Blocks until everything appended so far is synced, or the store has failed.

@@ -159,6 +159,31 @@ fn queues_that_are_not_logged_keep_them_in_memory_within_its_limit() {
 }
 
 #[test]
+fn no_more_of_them_are_in_the_log_than_allowed_and_what_is_taken_makes_room() {
+    let mut setup = narrow(1024);
+    setup.limits.spilled_bytes_max = 20_000;
+    let world = setup.open();
+    world.fill_fleeting("queue://a", 1..=2000);
+    let (spilled, in_memory) = (world.stats().spilled_bytes, world.memory());
+    assert!((19_000..=20_500).contains(&spilled), "{spilled}");
+    assert!(in_memory > 100_000, "{in_memory}");
+    world.fill_fleeting("queue://b", 1..=20);
+    assert_eq!(world.queue("queue://b").unwrap().paged, 0, "there is no room");
+    assert_eq!(world.take_all("queue://a"), numbers(1..=2000));
+    world.fill_fleeting("queue://b", 21..=5000);
+    assert!(world.queue("queue://b").unwrap().paged > 0, "there is again");
+    assert_eq!(world.take_all("queue://b"), numbers(1..=5000));
+    world.fill_fleeting("queue://c", 1..=200);
+    world.broker.remove_queue("/", "c", Deletion::default()).unwrap();
+    // A row or two stay with each queue that goes on.
+    assert!(world.stats().spilled_bytes < 20_000, "{}", world.stats().spilled_bytes);
+    for queue in ["a", "b"] {
+        world.broker.remove_queue("/", queue, Deletion::default()).unwrap();
+    }
+    assert_eq!((world.stats().spilled_bytes, world.memory()), (0, 0));
+}
+
+#[test]
 fn a_full_disk_leaves_them_in_memory_until_that_is_full_too() {
     let mut setup = narrow(2048);
     setup.limits.memory_bytes_max = 20_000;

@@ -33,7 +33,12 @@ fn polite(server: &Server, destination: &str, headers: &str, sends: usize) {
 
 #[test]
 fn a_flood_of_one_queue_neither_holds_up_nor_refuses_those_who_send_to_others() {
-    let server = Server::start(&[("limits.memory_bytes_max", "32 MiB"), ("store.durability", "os")]);
+    // All of it in memory: that is what there is too little of.
+    let server = Server::start(&[
+        ("limits.memory_bytes_max", "32 MiB"),
+        ("limits.spilled_bytes_max", "0"),
+        ("store.durability", "os"),
+    ]);
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let in_memory = send("/queue/flood", "persistent:false\n", &[b'x'; 10_000]);
     // More than fits is under way at any time.
