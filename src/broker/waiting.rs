@@ -13,7 +13,7 @@ pub(crate) struct Waiting {
     pub(crate) subscription: SubscriptionKey,
     pub(crate) message: Message,
     pub(crate) grant: Option<Arc<Grant>>,
-    /// Bytes of memory that are held for this alone.
+    /// Bytes of memory that it may hold.
     charged: u64,
 }
 
@@ -31,8 +31,8 @@ impl WaitingList {
         message: &Message,
         grant: Option<Arc<Grant>>,
     ) {
-        // The first to hold it is charged for it; others hold the same.
-        let charged = if message.is_held_once() { message.memory() as u64 } else { 0 };
+        // Whoever else holds it may let it go first, and nobody would know: each is charged for all of it.
+        let charged = message.memory() as u64 + size_of::<Waiting>() as u64;
         self.charged += charged;
         self.list.push_back(Waiting { subscription, message: message.clone(), grant, charged });
     }
@@ -57,7 +57,7 @@ impl WaitingList {
         self.list.is_empty()
     }
 
-    /// Bytes of memory that are held for these alone.
+    /// Bytes of memory that these may hold.
     pub(crate) fn charged(&self) -> u64 {
         self.charged
     }

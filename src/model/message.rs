@@ -517,12 +517,6 @@ impl Message {
     pub fn weight(&self) -> u64 {
         self.memory() as u64 + self.stored_body().map_or(0, Stored::length)
     }
-
-    /// Whether this is the only handle to it at the moment.
-    #[must_use]
-    pub fn is_held_once(&self) -> bool {
-        ThinArc::strong_count(&self.0) == 1
-    }
 }
 
 impl std::fmt::Debug for Message {
