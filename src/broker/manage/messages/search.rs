@@ -18,7 +18,7 @@ impl Text {
         (!text.is_empty()).then(|| Self(text.to_lowercase()))
     }
 
-    /// Whether it is in the body (of one that is not in memory, in the first [`STORED_BYTES_SEARCHED`]), in the name or the value of a property, or in one of the fields that people read.
+    /// Whether it is in the body (of one that is not in memory, in the first `STORED_BYTES_SEARCHED`), in the name or the value of a property, or in one of the fields that people read.
     #[must_use]
     pub fn is_in(&self, message: &Message) -> bool {
         self.is_in_body(message.body())
