@@ -31,6 +31,10 @@ use crate::notify::Supervisor;
 
 /// File descriptors that are not connections: the log, the listeners, the runtime; and connections too many that are told so.
 const DESCRIPTORS_RESERVED: u64 = 64 + REFUSALS_MAX as u64;
+/// Files of old and of large messages that may be open at a time; but no more than one of so many of all descriptors, for with
+/// fewer it goes on, only slower.
+const DESCRIPTORS_OF_FILES: u64 = 512;
+const DESCRIPTORS_PER_FILE: u64 = 4;
 /// Webhooks call others; of all descriptors they may have one of so many, and no more than they may make calls at a time.
 const DESCRIPTORS_PER_CALL: u64 = 8;
 /// Unsynced bytes above which publishers' reading pauses.
@@ -218,7 +222,8 @@ fn connections_max(wanted: usize, calls: usize) -> usize {
     // Without a limit the system says none.
     let Some(descriptors) = current else { return wanted };
     let calls = (calls as u64).min(descriptors / DESCRIPTORS_PER_CALL);
-    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED + calls);
+    let files = DESCRIPTORS_OF_FILES.min(descriptors / DESCRIPTORS_PER_FILE);
+    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED + files + calls);
     let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
     if possible < wanted {
         tracing::info!(

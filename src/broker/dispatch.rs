@@ -144,9 +144,9 @@ impl QueueCore {
     /// With selectors: each consumer remembers up to where nothing matches it.
     pub(crate) fn dispatch_selecting(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         let mut handed = 0;
-        let Some(mut from) = self.consumers().filter(|c| c.is_available()).map(|c| c.scanned).min() else {
-            return;
-        };
+        let looked_at = self.consumers().filter(|c| c.is_available()).map(|c| c.scanned).min();
+        // Behind it: what was looked at may be paged out by now, and would take turns with what is not.
+        let Some(mut from) = looked_at.map(Key::next) else { return };
         let mut scanned = 0;
         let mut wanted: SmallVec<[bool; 32]> = SmallVec::new();
         while let Some(next) = self.ready.next_from(from) {

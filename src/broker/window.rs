@@ -205,7 +205,10 @@ impl QueueCore {
     /// Asks for the next page before the consumers have come to it.
     pub(crate) fn read_ahead(&mut self, queue: &Arc<Queue>, work: &mut Work) {
         let Some(next) = self.ready.paged.first() else { return };
-        if self.fetching || self.resident > queue.window.bytes() / 2 || self.withholds(queue) {
+        // Never in the place of what is there: in a narrow window two pages would take turns for ever.
+        let window = queue.window.bytes();
+        let room = window.saturating_sub(queue.window.page_bytes() as u64).min(window / 2);
+        if self.fetching || self.resident > room || self.withholds(queue) {
             return;
         }
         if self.consumers().any(Consumer::is_available) {
