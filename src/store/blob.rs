@@ -12,7 +12,7 @@ use crate::blob_index::Dead;
 use crate::blob_recovery::BlobFiles;
 use crate::error::Full;
 use crate::fs::FsFile;
-use crate::manifest::is_full;
+use crate::manifest::{is_full, is_passing};
 use crate::pool::READY;
 use crate::shared::Shared;
 use parking_lot::Mutex;
@@ -464,6 +464,7 @@ impl Shared {
                 Ok(()) => synced.push(id),
                 // Whoever reads the message will say so.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_passing(&error) => return false,
                 Err(error) => {
                     self.fatal("sync", &path, &error);
                     return false;
@@ -471,6 +472,9 @@ impl Shared {
             }
         }
         if let Err(error) = self.fs.sync_dir(&self.paths.blobs) {
+            if is_passing(&error) {
+                return false;
+            }
             self.fatal("sync", &self.paths.blobs, &error);
             return false;
         }

@@ -64,6 +64,7 @@ struct Disk {
     faults: BTreeMap<u64, Fault>,
     crashed: bool,
     capacity: Option<u64>,
+    without_descriptors: bool,
     locked: BTreeSet<PathBuf>,
     clock: Duration,
     trace: Vec<String>,
@@ -134,6 +135,11 @@ impl FaultFs {
     /// Limits the bytes of all files together; `None` for no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.lock().capacity = bytes;
+    }
+
+    /// Whether no file can be opened or made for want of descriptors.
+    pub fn set_without_descriptors(&self, without: bool) {
+        self.disk.lock().without_descriptors = without;
     }
 
     /// Bytes of all files together.
@@ -323,6 +329,10 @@ impl Disk {
         }
     }
 
+    fn has_descriptor(&self) -> io::Result<()> {
+        if self.without_descriptors { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
+    }
+
     fn grow(&self, inode: usize, len: u64) -> io::Result<()> {
         let present = self.inodes.get(inode).map_or(0, |i| i.now.len() as u64);
         if let Some(capacity) = self.capacity
@@ -478,12 +488,14 @@ impl Fs for FaultFs {
         if disk.crashed {
             return Err(crashed());
         }
+        disk.has_descriptor()?;
         let inode = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(Handle { disk: Arc::clone(&self.disk), inode }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let mut disk = self.disk.lock();
+        disk.has_descriptor()?;
         let fault = disk.step(|| format!("create {}", path.display()))?;
         let inode = match disk.names.get(path) {
             Some(&inode) => {

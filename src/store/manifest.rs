@@ -61,6 +61,14 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether a file could not be opened or made for a reason that passes and has harmed nothing: the disk is full, or the
+/// process has no descriptor left.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let no_descriptor = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    is_full(error) || no_descriptor.contains(&error.raw_os_error())
+}
+
 /// Makes the directories and takes the lock.
 pub(crate) fn prepare(fs: &dyn Fs, paths: &Paths) -> Result<LockGuard, StoreError> {
     let failed = |source: io::Error| {

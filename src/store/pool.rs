@@ -236,7 +236,13 @@ impl Shared {
     /// Gives a dead file a new number. Its old frames carry the old stamp and are nothing under the new one.
     fn recycle(&self, old: u64, number: u64) -> io::Result<Ready> {
         let (from, to) = (self.paths.segment(old), self.paths.segment(number));
-        let file = self.fs.open(&from)?;
+        let file = match self.fs.open(&from) {
+            Ok(file) => file,
+            Err(error) => {
+                self.pool.state.lock().dead.push(old);
+                return Err(error);
+            }
+        };
         let before = file.len()?;
         let wanted = self.options.segment_bytes;
         let sized =

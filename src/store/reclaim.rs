@@ -7,7 +7,7 @@ use crate::blob_file::BlobName;
 use crate::checkpoint;
 use crate::group_commit::{Committer, Turn};
 use crate::index::Kind;
-use crate::manifest::is_full;
+use crate::manifest::is_passing;
 use crate::page::STREAMS_MAX;
 use crate::record::{Body, Op, Ops};
 use crate::scrub::Scrub;
@@ -227,10 +227,10 @@ impl Keeper {
         let next_segment = shared.pool.state.lock().next_number;
         checkpoint::seal(&mut bytes, shared.store_id, self.number, lsn, next_segment);
         if let Err(error) = checkpoint::write(&*shared.fs, &shared.paths, self.number, &bytes) {
-            if !is_full(&error) {
+            if !is_passing(&error) {
                 shared.fatal("write a checkpoint into", &shared.paths.checkpoints, &error);
             } else if !std::mem::replace(&mut self.complained, true) {
-                tracing::warn!(%error, "the disk is too full for a checkpoint; the log cannot shrink until there is space");
+                tracing::warn!(%error, "there is no room or no file descriptor for a checkpoint; the log cannot shrink until there is");
             }
             return false;
         }

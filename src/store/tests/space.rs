@@ -104,6 +104,36 @@ fn a_full_disk_refuses_sends_takes_acknowledgements_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_process_without_descriptors_waits_for_them_and_loses_nothing() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    fs.set_without_descriptors(true);
+    let mut sent = 0;
+    for _ in 0..200 {
+        if store.begin_put().is_ok() {
+            sent += 1;
+            append(&store, &[Op::Put { targets: vec![(1, sent)], body: vec![1; 200] }], Level::Fsync);
+            append(&store, &[Op::Acknowledge { queue: 1, first: sent, count: 1 }], Level::Fsync);
+        }
+        fs.advance(Duration::from_secs(60));
+        store.turn();
+    }
+    assert_eq!(store.failed(), None, "that is no failure");
+    let before = store.stats().checkpoints;
+    fs.set_without_descriptors(false);
+    for _ in 0..3 {
+        fs.advance(Duration::from_secs(60));
+        store.turn();
+    }
+    assert!(store.stats().checkpoints > before);
+    append(&store, &[Op::Put { targets: vec![(1, sent + 1)], body: vec![2; 200] }], Level::Fsync);
+    store.close().unwrap();
+    drop(store);
+    let (_, state, _) = open(&fs, options()).unwrap();
+    assert_eq!(state.messages.keys().copied().collect::<Vec<_>>(), [(1, sent + 1)]);
+}
+
+#[test]
 fn space_from_outside_ends_a_full_disk_as_well() {
     let fs = FaultFs::new();
     let (store, ..) = open(&fs, options()).unwrap();
