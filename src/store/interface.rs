@@ -23,7 +23,7 @@ pub trait Wake: Send + Sync {
 }
 
 /// Where recovery puts what it found: first every live metadata entry, then every queue, then the numbers of the
-/// live messages, then the delivery counts. The messages themselves are read with [`Store::read`]. If opening fails after all, what was told is to be forgotten.
+/// live messages, then the delivery counts. The messages themselves are read with [`crate::Store::read`]. If opening fails after all, what was told is to be forgotten.
 pub trait Recover {
     /// A live metadata entry.
     fn meta(&mut self, table: u8, key: &[u8], value: &[u8]);
