@@ -16,7 +16,7 @@ use std::time::Duration;
 const GROUPS: usize = 350;
 /// Groups of a long one, and crashes of such.
 const LONG_GROUPS: usize = 800;
-const LONG_CRASHES: u64 = 4500;
+const LONG_CRASHES: u64 = 6500;
 
 /// A run of a scenario: the state after every group, and how far the log got.
 struct Run {
