@@ -15,13 +15,13 @@ use crate::manage::{Chosen, Deed};
 use crate::{Expired, Policy};
 
 /// A world whose queues may hold so many bytes in memory.
-fn narrow(bytes: u64) -> Setup {
+pub(super) fn narrow(bytes: u64) -> Setup {
     let mut setup = Setup::default();
     setup.limits.queue_memory_bytes_max = bytes;
     setup
 }
 
-fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
+pub(super) fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
@@ -38,7 +38,7 @@ impl World {
     }
 
     /// What a new consumer gets, acknowledging one after the other.
-    fn consume(&self, queue: &str) -> Vec<String> {
+    pub(super) fn consume(&self, queue: &str) -> Vec<String> {
         let mut consumer = self.client();
         consumer.subscribe(queue).credit(10).ok();
         let mut got = Vec::new();

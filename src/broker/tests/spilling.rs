@@ -9,43 +9,19 @@ use sabir_model::ids::{QueueId, Sequence};
 use sabir_model::settlement::Settlement;
 use sabir_store::{Level, Recover, Store, StoreOptions};
 
-use super::harness::{Setup, World};
+use super::harness::World;
+use super::paging::{narrow, numbers};
 use super::queues::bodies;
 use super::stress::Dice;
 use crate::manage::Deletion;
 use crate::spill::TABLE_SPILLED;
 use crate::{Expired, Policy};
 
-fn narrow(bytes: u64) -> Setup {
-    let mut setup = Setup::default();
-    setup.limits.queue_memory_bytes_max = bytes;
-    setup
-}
-
-fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
-    range.map(|number| number.to_string()).collect()
-}
-
 impl World {
     fn fill_fleeting(&self, queue: &str, range: std::ops::RangeInclusive<u32>) {
         let mut producer = self.client();
         for body in numbers(range) {
             producer.send(queue, &body).ok();
-        }
-    }
-
-    fn take_all(&self, queue: &str) -> Vec<String> {
-        let mut consumer = self.client();
-        consumer.subscribe(queue).credit(50).ok();
-        let mut got = Vec::new();
-        loop {
-            consumer.run();
-            let some = consumer.drain();
-            if some.is_empty() {
-                return got;
-            }
-            got.extend(some.iter().map(|one| one.body.clone()));
-            consumer.ack_all(&some);
         }
     }
 
@@ -81,7 +57,7 @@ fn a_deep_queue_of_them_takes_no_more_memory_than_its_window_and_is_drained_in_o
     let stats = world.queue("queue://deep").unwrap();
     assert!(stats.ready == 2000 && stats.paged > 1900, "{stats:?}");
     assert_eq!(world.stats().spilled, stats.paged);
-    assert_eq!(world.take_all("queue://deep"), numbers(1..=2000));
+    assert_eq!(world.consume("queue://deep"), numbers(1..=2000));
     assert_eq!(world.memory(), 0);
     assert!(world.rows_left() <= 1);
 }
@@ -115,7 +91,7 @@ fn a_restart_drops_them_and_nothing_else() {
         }
         world.fill_fleeting("queue://mixed", 1..=100);
         let all: Vec<String> = kept.into_iter().chain(numbers(1..=100)).collect();
-        assert_eq!(world.take_all("queue://mixed"), all);
+        assert_eq!(world.consume("queue://mixed"), all);
         assert_eq!(world.restart().rows_left(), 0);
     }
 }
@@ -126,7 +102,7 @@ fn a_queue_that_is_deleted_leaves_no_rows_and_one_that_is_drained_few() {
     world.fill_fleeting("queue://gone", 1..=10_000);
     world.fill_fleeting("queue://drained", 1..=20_000);
     world.broker.remove_queue("/", "gone", Deletion::default()).unwrap();
-    assert_eq!(world.take_all("queue://drained").len(), 20_000);
+    assert_eq!(world.consume("queue://drained").len(), 20_000);
     assert!(world.rows_left() <= 2);
 }
 
@@ -140,7 +116,7 @@ fn they_expire_and_become_dead_letters_as_any() {
     }
     world.pass(Duration::from_secs(3));
     assert_eq!(world.depth("queue://e"), 0);
-    assert_eq!(world.take_all("queue://ActiveMQ.DLQ"), numbers(1..=200));
+    assert_eq!(world.consume("queue://ActiveMQ.DLQ"), numbers(1..=200));
 }
 
 #[test]
@@ -169,10 +145,10 @@ fn no_more_of_them_are_in_the_log_than_allowed_and_what_is_taken_makes_room() {
     assert!(in_memory > 100_000, "{in_memory}");
     world.fill_fleeting("queue://b", 1..=20);
     assert_eq!(world.queue("queue://b").unwrap().paged, 0, "there is no room");
-    assert_eq!(world.take_all("queue://a"), numbers(1..=2000));
+    assert_eq!(world.consume("queue://a"), numbers(1..=2000));
     world.fill_fleeting("queue://b", 21..=5000);
     assert!(world.queue("queue://b").unwrap().paged > 0, "there is again");
-    assert_eq!(world.take_all("queue://b"), numbers(1..=5000));
+    assert_eq!(world.consume("queue://b"), numbers(1..=5000));
     world.fill_fleeting("queue://c", 1..=200);
     world.broker.remove_queue("/", "c", Deletion::default()).unwrap();
     // A row or two stay with each queue that goes on.
@@ -215,7 +191,7 @@ fn a_full_disk_leaves_them_in_memory_until_that_is_full_too() {
     assert!(producer.send("queue://q", &sent.to_string()).outcome_is_accepted());
     assert!(world.stats().spilled > 0);
     let expected: Vec<String> = (0..=sent).map(|number: u32| number.to_string()).collect();
-    assert_eq!(world.take_all("queue://q"), expected);
+    assert_eq!(world.consume("queue://q"), expected);
 }
 
 #[test]
@@ -265,7 +241,7 @@ fn at_random_the_order_is_that_of_sending_and_a_restart_keeps_what_it_must() {
             }
         }
         let expected: Vec<String> = model.into_iter().map(|(body, _)| body).collect();
-        assert_eq!(world.take_all("queue://w"), expected, "seed {seed}");
+        assert_eq!(world.consume("queue://w"), expected, "seed {seed}");
         assert_eq!(world.memory(), 0);
     }
 }
