@@ -125,7 +125,9 @@ async fn serve(
     supervisor: &Arc<Supervisor>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::Runtime)?;
-    let listeners = Listeners::bind(&tcp_listeners(config), &config.listeners.unix).map_err(Failure::Bind)?;
+    let listeners = Listeners::bind_patiently(&tcp_listeners(config), &config.listeners.unix)
+        .await
+        .map_err(Failure::Bind)?;
     let endpoints = listeners.endpoints();
 
     // Clients that connect meanwhile wait in the backlog instead of being refused.

@@ -226,6 +226,8 @@ fn object(
     object.maybe("rss_before", rss_before).maybe("rss_filled", rss_filled);
     object.maybe("rss_bytes_per_message", growth);
     object.maybe("restart_seconds", restarted.map(|(seconds, _)| format!("{seconds:.3}")));
+    let first = drained.and_then(|(_, outcome)| outcome.first_delivery);
+    object.maybe("first_delivery_seconds", first_delivery(first, restarted));
     object.maybe("rss_restarted", restarted.and_then(|(_, rss)| rss));
     let sum = |of: fn(&Outcome) -> u64| of(fill) + drained.map_or(0, |(_, outcome)| of(outcome));
     object.put("lost", sum(|outcome| outcome.lost)).put("duplicated", sum(|outcome| outcome.duplicated));
@@ -252,10 +254,20 @@ fn table(
         out.push_str(&format!("restarted  in {seconds:.3} s{rss}\n"));
     }
     if let Some((plan, outcome)) = drained {
+        if let Some(seconds) = first_delivery(outcome.first_delivery, restarted) {
+            let since = if restarted.is_some() { "the restart command" } else { "the connecting" };
+            out.push_str(&format!("delivered  the first {seconds} s after {since}\n"));
+        }
         let table = report::table(plan, outcome);
         out.push_str(&format!("drained\n{table}\n{}", tenths(&outcome.slices, &mib)));
     }
     out.trim_end().to_owned()
+}
+
+/// Seconds until the first message came: from the beginning of the restart, or where there was none, of connecting.
+fn first_delivery(first: Option<Duration>, restarted: Option<(f64, Option<u64>)>) -> Option<String> {
+    let before = restarted.map_or(0.0, |(seconds, _)| seconds);
+    first.map(|first| format!("{:.3}", before + first.as_secs_f64()))
 }
 
 fn tenths(slices: &[Slice], mib: &impl Fn(u64) -> String) -> String {

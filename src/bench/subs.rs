@@ -17,8 +17,6 @@ use crate::watch::Watch;
 
 /// Subscriptions that are asked for at once.
 const AT_ONCE: usize = 500;
-/// Topics that are published to, at most; they are spread over all that are subscribed to.
-const TOPICS_MAX: u64 = 100_000;
 /// Messages, if nobody says how many.
 const MESSAGES: u64 = 200_000;
 
@@ -37,6 +35,9 @@ pub struct Arguments {
     /// Percentage of them that end in a wildcard
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub wildcards: u8,
+    /// Topics that are published to in turn, spread over all that are subscribed to
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub topics: u64,
     /// Body size in bytes, at least 40
     #[arg(long, default_value = "64", value_parser = size)]
     pub size: usize,
@@ -104,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<bool, String> {
     let lap = watch.stop();
     let after = rss();
 
-    let topics = count.min(TOPICS_MAX);
+    let topics = count.min(arguments.topics);
     let stride = count / topics;
     let spots: Vec<Spot> = (0..topics).map(|topic| Spot::Leaf((topic * stride) as usize)).collect();
     let (messages, duration) = load::extent(&arguments.extent, MESSAGES);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use sabir_model::chunks::{WINDOW_BYTES as LOADED_BYTES, Window};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
+use sabir_model::message::{Content, Message};
 use sabir_model::session::Room;
 use sabir_model::stored::{Stored, StoredBody};
 use sabir_store::{Blob, BlobWriter, Level, is_storage_full};
@@ -33,29 +35,42 @@ const PIECE_BYTES_MAX: usize = 256 << 10;
 
 /// A body that lies in a file of the log.
 #[derive(Debug)]
-struct InLog(Blob);
+struct InLog {
+    blob: Blob,
+    /// The last look at it failed.
+    unreadable: AtomicBool,
+}
 
 impl StoredBody for InLog {
     fn length(&self) -> u64 {
-        self.0.len()
+        self.blob.len()
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self.0.read_at(offset, buf)? {
-            count if count == buf.len() => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        let result = match self.blob.read_at(offset, buf) {
+            Ok(count) if count == buf.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Err(error),
+        };
+        self.unreadable.store(result.is_err(), Ordering::Relaxed);
+        result
     }
 }
 
 /// The handle to a body that the log keeps.
 pub(crate) fn stored(blob: Blob) -> Stored {
-    Stored::new(Arc::new(InLog(blob)))
+    Stored::new(Arc::new(InLog { blob, unreadable: AtomicBool::new(false) }))
 }
 
 /// What the log knows a body by, if it keeps it.
 pub(crate) fn blob_of(stored: &Stored) -> Option<&Blob> {
-    stored.kind::<InLog>().map(|InLog(blob)| blob)
+    stored.kind::<InLog>().map(|body| &body.blob)
+}
+
+/// Whether a message has a large body of which the last piece that somebody wanted could not be read.
+pub(crate) fn is_unreadable(message: &Message) -> bool {
+    let Content::Stored(stored) = message.body() else { return false };
+    stored.kind::<InLog>().is_some_and(|body| body.unreadable.load(Ordering::Relaxed))
 }
 
 /// What a client is told whose body cannot be written.
@@ -116,8 +131,6 @@ impl Outbox {
             Ok(bytes) => state.chunks.supply(bytes),
             Err(error) => {
                 tracing::error!(connection = self.connection().0, %error, "a message body cannot be read; its receiver is cut off");
-                // What was tried counts as an attempt, or it would be tried for ever.
-                state.written = state.appended;
                 state.failed.get_or_insert_with(|| {
                     Box::new(Refusal::new(
                         Code::Internal,

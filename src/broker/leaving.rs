@@ -53,10 +53,10 @@ impl Connection {
     fn reclaim(&mut self, written: u64) {
         let left = self.aside.get_mut().map(|aside| std::mem::take(&mut aside.left));
         for queue in left.unwrap_or_default() {
-            let mut settled = Vec::new();
+            let (mut settled, mut attempts) = (Vec::new(), Vec::new());
             let mut held = queue.lock();
-            held.core.reclaim(&queue, self.id, written, self.work.get(), &mut settled);
-            log_settled(&self.shared, queue.id, &mut settled, &[], Level::Os);
+            held.core.reclaim(&queue, self.id, written, self.work.get(), &mut settled, &mut attempts);
+            log_settled(&self.shared, queue.id, &mut settled, &attempts, Level::Os);
             held.core.dispatch(&queue, self.work.get());
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sabir_model::ids::{ConnectionId, DeliveryToken, Sequence};
 use sabir_model::settlement::{SettleMode, Settlement};
 
+use crate::bodies::is_unreadable;
 use crate::credit::Waits;
 use crate::inflight::InFlight;
 use crate::manage::MANAGEMENT;
@@ -15,8 +16,8 @@ use crate::work::{Dead, Work};
 
 impl QueueCore {
     /// Removes a consumer. Its unsettled deliveries return to the head: counted as attempts where their bytes had
-    /// reached the socket (`written`), uncounted otherwise; automatic ones that reached it are settled. What must be
-    /// logged goes to `settled` and `attempts`.
+    /// reached the socket (`written`) or could not be read, uncounted otherwise; automatic ones that reached it are
+    /// settled. What must be logged goes to `settled` and `attempts`.
     ///
     /// Bytes in an outbox cannot be called back. Where the connection stays open (`closing` false) they will be written:
     /// such deliveries count as having reached the consumer, and automatic ones stay until the socket has taken them.
@@ -59,11 +60,11 @@ impl QueueCore {
         written: u64,
         work: &mut Work,
         settled: &mut Vec<Sequence>,
+        attempts: &mut Vec<(Sequence, u32)>,
     ) {
         for held in self.in_flight.remove_disowned(connection) {
             let reached = held.ends_at <= written;
-            // Automatic ones are settled or come back uncounted, so there is no attempt to log.
-            self.let_go(queue, held, reached, true, work, settled, &mut Vec::new());
+            self.let_go(queue, held, reached, true, work, settled, attempts);
         }
     }
 
@@ -89,9 +90,12 @@ impl QueueCore {
             settled.extend(held.entry.logged.then_some(held.sequence));
             return;
         }
-        if let Some(logged) =
-            self.bring_back(queue, held, reached.then_some("left without settling it"), work)
-        {
+        let failed = match reached {
+            true => Some("left without settling it"),
+            // It would be tried for ever.
+            false => is_unreadable(&held.entry.message).then_some("its body cannot be read from the disk"),
+        };
+        if let Some(logged) = self.bring_back(queue, held, failed, work) {
             attempts.push(logged);
         }
     }

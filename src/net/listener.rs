@@ -32,6 +32,10 @@ const UNIX_MODE: u32 = 0o660;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
+/// A broker that was killed holds its ports until the system has cleared it away: so often, and after so long, they are asked
+/// for again.
+const BIND_AGAIN: Duration = Duration::from_millis(20);
+const BIND_ATTEMPTS: u32 = 25;
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +164,22 @@ impl Listeners {
             bound.push((Speaks::Any, address, Bound::Unix(listener, file)));
         }
         Ok(Self { bound })
+    }
+
+    /// Binds all addresses, and asks for what is taken again for half a second, in which a broker that was killed has gone.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn bind_patiently(tcp: &[(Speaks, SocketAddr)], unix: &[PathBuf]) -> Result<Self, BindError> {
+        for _ in 1..BIND_ATTEMPTS {
+            match Self::bind(tcp, unix) {
+                Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => {
+                    tokio::time::sleep(BIND_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+        Self::bind(tcp, unix)
     }
 
     /// What listens where; a port that was 0 is known by now.

@@ -6,7 +6,7 @@ use std::path::Path;
 use sabir_mqtt::Version;
 
 use crate::client::{Client, Frame, send, tcp};
-use crate::crossing::parties::{Mqtt, Publication};
+use crate::crossing::parties::{Mqtt, Publication, now_ms};
 use crate::http::web::Web;
 use crate::server::Server;
 use crate::websocket::Socket;
@@ -315,6 +315,104 @@ fn a_large_dead_letter_is_the_same_file() {
     same(&frame, &body);
     assert_eq!(files(dir.path()), 1);
     ack(&mut other, &frame, "ACK");
+    await_files(&server, dir.path(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_body_that_cannot_be_read_costs_its_own_message_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD]);
+    let body = body(3_000_000, 14);
+    let mut client = Client::connect(tcp(server.stomp));
+    for body in [&body[..], b"behind"] {
+        client.write(&send("/queue/torn", "persistent:true\nreceipt:p\n", body));
+        assert_eq!(client.frame().command, "RECEIPT");
+    }
+    // The disk loses the end of it.
+    let path = std::fs::read_dir(dir.path().join("data/shard-0/B")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..1_000_000]).unwrap();
+
+    // So often as a message may be tried.
+    for attempt in 0..7 {
+        let mode = if attempt % 2 == 0 { "auto" } else { "client-individual" };
+        let mut stream = tcp(server.stomp);
+        let hello = format!(
+            "CONNECT\naccept-version:1.2\nhost:/\n\n\0SUBSCRIBE\nid:1\ndestination:/queue/torn\nack:{mode}\n\n\0"
+        );
+        stream.write_all(hello.as_bytes()).unwrap();
+        let mut came = Vec::new();
+        stream.read_to_end(&mut came).expect("to be cut off");
+        assert!(came.windows(7).any(|word| word == b"MESSAGE"), "{}", came.escape_ascii());
+        assert!(came.len() < 1_001_000, "{} bytes", came.len());
+    }
+    let mut client = Client::connect(tcp(server.stomp));
+    subscribe(&mut client, "/queue/torn", "client-individual");
+    let frame = client.frame();
+    same(&frame, b"behind");
+    assert_eq!(frame.header("redelivered"), None, "it has never left");
+    ack(&mut client, &frame, "ACK");
+    let dead = Web::new(server.http).get("/v1/queues/ActiveMQ.DLQ").expect(200).json();
+    assert_eq!(dead["ready"].as_u64(), Some(1), "{dead}");
+    server.stop();
+}
+
+#[test]
+fn a_large_last_value_is_kept_until_another_takes_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN]);
+    let (first, second) = (body(400_000, 15), body(500_000, 16));
+    for body in [&first, &second] {
+        let message = Publication::new(body).qos(1).retain();
+        Mqtt::open(server.mqtt, Version::V5).publish("state", &message);
+        let arrival = Mqtt::open(server.mqtt, Version::V311).subscribe_and_take("state");
+        assert!(arrival.message.body == *body && arrival.message.retain);
+    }
+    await_files(&server, dir.path(), 1);
+    server.signal(rustix::process::Signal::KILL);
+    server.wait();
+
+    let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN]);
+    let mut mqtt = Mqtt::open(server.mqtt, Version::V5);
+    assert!(mqtt.subscribe_and_take("state").message.body == second);
+    mqtt.publish("state", &Publication::new(b"").qos(1).retain());
+    await_files(&server, dir.path(), 0);
+    server.stop();
+}
+
+#[test]
+fn the_file_of_a_large_message_that_expires_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN]);
+    let body = body(300_000, 17);
+    let mut client = Client::connect(tcp(server.stomp));
+    for persistent in [true, false] {
+        let headers = format!("persistent:{persistent}\nexpires:{}\nreceipt:p\n", now_ms() + 300);
+        client.write(&send("/queue/short", &headers, &body));
+        assert_eq!(client.frame().command, "RECEIPT");
+    }
+    Web::new(server.http).await_metric("sabir_messages_expired_total 2");
+    await_files(&server, dir.path(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_large_message_that_is_moved_is_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN]);
+    let body = body(300_000, 18);
+    let mut client = Client::connect(tcp(server.stomp));
+    client.write(&send("/queue/from", "persistent:true\nreceipt:p\n", &body));
+    assert_eq!(client.frame().command, "RECEIPT");
+    let path = "/v1/queues/from/messages/move";
+    let moved = Web::new(server.http).post_json(path, r#"{"to": "queue://to", "all": true}"#).expect(200);
+    assert_eq!(moved.json()["moved"].as_u64(), Some(1));
+    assert_eq!(files(dir.path()), 1);
+    subscribe(&mut client, "/queue/to", "client-individual");
+    let frame = client.frame();
+    same(&frame, &body);
+    ack(&mut client, &frame, "ACK");
     await_files(&server, dir.path(), 0);
     server.stop();
 }

@@ -71,6 +71,8 @@ pub(crate) struct Outcome {
     pub(crate) redelivered: u64,
     pub(crate) latency: Latency,
     pub(crate) ack_latency: Latency,
+    /// From before the receivers connected until the first message came.
+    pub(crate) first_delivery: Option<Duration>,
     pub(crate) slices: Vec<Slice>,
     pub(crate) lap: Lap,
     /// What broke, in sentences.
@@ -112,6 +114,9 @@ struct Engine<'a> {
     state: State,
     poll: Poll,
     scratch: Scratch,
+    /// Before anybody has connected.
+    made: Instant,
+    first_delivery: Option<Duration>,
     begin: Instant,
     /// Messages that the pace has had due.
     due: u64,
@@ -191,6 +196,8 @@ impl<'a> Engine<'a> {
             state: State::new(plan.run, plan.size, lanes, pace),
             poll: Poll::new()?,
             scratch: Scratch::new(),
+            made: Instant::now(),
+            first_delivery: None,
             begin: Instant::now(),
             due: 0,
             progress: Progress::new(),
@@ -350,6 +357,7 @@ impl<'a> Engine<'a> {
             redelivered: self.state.redelivered,
             latency: self.state.latency,
             ack_latency: self.state.ack_latency,
+            first_delivery: self.first_delivery,
             slices: self.slices.map(Slices::done).unwrap_or_default(),
             lap,
             problems: self.problems,

@@ -72,6 +72,9 @@ impl Engine<'_> {
                 self.problems.push(format!("nothing has moved for {} s", patience.as_secs()));
                 break;
             }
+            if self.first_delivery.is_none() && self.state.counts.delivered > 0 {
+                self.first_delivery = Some(self.made.elapsed());
+            }
             self.slice(&mut watch);
             if now >= next_tick {
                 next_tick = now + TICK;

@@ -53,9 +53,9 @@ def description(room):
 
 
 def commit(root):
-    """The commit of a checkout, and whether something in it has been changed since."""
+    """The commit of a checkout, and whether something in it but its documents has been changed since."""
     def git(*arguments):
         return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
 
     name = git("rev-parse", "--short", "HEAD").stdout.strip() or "unknown"
-    return name + (" and local changes" if git("diff", "--quiet", "HEAD").returncode == 1 else "")
+    return name + (" and local changes" if git("diff", "--quiet", "HEAD", "--", ".", ":!docs").returncode == 1 else "")

@@ -48,6 +48,24 @@ def table(workload, measured):
     if any(each.get("generator_bound") for rounds in results.values() for each in rounds):
         notes.append("¹ the load generator was at its limit: the rate is not the broker's, its CPU is")
     lines += ["", f"({'; '.join(notes)}.)", ""]
+    return lines + (tenths(results["sabir"]) if workload.by_hand and results.get("sabir") else [])
+
+
+TENTHS = (("filling", "cpu_us", "filling: CPU µs each", 2), ("filling", "p50_us", "… receipt p50 µs", 0),
+          ("filling", "p99_us", "… receipt p99 µs", 0), ("filling", "rate", "… a second", 0), ("filling", "rss_mib", "… resident MiB", 0),
+          ("draining", "cpu_us", "draining: CPU µs each", 2), ("draining", "rate", "… a second", 0),
+          ("draining", "rss_mib", "… resident MiB", 0))
+
+
+def tenths(rounds):
+    """Every round of a backlog, tenth by tenth."""
+    lines = []
+    for each in rounds:
+        lines += [f"| Round {each['round']}, tenth | {' | '.join(str(n) for n in range(1, 11))} |", "|" + "---|" * 11]
+        for part, key, title, digits in TENTHS:
+            cells = [number(tenth[key], digits) if tenth.get(key) is not None else "–" for tenth in each["tenths"][part]]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+        lines.append("")
     return lines
 
 

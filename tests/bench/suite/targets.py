@@ -53,6 +53,24 @@ class AtMost:
 
 
 @dataclass
+class Against:
+    """Of our own runs, one figure is at most so many times another of the same run: the median of the rounds."""
+
+    key: str
+    base: str
+    value: float
+    text: str
+
+    def judge(self, results):
+        ratios = [each[self.key] / each[self.base] for each in results.get("sabir", []) if each.get(self.key) and each.get(self.base)]
+        target = f"{self.text} ≤ {self.value:g} ×"
+        if not ratios:
+            return Verdict("sabir", target, "", None)
+        found = statistics.median(ratios)
+        return Verdict("sabir", target, f"{times(found)} ×; {', '.join(map(times, ratios))}", found <= self.value)
+
+
+@dataclass
 class Times:
     """A peer takes so many times what we take; or, for a rate, we do so many times what it does."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from . import machine
 
 NATS_LOAD = Path(__file__).resolve().parents[1] / "nats_load"
-LIMIT_SECONDS = 900
+# Of one run; what is run by hand may take longer.
+LIMIT_SECONDS, BY_HAND_SECONDS = 900, 7200
 
 
 class Tool:
@@ -25,15 +26,15 @@ class Tool:
             return self.carried_out([sys.executable, str(NATS_LOAD), *nats(load), "--pid", str(broker.pid),
                                      f"127.0.0.1:{broker.ports['nats']}"])
         command = [self.binary, "bench", *arguments(workload, load, broker, measure), "--json", "--pid", str(broker.pid)]
-        return self.carried_out(command)
+        return self.carried_out(command, BY_HAND_SECONDS if workload.by_hand else LIMIT_SECONDS)
 
-    def carried_out(self, command):
+    def carried_out(self, command, limit=LIMIT_SECONDS):
         if self.options.verbose:
             print("  $", " ".join(command), file=sys.stderr)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, stdin=subprocess.DEVNULL)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
-            raise ValueError(f"not done within {LIMIT_SECONDS} s: {' '.join(command)}") from None
+            raise ValueError(f"not done within {limit} s: {' '.join(command)}") from None
         lines = done.stdout.strip().splitlines()
         if not lines:
             raise ValueError(f"{done.stderr.strip()[-500:]} (status {done.returncode}: {' '.join(command)})")
@@ -67,9 +68,10 @@ def of_idle(_, load, broker, measure):
     return ["idle", *target(load, broker), "--connections", 200 if measure["smoke"] else 10_000, "--subscribe"]
 
 
-def of_subscriptions(_, load, broker, measure):
+def of_subscriptions(workload, load, broker, measure):
     # The titles name these numbers: no scale changes them.
-    return ["subs", *target(load, broker), "--subscriptions", 20_000 if measure["smoke"] else 1_000_000, "--connections", 100,
+    topics = ["--topics", 1000] if workload.name.endswith("hot") else []
+    return [*topics, "subs", *target(load, broker), "--subscriptions", 20_000 if measure["smoke"] else 1_000_000, "--connections", 100,
             "--wildcards", 10, "--messages", scaled(500_000, measure), "--window", load.window, "--batch", load.batch]
 
 
@@ -78,8 +80,10 @@ def of_slow(_, load, broker, measure):
             "--size", load.size, "--window", load.window, "--batch", load.batch]
 
 
-def of_backlog(_, load, broker, measure):
+def of_backlog(workload, load, broker, measure):
     ours, theirs = measure["backlog_messages"], load.messages[1]
+    if workload.by_hand and not measure["smoke"]:
+        ours = load.messages[0]
     count = ours if broker.name == "sabir" else min(ours, scaled(theirs, measure))
     out = ["backlog", *target(load, broker), "--messages", count, "--size", load.size, "--window", load.window,
            "--batch", load.batch, "--ack", load.ack, "--persistent"]
@@ -137,7 +141,8 @@ def summarised(found):
 def of_topology(found):
     """The figures that one kind of run has and the others have not."""
     if found["topology"] == "idle":
-        return {"kb_each": rounded(found["bytes_per_subscribed_connection"] / 1000, 2), "rss_mib": mib(found["rss_subscribed"])}
+        return {"kb_bare": rounded(found["bytes_per_connection"] / 1000, 2),
+                "kb_each": rounded(found["bytes_per_subscribed_connection"] / 1000, 2), "rss_mib": mib(found["rss_subscribed"])}
     if "subscriptions" in found:
         return {"bytes_each": found["bytes_per_subscription"], "subscribe_cpu_us": rounded(found["cpu_us_per_subscription"])}
     if "stalled" in found:
@@ -146,11 +151,25 @@ def of_topology(found):
     if found["topology"] == "backlog":
         fill, drain = found["fill"], found["drain"] or {}
         tenths = [tenth["ack_latency_us"] or {} for tenth in fill["tenths"]] or [{}]
-        return {"messages": found["messages"], "fill_rate": rounded(fill["rate"], 0), "fill_cpu_us": rounded(fill["cpu_us_per_message"]),
+        parts = {"filling": fill["tenths"], "draining": drain.get("tenths") or []}
+        ends = {f"{end}_{name}_cpu_us": rounded(part[place].get("cpu_us_per_message"))
+                for name, part in (("fill", parts["filling"]), ("drain", parts["draining"])) if part
+                for end, place in (("first", 0), ("last", -1))}
+        most = max((tenth.get("rss") or 0 for part in parts.values() for tenth in part), default=0)
+        return {"messages": found["messages"], **ends, "rss_max_mib": mib(most), "first_delivery_ms": milliseconds(found.get("first_delivery_seconds")),
+                "tenths": {name: [of_tenth(tenth) for tenth in part] for name, part in parts.items()}, "fill_rate": rounded(fill["rate"], 0), "fill_cpu_us": rounded(fill["cpu_us_per_message"]),
                 "first_p99_us": tenths[0].get("p99"), "last_p99_us": tenths[-1].get("p99"),
                 "bytes_each": found["rss_bytes_per_message"], "restart_ms": milliseconds(found["restart_seconds"]),
                 "drain_rate": rounded(drain.get("rate"), 0), "drain_cpu_us": rounded(drain.get("cpu_us_per_message"))}
     return {}
+
+
+def of_tenth(tenth):
+    """What is shown of a tenth of a backlog."""
+    latency = tenth.get("ack_latency_us") or {}
+    kept = {"rate": rounded(tenth["rate"], 0), "cpu_us": rounded(tenth.get("cpu_us_per_message")), "p50_us": latency.get("p50"),
+            "p99_us": latency.get("p99"), "rss_mib": mib(tenth.get("rss"))}
+    return {key: value for key, value in kept.items() if value is not None}
 
 
 def mib(count):
