@@ -71,7 +71,7 @@ def of_idle(_, load, broker, measure):
 def of_subscriptions(workload, load, broker, measure):
     # The titles name these numbers: no scale changes them.
     topics = ["--topics", 1000] if workload.name.endswith("hot") else []
-    return [*topics, "subs", *target(load, broker), "--subscriptions", 20_000 if measure["smoke"] else 1_000_000, "--connections", 100,
+    return ["subs", *topics, *target(load, broker), "--subscriptions", 20_000 if measure["smoke"] else 1_000_000, "--connections", 100,
             "--wildcards", 10, "--messages", scaled(500_000, measure), "--window", load.window, "--batch", load.batch]
 
 
