@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod base64;
 pub mod chunks;
 pub mod clock;
+pub mod coming;
 pub mod command;
 pub mod delivery;
 pub mod destination;

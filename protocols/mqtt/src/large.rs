@@ -1,26 +1,16 @@
 //! A PUBLISH whose payload is too large to be waited for: its head is kept, and the payload handed on as it arrives.
 
 use sabir_model::chunks::Chunks;
+use sabir_model::coming::ComingBody;
 use sabir_model::error::Refusal;
-use sabir_model::session::{Flow, Host, Input, Now, Room};
-use sabir_model::stored::{Stored, Utf8Check};
+use sabir_model::session::{Flow, Host, Input, Now};
+use sabir_model::stored::Stored;
 
 use crate::error::DecodeError;
 use crate::execute::Core;
 use crate::packet::{Frame, Kind, Publish, publish_head_bytes};
 use crate::refusal::Breach;
 use crate::version::Version;
-
-/// Where a payload is.
-#[derive(Debug)]
-enum Stage {
-    /// It is on its way to the host.
-    Coming,
-    /// It has come, and is not in its place yet.
-    Storing,
-    /// Nobody wants it; the answer is given when it has passed.
-    Refused(Refusal),
-}
 
 /// A PUBLISH in parts.
 #[derive(Debug)]
@@ -29,18 +19,20 @@ pub(crate) struct Large {
     /// What is between the fixed header and the payload.
     head: Vec<u8>,
     total: usize,
-    /// Bytes of the payload that are still to come.
-    left: usize,
-    text: Utf8Check,
-    stage: Stage,
-    /// No more of the payload may come for the moment.
-    full: bool,
+    payload: ComingBody,
+    /// Why nobody wants it; said when it has passed.
+    refusal: Option<Refusal>,
 }
 
 impl Large {
     /// Whether the session waits for the host.
     pub(crate) fn waits(&self) -> bool {
-        self.full || matches!(self.stage, Stage::Storing)
+        self.payload.waits()
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.payload.refuse();
+        self.refusal = Some(refusal);
     }
 
     fn publish(&self, version: Version) -> Result<Publish<'_>, DecodeError> {
@@ -85,15 +77,8 @@ pub(crate) fn begin(
         return Ok(Found::Other);
     }
     let Some(head) = body.get(..head_bytes) else { return Ok(Found::Perhaps) };
-    let mut large = Large {
-        flags,
-        head: head.to_vec(),
-        total,
-        left: length,
-        text: Utf8Check::default(),
-        stage: Stage::Coming,
-        full: false,
-    };
+    let mut large =
+        Large { flags, head: head.to_vec(), total, payload: ComingBody::new(length, true), refusal: None };
     let publish = large.publish(core.version)?;
     publish.check_from_client()?;
     if let Err(refusal) = core.announce(&publish, length, now, host)? {
@@ -101,7 +86,7 @@ pub(crate) fn begin(
             // There is no answer that could wait for the rest.
             return Err(Breach { reason: crate::reason::Reason::UnspecifiedError, refusal });
         }
-        large.stage = Stage::Refused(refusal);
+        large.refuse(refusal);
     }
     core.set_coming(Some(large));
     input.consume(start + head_bytes);
@@ -117,34 +102,20 @@ pub(crate) fn receive(
     out: &mut Chunks,
 ) -> Result<Option<Flow>, Breach> {
     let Some(large) = core.coming() else { return Ok(None) };
-    let rest = input.rest();
-    let piece = rest.get(..large.left).unwrap_or(rest);
-    if !piece.is_empty() {
-        large.left -= piece.len();
-        if matches!(large.stage, Stage::Coming) {
-            large.text.take(piece);
-            large.full = host.put_body(piece) == Room::None;
-        }
-        input.consume(piece.len());
+    if !large.payload.receive(input, host) {
+        return Ok(Some(large.payload.flow()));
     }
-    if large.left > 0 {
-        return Ok(Some(if large.full { Flow::Parked } else { Flow::More }));
-    }
-    if let Stage::Refused(refusal) = &large.stage {
-        let refusal = refusal.clone();
+    if let Some(refusal) = large.refusal.take() {
         complete(core, Err(refusal), now, host, out)?;
         return Ok(None);
     }
-    large.stage = Stage::Storing;
-    large.full = false;
-    host.end_body();
-    Ok(Some(Flow::Parked))
+    Ok(Some(large.payload.end(host)))
 }
 
 /// There is room for more of the payload.
 pub(crate) fn go_on(core: &mut Core) {
     if let Some(large) = core.coming() {
-        large.full = false;
+        large.payload.go_on();
     }
 }
 
@@ -157,15 +128,12 @@ pub(crate) fn stored(
     out: &mut Chunks,
 ) -> Result<(), Breach> {
     let Some(large) = core.coming() else { return Ok(()) };
-    match (&large.stage, result) {
-        (Stage::Coming, Err(refusal)) => {
-            large.stage = Stage::Refused(refusal);
-            large.full = false;
-            Ok(())
-        }
-        (Stage::Storing, result) => complete(core, result, now, host, out),
-        (Stage::Coming | Stage::Refused(_), _) => Ok(()),
+    match result {
+        result if large.payload.is_storing() => return complete(core, result, now, host, out),
+        Err(refusal) if !large.payload.is_refused() => large.refuse(refusal),
+        Ok(_) | Err(_) => {}
     }
+    Ok(())
 }
 
 fn complete(
@@ -177,6 +145,6 @@ fn complete(
 ) -> Result<(), Breach> {
     let Some(large) = core.take_coming() else { return Ok(()) };
     let publish = large.publish(core.version)?;
-    let is_text = large.text.is_text();
+    let is_text = large.payload.is_text();
     core.complete(&publish, result.map(|body| (body, is_text)), now, host, out)
 }

@@ -1,51 +1,35 @@
 //! A SEND whose body is too large to be waited for: its head is kept, and the body handed on as it arrives.
 
 use sabir_model::chunks::Chunks;
+use sabir_model::coming::ComingBody;
 use sabir_model::error::{Code, Refusal, Violation};
 use sabir_model::message::Body;
-use sabir_model::rare::Rare;
-use sabir_model::session::{Flow, Host, Input, Now, Room};
-use sabir_model::stored::{Stored, Utf8Check};
+use sabir_model::session::{Flow, Host, Input, Now};
+use sabir_model::stored::Stored;
 
 use crate::decode::Decoder;
 use crate::execute::Core;
 use crate::frame::Frame;
 use crate::session::State;
 
-/// What is still to come of the frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
-    /// Bytes of the body, and NUL.
-    #[default]
-    Coming,
-    /// Nothing; the body is not in its place yet.
-    Storing,
-    /// Bytes of the body, and NUL, which nobody wants.
-    Refused,
-}
-
 /// A SEND in parts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Large {
     /// The bytes before the body.
     head: Vec<u8>,
-    /// Bytes of the body that are still to come.
-    left: usize,
-    text: Utf8Check,
-    stage: Stage,
-    /// No more of the body may come for the moment.
-    full: bool,
+    /// What follows: the body, and NUL.
+    body: ComingBody,
 }
 
 impl Large {
     /// Whether the session waits for the host.
     pub(crate) fn waits(&self) -> bool {
-        self.full || self.stage == Stage::Storing
+        self.body.waits()
     }
 }
 
 /// The large SEND that is coming, if one is.
-pub(crate) type Coming = Rare<Large>;
+pub(crate) type Coming = Option<Box<Large>>;
 
 /// A head has come at the front of the input, that of a SEND with a body of `length` bytes.
 pub(crate) fn begin(
@@ -59,12 +43,12 @@ pub(crate) fn begin(
 ) -> Result<(), Violation> {
     let bytes = input.rest().get(..head).unwrap_or_default();
     let frame = decoder.frame(bytes, core.version.into()).map_err(|refusal| core.broken(refusal, out))?;
-    let mut stage = Stage::Coming;
-    if let Err(refusal) = core.announce(&frame, length, now, host) {
+    let announced = core.announce(&frame, length, now, host);
+    let body = ComingBody::new(length, announced.is_ok());
+    if let Err(refusal) = announced {
         core.refuse(&frame, refusal, out)?;
-        stage = Stage::Refused;
     }
-    *coming.make() = Large { head: bytes.to_vec(), left: length, stage, ..Large::default() };
+    *coming = Some(Box::new(Large { head: bytes.to_vec(), body }));
     input.consume(head);
     Ok(())
 }
@@ -77,22 +61,12 @@ pub(crate) fn receive(
     host: &mut dyn Host,
     out: &mut Chunks,
 ) -> Result<Option<Flow>, Violation> {
-    let Some(large) = coming.get_mut() else { return Ok(None) };
-    let rest = input.rest();
-    let piece = rest.get(..large.left).unwrap_or(rest);
-    if !piece.is_empty() {
-        large.left -= piece.len();
-        if large.stage == Stage::Coming {
-            large.text.take(piece);
-            large.full = host.put_body(piece) == Room::None;
-        }
-        input.consume(piece.len());
-    }
-    if large.left > 0 {
-        return Ok(Some(if large.full { Flow::Parked } else { Flow::More }));
+    let Some(large) = coming else { return Ok(None) };
+    if !large.body.receive(input, host) {
+        return Ok(Some(large.body.flow()));
     }
     match input.rest().first() {
-        None => return Ok(Some(if large.full { Flow::Parked } else { Flow::More })),
+        None => return Ok(Some(large.body.flow())),
         Some(0) => input.consume(1),
         Some(_) => {
             host.drop_body();
@@ -100,20 +74,17 @@ pub(crate) fn receive(
             return Err(core.broken(Refusal::new(Code::MalformedFrame, sentence), out));
         }
     }
-    if large.stage == Stage::Refused {
-        coming.clear();
+    if large.body.is_refused() {
+        *coming = None;
         return Ok(None);
     }
-    large.stage = Stage::Storing;
-    large.full = false;
-    host.end_body();
-    Ok(Some(Flow::Parked))
+    Ok(Some(large.body.end(host)))
 }
 
 /// There is room for more of the body.
 pub(crate) fn go_on(coming: &mut Coming) {
-    if let Some(large) = coming.get_mut() {
-        large.full = false;
+    if let Some(large) = coming {
+        large.body.go_on();
     }
 }
 
@@ -126,13 +97,13 @@ pub(crate) fn stored(
     host: &mut dyn Host,
     out: &mut Chunks,
 ) -> Result<(), Violation> {
-    let Some(large) = coming.get_mut() else { return Ok(()) };
-    if large.stage == Stage::Refused || core.state != State::Open {
+    let Some(large) = coming else { return Ok(()) };
+    if large.body.is_refused() || core.state != State::Open {
         return Ok(());
     }
-    let over = large.stage == Stage::Storing;
+    let over = large.body.is_storing();
     let head = std::mem::take(&mut large.head);
-    let is_text = large.text.is_text();
+    let is_text = large.body.is_text();
     let frame = decoder.frame(&head, core.version.into()).map_err(|refusal| core.broken(refusal, out))?;
     let frame = Frame { is_text: Some(is_text), ..frame };
     let result = match result {
@@ -140,12 +111,9 @@ pub(crate) fn stored(
         Err(refusal) => Err(core.body_lost(&frame, refusal)),
     };
     match over {
-        true => coming.clear(),
+        true => *coming = None,
         // The rest is read and thrown away, if the connection lives on.
-        false => {
-            large.stage = Stage::Refused;
-            large.full = false;
-        }
+        false => large.body.refuse(),
     }
     if let Err(refusal) = result {
         core.refuse(&frame, refusal, out)?;

@@ -64,14 +64,14 @@ impl StompSession {
             core: Core::new(limits),
             server_name,
             greeting: Rare::new(),
-            coming: Coming::new(),
+            coming: None,
         }
     }
 
     /// What to tell the driver before the next frame is looked at; `None` to look.
     fn gate(&self) -> Option<Flow> {
         match self.core.state {
-            State::Open if self.coming.get().is_some_and(large::Large::waits) => Some(Flow::Parked),
+            State::Open if self.coming.as_deref().is_some_and(large::Large::waits) => Some(Flow::Parked),
             State::Fresh | State::Open => self.core.is_held_up().then_some(Flow::Parked),
             State::Opening => Some(Flow::Parked),
             State::Leaving if self.core.owes_receipts() => Some(Flow::Parked),
