@@ -374,9 +374,8 @@ fn a_large_last_value_is_kept_until_another_takes_its_place() {
     server.wait();
 
     let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN]);
-    let mut mqtt = Mqtt::open(server.mqtt, Version::V5);
-    assert!(mqtt.subscribe_and_take("state").message.body == second);
-    mqtt.publish("state", &Publication::new(b"").qos(1).retain());
+    assert!(Mqtt::open(server.mqtt, Version::V5).subscribe_and_take("state").message.body == second);
+    Mqtt::open(server.mqtt, Version::V5).publish("state", &Publication::new(b"").qos(1).retain());
     await_files(&server, dir.path(), 0);
     server.stop();
 }
