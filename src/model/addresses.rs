@@ -56,6 +56,12 @@ impl AddressBook {
         }
     }
 
+    /// What the last address that was resolved stands for.
+    #[must_use]
+    pub fn again(&self) -> Option<(&Targets, TargetKey)> {
+        self.slots.get(usize::from(self.last)).map(|slot| (&slot.targets, slot.key))
+    }
+
     fn insert(&mut self, raw: &str, targets: Targets) -> u16 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;

@@ -11,6 +11,7 @@ use sabir_model::message::Message;
 use sabir_model::rare::Rare;
 use sabir_model::session::{Egress, EgressNote, Settled};
 
+use crate::alike::{self, LastWritten};
 use crate::inflight::{Choice, Handover, Inflight, RECEIVED};
 use crate::packet::{
     AckKind, MessageProperties, PacketId, Publish, Qos, SubscriptionIds, VARINT_MAX, put_ack,
@@ -113,15 +114,16 @@ struct Writing {
     topic: TopicName,
     aliases: Aliases,
     renderer: Renderer,
+    last: LastWritten,
 }
 
 /// What a PUBLISH says besides its topic and properties.
 #[derive(Clone, Copy)]
-struct Terms {
-    dup: bool,
-    qos: Qos,
-    retain: bool,
-    id: Option<PacketId>,
+pub(crate) struct Terms {
+    pub(crate) dup: bool,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) id: Option<PacketId>,
 }
 
 impl MqttEgress {
@@ -157,7 +159,14 @@ impl MqttEgress {
         {
             return copy_shared(encoded, terms, message, *packet_bytes_max, out);
         }
-        let Writing { topic, aliases, renderer } = writing.make();
+        let Writing { topic, aliases, renderer, last } = writing.make();
+        let plain = alike::plain_payload(delivery).filter(|_| *aliases_max == 0 && cache.is_none());
+        if let Some(payload) = plain
+            && last.packet_bytes() <= *packet_bytes_max
+            && last.write_again(message, payload, terms, out)
+        {
+            return Ok(());
+        }
         let topic = topic.get(delivery);
         if topic.is_empty() {
             return Err(Admission::Undeliverable("the destination has no name in MQTT"));
@@ -180,7 +189,7 @@ impl MqttEgress {
         let writer = Writer { version: *version, packet_bytes_max: *packet_bytes_max, renderer, now };
         let result = match cache.filter(|_| alias == Alias::Unused) {
             Some(cache) => writer.shared(packet, terms, message, cache, out),
-            None => writer.own(packet, message, out),
+            None => writer.own(packet, message, plain.map(|_| (last, terms)), out),
         };
         renderer.tidy();
         if let (Ok(()), Alias::Fresh(alias)) = (&result, alias) {
@@ -212,8 +221,14 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// For this receiver alone.
-    fn own(self, packet: Publish<'_>, message: &Message, out: &mut Chunks) -> Result<(), Admission> {
+    /// For this receiver alone. What it looks like is kept in `last`, if it may be.
+    fn own(
+        self,
+        packet: Publish<'_>,
+        message: &Message,
+        last: Option<(&mut LastWritten, Terms)>,
+        out: &mut Chunks,
+    ) -> Result<(), Admission> {
         let body = body(message);
         let mut packet = packet;
         if self.version.has_properties() {
@@ -234,8 +249,12 @@ impl Writer<'_> {
         let inline_bytes = inline.map_or(0, <[u8]>::len);
         let hint = HEAD_BYTES + packet.topic.len() + message.field_bytes().len() + inline_bytes;
         let written = out.write(hint, |out| {
+            let start = out.len();
             packet.encode_head(self.version, body.length(), out)?;
             if let Some(inline) = inline {
+                if let Some((last, terms)) = last {
+                    last.keep(message, terms, out.get(start..).unwrap_or_default(), inline.len());
+                }
                 out.extend_from_slice(inline);
             }
             Ok::<(), crate::EncodeError>(())
@@ -310,7 +329,7 @@ fn copy_shared(
 }
 
 /// Gives an encoded PUBLISH its own id, and says whether it is a repetition.
-fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
+pub(crate) fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
     if let Some(first) = packet.first_mut() {
         *first |= u8::from(dup) << 3;
     }

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use crate::account::Account;
 use crate::aliases::Aliases;
+use crate::alike::LastRead;
 use crate::filter::{Bounds, Filter};
 use crate::inflight::{self, RECEIVED};
 use crate::large::Large;
@@ -51,7 +52,7 @@ pub(crate) struct Core {
     /// CONNECT asked for a session that ends with the connection.
     pub(crate) ends_with_connection: bool,
     replies: Rare<Replies>,
-    sending: Rare<Sending>,
+    pub(crate) sending: Rare<Sending>,
     /// PUBLISH packets with QoS above 0 whose exchange has not ended. Counted in version 5.
     unanswered: usize,
     /// Of these, those with QoS 2 that have been accepted: a repetition is not counted again.
@@ -60,10 +61,11 @@ pub(crate) struct Core {
 
 /// What a client needs that publishes.
 #[derive(Debug, Default)]
-struct Sending {
-    fields: FieldsWriter,
-    addresses: AddressBook,
+pub(crate) struct Sending {
+    pub(crate) fields: FieldsWriter,
+    pub(crate) addresses: AddressBook,
     aliases: Aliases,
+    pub(crate) last: LastRead,
     coming: Option<Box<Large>>,
 }
 
@@ -120,11 +122,16 @@ impl Core {
         out: &mut Chunks,
     ) -> Result<(), Breach> {
         if found.kind == Kind::Publish {
+            if let Some(result) = self.publish_alike(found, now, input, host, out) {
+                return result;
+            }
             let publish = Publish::decode(found, self.version)?;
             publish.check_from_client()?;
             let length = publish.payload.len();
             let body = input.body(found.total - length, length);
-            return self.publish(&publish, body, now, host, out);
+            self.publish(&publish, body, now, host, out)?;
+            self.remember(found, &publish);
+            return Ok(());
         }
         let packet = decode(found, self.version)?;
         packet.check_from_client()?;
@@ -213,7 +220,7 @@ impl Core {
     }
 
     /// Notes that a PUBLISH has come that is to be answered.
-    fn count(&mut self, publish: &Publish<'_>) -> Result<(), Breach> {
+    pub(crate) fn count(&mut self, publish: &Publish<'_>) -> Result<(), Breach> {
         let id = publish.id;
         let repeated = publish.qos == Qos::ExactlyOnce && id.is_some_and(|id| self.has_received(id));
         if id.is_some() && !repeated && self.version.has_properties() {
@@ -268,7 +275,7 @@ impl Core {
         self.answer(publish, accepted, host, out)
     }
 
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         publish: &Publish<'_>,
         accepted: Result<Option<Promise>, Refusal>,
@@ -332,7 +339,8 @@ impl Core {
         ask: impl FnOnce(&mut dyn Host, command::Publish<'_>) -> Result<T, Refusal>,
     ) -> Result<Result<T, Refusal>, Breach> {
         let Self { limits, sending, .. } = self;
-        let Sending { fields, addresses, aliases, .. } = sending.make();
+        let Sending { fields, addresses, aliases, last, .. } = sending.make();
+        last.forget();
         let topic = aliases.resolve(publish, limits.topic_aliases_max)?;
         let levels_max = limits.topic_levels_max;
         let send = || {
@@ -353,6 +361,7 @@ impl Core {
             facts.expires = translate::expires(publish.properties.expiry_s, now.wall);
             let (targets, key) = addresses
                 .resolve(topic, || Ok(FromIterator::from_iter([topic::target(topic, levels_max)?])))?;
+            last.was(facts, publish.properties.expiry_s);
             ask(
                 host,
                 command::Publish {
@@ -561,7 +570,7 @@ fn wire_ack(kind: inflight::AckKind, id: PacketId, settlement: Settlement) -> Wi
 }
 
 /// Only CONNECT and AUTH are answered by an event; anything else that is not refused is done.
-fn accepted(outcome: Outcome) -> Result<Option<Promise>, Refusal> {
+pub(crate) fn accepted(outcome: Outcome) -> Result<Option<Promise>, Refusal> {
     match outcome {
         Outcome::Accepted(promise) => Ok(promise),
         Outcome::Later => Ok(None),

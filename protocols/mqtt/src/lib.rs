@@ -14,6 +14,7 @@
 
 mod account;
 mod aliases;
+mod alike;
 pub mod client;
 mod detect;
 mod egress;

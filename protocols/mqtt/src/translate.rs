@@ -87,15 +87,19 @@ fn group_sequence(name: &str, value: &str, fields: &mut FieldsWriter) {
     }
 }
 
+/// Whether the kind of the body depends on the payload: on its being UTF-8.
+pub(crate) fn looks_at_payload(properties: &MessageProperties<'_>) -> bool {
+    properties.payload_is_text == Some(true) || properties.content_type.is_some_and(is_text_type)
+}
+
 fn body_kind(
     properties: &MessageProperties<'_>,
     is_text: impl FnOnce() -> bool,
 ) -> Result<BodyKind, Refusal> {
-    let claims = properties.payload_is_text == Some(true);
-    if !claims && !properties.content_type.is_some_and(is_text_type) {
+    if !looks_at_payload(properties) {
         return Ok(BodyKind::Bytes);
     }
-    match (is_text(), claims) {
+    match (is_text(), properties.payload_is_text == Some(true)) {
         (true, _) => Ok(BodyKind::Text),
         // A content type is what the sender thinks; only the indicator promises.
         (false, false) => Ok(BodyKind::Bytes),
