@@ -15,10 +15,12 @@ use crate::egress::Terms;
 use crate::execute::{Core, Sending, accepted};
 use crate::packet::{Frame, PacketId, Publish, Qos};
 use crate::refusal::Breach;
-use crate::{egress, translate};
+use crate::translate;
 
 /// Longer heads are not kept.
 const HEAD_BYTES_MAX: usize = 1024;
+/// First byte and remaining length.
+const FIXED_HEADER_BYTES_MAX: usize = 5;
 /// DUP says nothing about the message.
 const DUP: u8 = 0b1000;
 
@@ -138,18 +140,19 @@ impl Core {
     }
 }
 
-/// The last PUBLISH that was written for a client alone: of what, and what stands before its payload.
+/// The last PUBLISH that was written for a client alone: of what, and what stands between its fixed header and its
+/// payload.
 #[derive(Debug, Default)]
 pub(crate) struct LastWritten {
     head: Vec<u8>,
+    /// Where the packet id is in there, if it has one.
+    id_at: Option<usize>,
     fields: Vec<u8>,
-    /// Priority and kind of its body.
-    facts: (u8, BodyKind),
-    terms: Option<(Qos, bool)>,
-    payload_bytes: usize,
+    /// Priority and kind of its body; `None` if nothing is kept.
+    facts: Option<(u8, BodyKind)>,
 }
 
-/// What a PUBLISH depends on besides its fields, its terms and the length of its payload.
+/// What that depends on besides the fields and whether there is a packet id.
 fn facts_of(message: &Message) -> (u8, BodyKind) {
     let facts = message.facts();
     (facts.priority, facts.body_kind)
@@ -174,51 +177,55 @@ pub(crate) fn plain_payload<'a>(delivery: &Delivery<'a>) -> Option<&'a [u8]> {
 }
 
 impl LastWritten {
-    /// Writes a PUBLISH whose head is the last one's. False if it is another: then nothing is written.
+    /// Writes a PUBLISH whose head is the last one's, of so many bytes at most. False if it is another, or longer: then
+    /// nothing is written.
     #[inline]
     pub(crate) fn write_again(
         &self,
         message: &Message,
         payload: &[u8],
         terms: Terms,
+        packet_bytes_max: usize,
         out: &mut Chunks,
     ) -> bool {
-        if self.terms != Some((terms.qos, terms.retain))
-            || self.payload_bytes != payload.len()
-            || self.facts != facts_of(message)
+        let body_bytes = self.head.len() + payload.len();
+        if self.id_at.is_some() != terms.id.is_some()
+            || self.facts != Some(facts_of(message))
             || self.fields != message.field_bytes()
+            || body_bytes + FIXED_HEADER_BYTES_MAX > packet_bytes_max
         {
             return false;
         }
-        out.write(self.head.len() + payload.len(), |out| {
+        out.write(FIXED_HEADER_BYTES_MAX + body_bytes, |out| {
+            let publish =
+                Publish { dup: terms.dup, qos: terms.qos, retain: terms.retain, ..Publish::default() };
+            publish.put_fixed_header(body_bytes, out);
             let start = out.len();
             out.extend_from_slice(&self.head);
-            if let Some(id) = terms.id {
-                egress::patch(out.get_mut(start..).unwrap_or_default(), terms.dup, id);
+            if let (Some(at), Some(id)) = (self.id_at, terms.id)
+                && let Some(place) = out.get_mut(start + at..start + at + 2)
+            {
+                place.copy_from_slice(&id.get().to_be_bytes());
             }
             out.extend_from_slice(payload);
         });
         true
     }
 
-    /// Bytes of that packet.
-    pub(crate) fn packet_bytes(&self) -> usize {
-        self.head.len() + self.payload_bytes
-    }
-
-    /// Keeps what has been written: `head`, and behind it a payload of so many bytes.
+    /// Keeps what has been written in front of a payload: a whole head, that of `packet`.
     #[inline]
-    pub(crate) fn keep(&mut self, message: &Message, terms: Terms, head: &[u8], payload_bytes: usize) {
-        self.terms = None;
-        if head.len() > HEAD_BYTES_MAX || terms.dup {
+    pub(crate) fn keep(&mut self, message: &Message, packet: &Publish<'_>, head: &[u8]) {
+        self.facts = None;
+        let length_bytes = head.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count() + 1;
+        let head = head.get(1 + length_bytes..).unwrap_or_default();
+        if head.len() > HEAD_BYTES_MAX {
             return;
         }
         self.head.clear();
         self.head.extend_from_slice(head);
+        self.id_at = packet.id.map(|_| 2 + packet.topic.len());
         self.fields.clear();
         self.fields.extend_from_slice(message.field_bytes());
-        self.facts = facts_of(message);
-        self.terms = Some((terms.qos, terms.retain));
-        self.payload_bytes = payload_bytes;
+        self.facts = Some(facts_of(message));
     }
 }

@@ -162,8 +162,7 @@ impl MqttEgress {
         let Writing { topic, aliases, renderer, last } = writing.make();
         let plain = alike::plain_payload(delivery).filter(|_| *aliases_max == 0 && cache.is_none());
         if let Some(payload) = plain
-            && last.packet_bytes() <= *packet_bytes_max
-            && last.write_again(message, payload, terms, out)
+            && last.write_again(message, payload, terms, *packet_bytes_max, out)
         {
             return Ok(());
         }
@@ -189,7 +188,7 @@ impl MqttEgress {
         let writer = Writer { version: *version, packet_bytes_max: *packet_bytes_max, renderer, now };
         let result = match cache.filter(|_| alias == Alias::Unused) {
             Some(cache) => writer.shared(packet, terms, message, cache, out),
-            None => writer.own(packet, message, plain.map(|_| (last, terms)), out),
+            None => writer.own(packet, message, plain.map(|_| last), out),
         };
         renderer.tidy();
         if let (Ok(()), Alias::Fresh(alias)) = (&result, alias) {
@@ -226,7 +225,7 @@ impl Writer<'_> {
         self,
         packet: Publish<'_>,
         message: &Message,
-        last: Option<(&mut LastWritten, Terms)>,
+        last: Option<&mut LastWritten>,
         out: &mut Chunks,
     ) -> Result<(), Admission> {
         let body = body(message);
@@ -252,8 +251,8 @@ impl Writer<'_> {
             let start = out.len();
             packet.encode_head(self.version, body.length(), out)?;
             if let Some(inline) = inline {
-                if let Some((last, terms)) = last {
-                    last.keep(message, terms, out.get(start..).unwrap_or_default(), inline.len());
+                if let Some(last) = last {
+                    last.keep(message, &packet, out.get(start..).unwrap_or_default());
                 }
                 out.extend_from_slice(inline);
             }
@@ -329,7 +328,7 @@ fn copy_shared(
 }
 
 /// Gives an encoded PUBLISH its own id, and says whether it is a repetition.
-pub(crate) fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
+fn patch(packet: &mut [u8], dup: bool, id: PacketId) {
     if let Some(first) = packet.first_mut() {
         *first |= u8::from(dup) << 3;
     }

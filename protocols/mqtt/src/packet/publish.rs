@@ -115,6 +115,13 @@ impl<'a> Publish<'a> {
         write::encode(&Head { publish: self, payload_bytes }, version, out)
     }
 
+    /// Appends what stands before a body of so many bytes, [`VARINT_MAX`](crate::packet::VARINT_MAX) at most.
+    #[inline]
+    pub(crate) fn put_fixed_header(&self, body_bytes: usize, out: &mut Vec<u8>) {
+        out.push(self.first());
+        Sink::varint(out, u32::try_from(body_bytes).unwrap_or(u32::MAX));
+    }
+
     #[inline]
     fn first(&self) -> u8 {
         Kind::Publish.first() | (u8::from(self.dup) << 3) | (self.qos.level() << 1) | u8::from(self.retain)
