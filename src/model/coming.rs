@@ -27,11 +27,17 @@ pub struct ComingBody {
 }
 
 impl ComingBody {
-    /// One of `length` bytes. If it is `wanted`, the host has agreed to take it ([`Host::begin_body`]).
+    /// One of `length` bytes; without a length it goes on until it [`ends_after`](ComingBody::ends_after) so many. If it is
+    /// `wanted`, the host has agreed to take it ([`Host::begin_body`]).
     #[must_use]
-    pub fn new(length: usize, wanted: bool) -> Self {
+    pub fn new(length: Option<usize>, wanted: bool) -> Self {
         let stage = if wanted { Stage::Coming } else { Stage::Refused };
-        Self { left: length, text: Utf8Check::default(), stage, full: false }
+        Self { left: length.unwrap_or(usize::MAX), text: Utf8Check::default(), stage, full: false }
+    }
+
+    /// So many bytes are still to come.
+    pub fn ends_after(&mut self, bytes: usize) {
+        self.left = bytes;
     }
 
     /// Whether the host must say something before the session goes on.

@@ -157,13 +157,14 @@ impl Carry {
 
     /// Room behind what has arrived, for a large frame.
     fn room(&mut self) -> &mut [u8] {
-        let wanted = if self.target > 0 {
-            // Grows by factors and ends at the target exactly: the whole is handed on without another copy.
-            self.target.min(self.filled.saturating_mul(4).max(OWNED_BYTES_FIRST))
-        } else {
-            self.filled + (self.filled / 2).max(CARRY_BYTES_MAX)
-        };
-        if self.bytes.len() < wanted {
+        // Not before it is full: a buffer that grew with every read would leave many behind.
+        if self.bytes.len() <= self.filled {
+            let wanted = if self.target > 0 {
+                // Grows by factors and ends at the target exactly: the whole is handed on without another copy.
+                self.target.min(self.filled.saturating_mul(4).max(OWNED_BYTES_FIRST))
+            } else {
+                self.filled + self.filled.max(CARRY_BYTES_MAX)
+            };
             self.bytes.reserve_exact(wanted - self.bytes.len());
             self.bytes.resize(wanted, 0);
         }

@@ -329,10 +329,7 @@ fn a_body_that_cannot_be_read_costs_its_own_message_and_no_other() {
         client.write(&send("/queue/torn", "persistent:true\nreceipt:p\n", body));
         assert_eq!(client.frame().command, "RECEIPT");
     }
-    // The disk loses the end of it.
-    let path = std::fs::read_dir(dir.path().join("data/shard-0/B")).unwrap().next().unwrap().unwrap().path();
-    let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..1_000_000]).unwrap();
+    tear(dir.path());
 
     // So often as a message may be tried.
     for attempt in 0..7 {
@@ -356,6 +353,65 @@ fn a_body_that_cannot_be_read_costs_its_own_message_and_no_other() {
     let dead = Web::new(server.http).get("/v1/queues/ActiveMQ.DLQ").expect(200).json();
     assert_eq!(dead["ready"].as_u64(), Some(1), "{dead}");
     server.stop();
+}
+
+#[test]
+fn a_stomp_body_without_a_length_is_large_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN, ("limits.body_bytes_max", "4 MiB")]);
+    let text = "gr\u{fc}n ".repeat(500_000).into_bytes();
+    let mut client = Client::connect(tcp(server.stomp));
+    for rest in ["", "\n"] {
+        client.write(b"SEND\ndestination:/queue/unsized\nreceipt:p\nn:1\n\n");
+        client.write(&text);
+        client.write(b"\0");
+        client.write(rest.as_bytes());
+        assert_eq!(client.frame().command, "RECEIPT");
+        assert_eq!(files(dir.path()), 1);
+        let mut reader = Client::connect(tcp(server.stomp));
+        subscribe(&mut reader, "/queue/unsized", "auto");
+        let frame = reader.frame();
+        same(&frame, &text);
+        assert_eq!(frame.header("n"), Some("1"));
+        await_files(&server, dir.path(), 0);
+    }
+    client.write(b"SEND\ndestination:/queue/unsized\n\n");
+    // It may hang up before it has all of it.
+    let _ = client.try_write(&vec![b'x'; 5 << 20]);
+    client.expect_error("too-large");
+    await_files(&server, dir.path(), 0);
+    server.stop();
+}
+
+#[test]
+fn a_body_that_cannot_be_read_becomes_a_dead_letter_over_http_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_in(dir.path(), &[THRESHOLD]);
+    let mut client = Client::connect(tcp(server.stomp));
+    for body in [&body(3_000_000, 19)[..], b"behind"] {
+        client.write(&send("/queue/torn", "persistent:true\nreceipt:p\n", body));
+        assert_eq!(client.frame().command, "RECEIPT");
+    }
+    tear(dir.path());
+    for _ in 0..7 {
+        let mut web = tcp(server.http);
+        web.write_all(b"GET /api/message/torn?type=queue HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut came = Vec::new();
+        // Whether it is reset or closed is the transport's affair.
+        let _ = web.read_to_end(&mut came);
+        assert!(came.len() < 1_001_000, "{} bytes", came.len());
+    }
+    let reply = Web::new(server.http).get("/api/message/torn?type=queue").expect(200);
+    assert_eq!(reply.body, b"behind");
+    server.stop();
+}
+
+/// Lets the disk lose the end of the one large body there is.
+fn tear(data: &Path) {
+    let path = std::fs::read_dir(data.join("data/shard-0/B")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..1_000_000]).unwrap();
 }
 
 #[test]

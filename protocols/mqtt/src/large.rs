@@ -77,8 +77,13 @@ pub(crate) fn begin(
         return Ok(Found::Other);
     }
     let Some(head) = body.get(..head_bytes) else { return Ok(Found::Perhaps) };
-    let mut large =
-        Large { flags, head: head.to_vec(), total, payload: ComingBody::new(length, true), refusal: None };
+    let mut large = Large {
+        flags,
+        head: head.to_vec(),
+        total,
+        payload: ComingBody::new(Some(length), true),
+        refusal: None,
+    };
     let publish = large.publish(core.version)?;
     publish.check_from_client()?;
     if let Err(refusal) = core.announce(&publish, length, now, host)? {

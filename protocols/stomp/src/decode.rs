@@ -73,8 +73,8 @@ pub(crate) enum Progress {
     Large {
         /// Bytes before the body.
         head: usize,
-        /// Bytes of the body; NUL follows it.
-        length: usize,
+        /// Bytes of the body, if the head says so. NUL follows it.
+        length: Option<usize>,
     },
 }
 
@@ -256,14 +256,21 @@ impl Decoder {
         Ok(())
     }
 
+    fn is_send(&self, bytes: &[u8]) -> bool {
+        bytes.get(..self.command_end) == Some(b"SEND")
+    }
+
+    /// The head is a frame of its own; what follows is not waited for.
+    fn large(&mut self, length: Option<usize>) -> Progress {
+        self.body_end = self.body_start;
+        self.stage = Stage::Whole;
+        Progress::Large { head: self.body_start, length }
+    }
+
     fn scan_body(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Progress, Refusal> {
         let end = match self.length {
-            Some(length)
-                if length >= bounds.blob_bytes_min && bytes.get(..self.command_end) == Some(b"SEND") =>
-            {
-                self.body_end = self.body_start;
-                self.stage = Stage::Whole;
-                return Ok(Progress::Large { head: self.body_start, length });
+            Some(length) if length >= bounds.blob_bytes_min && self.is_send(bytes) => {
+                return Ok(self.large(Some(length)));
             }
             Some(length) => {
                 let end = self.body_start.saturating_add(length);
@@ -290,7 +297,7 @@ impl Decoder {
                 self.scanned = bytes.len();
                 let end = found.unwrap_or(bytes.len());
                 if end - self.body_start > bounds.body_bytes_max {
-                    return Err(too_large(format!("a body is at most {} bytes long", bounds.body_bytes_max)));
+                    return Err(too_large_body(bounds.body_bytes_max));
                 }
                 if end >= bounds.frame_bytes_max {
                     return Err(too_large(format!(
@@ -299,6 +306,9 @@ impl Decoder {
                     )));
                 }
                 match found {
+                    None if end - self.body_start >= bounds.blob_bytes_min && self.is_send(bytes) => {
+                        return Ok(self.large(None));
+                    }
                     None => return Ok(Progress::Partial { expect: 0 }),
                     Some(end) => end,
                 }
@@ -328,9 +338,14 @@ fn content_length(value: &[u8], body_bytes_max: usize) -> Result<usize, Refusal>
         .iter()
         .fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
     if length > body_bytes_max {
-        return Err(too_large(format!("a body is at most {body_bytes_max} bytes long")));
+        return Err(too_large_body(body_bytes_max));
     }
     Ok(length)
+}
+
+/// The refusal of a body that is longer than this.
+pub(crate) fn too_large_body(body_bytes_max: usize) -> Refusal {
+    too_large(format!("a body is at most {body_bytes_max} bytes long"))
 }
 
 fn unterminated() -> Refusal {

@@ -7,7 +7,7 @@ use sabir_model::message::Body;
 use sabir_model::session::{Flow, Host, Input, Now};
 use sabir_model::stored::Stored;
 
-use crate::decode::Decoder;
+use crate::decode::{Decoder, too_large_body};
 use crate::execute::Core;
 use crate::frame::Frame;
 use crate::session::State;
@@ -19,6 +19,8 @@ pub(crate) struct Large {
     head: Vec<u8>,
     /// What follows: the body, and NUL.
     body: ComingBody,
+    /// Bytes that may still come of a body whose length its head does not say; `None` if it does.
+    room: Option<usize>,
 }
 
 impl Large {
@@ -31,11 +33,11 @@ impl Large {
 /// The large SEND that is coming, if one is.
 pub(crate) type Coming = Option<Box<Large>>;
 
-/// A head has come at the front of the input, that of a SEND with a body of `length` bytes.
+/// A head has come at the front of the input, that of a SEND with a large body, of `length` bytes if that is known.
 pub(crate) fn begin(
     coming: &mut Coming,
     (decoder, core): (&Decoder, &mut Core),
-    (head, length): (usize, usize),
+    (head, length): (usize, Option<usize>),
     now: Now,
     input: &mut Input<'_>,
     host: &mut dyn Host,
@@ -48,7 +50,8 @@ pub(crate) fn begin(
     if let Err(refusal) = announced {
         core.refuse(&frame, refusal, out)?;
     }
-    *coming = Some(Box::new(Large { head: bytes.to_vec(), body }));
+    let room = length.is_none().then_some(core.limits.body_bytes_max);
+    *coming = Some(Box::new(Large { head: bytes.to_vec(), body, room }));
     input.consume(head);
     Ok(())
 }
@@ -62,6 +65,18 @@ pub(crate) fn receive(
     out: &mut Chunks,
 ) -> Result<Option<Flow>, Violation> {
     let Some(large) = coming else { return Ok(None) };
+    if let Some(room) = large.room {
+        let end = memchr::memchr(0, input.rest());
+        let come = end.unwrap_or(input.rest().len());
+        let Some(left) = room.checked_sub(come) else {
+            host.drop_body();
+            return Err(core.broken(too_large_body(core.limits.body_bytes_max), out));
+        };
+        large.room = end.is_none().then_some(left);
+        if let Some(end) = end {
+            large.body.ends_after(end);
+        }
+    }
     if !large.body.receive(input, host) {
         return Ok(Some(large.body.flow()));
     }
@@ -122,18 +137,18 @@ pub(crate) fn stored(
 }
 
 impl Core {
-    /// Asks whether a SEND may come whose body, of `length` bytes, is still to be read.
+    /// Asks whether a SEND may come whose body, of `length` bytes if that is known, is still to be read.
     ///
     /// # Errors
     /// It is refused; the caller writes ERROR.
     fn announce(
         &mut self,
         frame: &Frame<'_>,
-        length: usize,
+        length: Option<usize>,
         now: Now,
         host: &mut dyn Host,
     ) -> Result<(), Refusal> {
-        let length = Some(length as u64);
+        let length = length.map(|length| length as u64);
         let begun = self.with_send(frame, now, Body::Borrowed(b""), host, |host, publish, _| {
             host.begin_body(&publish, length)
         });

@@ -82,7 +82,12 @@ fn pull(mut http: Http, arguments: &Arguments, path: &str) -> Result<u64, Failur
         let mut printed = Vec::new();
         let mut leases = Vec::new();
         for envelope in messages {
-            arguments.form().print(&message(envelope)?, &mut printed);
+            let mut message = message(envelope)?;
+            if is_cut(envelope) {
+                message.body = whole_body(&mut http, arguments, envelope)?;
+                message.headers.retain(|(name, _)| name != "bodyTruncated");
+            }
+            arguments.form().print(&message, &mut printed);
             leases.extend(envelope.get("lease").cloned());
         }
         output::write(&printed)?;
@@ -92,6 +97,21 @@ fn pull(mut http: Http, arguments: &Arguments, path: &str) -> Result<u64, Failur
         heard = Instant::now();
     }
     Ok(received)
+}
+
+/// Whether the body of a message is too large to be shown whole.
+fn is_cut(envelope: &Value) -> bool {
+    envelope.get("bodyTruncated") == Some(&Value::Bool(true))
+}
+
+/// Asks for the body of a message on lease that was too large to come with it.
+fn whole_body(http: &mut Http, arguments: &Arguments, envelope: &Value) -> Result<Vec<u8>, Failure> {
+    let lease = envelope.get("lease").and_then(Value::as_str).unwrap_or_default();
+    let mut path = "/v1/leases/".to_owned();
+    put_percent_encoded(lease, &mut path);
+    let target = Target::new(&format!("{path}/body"), &arguments.server);
+    let reply = http.request("GET", &target.text, "", b"").map_err(failure)?;
+    if reply.status == 200 { Ok(reply.body) } else { Err(refused(&reply)) }
 }
 
 fn settle(http: &mut Http, arguments: &Arguments, leases: &[Value]) -> Result<(), Failure> {
@@ -155,6 +175,11 @@ fn listen(mut http: Http, arguments: &Arguments, path: &str) -> Result<u64, Fail
             .map_err(|error| Failure::Failed(format!("a line of the stream is no JSON: {error}")))?;
         if is_message(&document)? {
             let mut printed = Vec::new();
+            if is_cut(&document) {
+                complain(
+                    "a body is printed cut: over HTTP a topic shows no more of it; --server stomp://… or mqtt://… does",
+                );
+            }
             arguments.form().print(&message(&document)?, &mut printed);
             output::write(&printed)?;
             received += 1;

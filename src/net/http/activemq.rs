@@ -237,7 +237,7 @@ async fn consume(
     }
     let (shared, owner) = (Arc::clone(&visit.shared), caller.clone());
     Ok(answer(&received, wanted.media, None, move |payload| {
-        Body::new(UntilTaken { payload, shared, owner, id })
+        Body::new(UntilTaken { payload, shared, owner, id, is_unreadable: false })
     }))
 }
 
@@ -270,6 +270,8 @@ struct UntilTaken {
     shared: Arc<Shared>,
     owner: Caller,
     id: LeaseId,
+    /// The body cannot be read: that counts as an attempt, or it would be tried for ever.
+    is_unreadable: bool,
 }
 
 impl hyper::body::Body for UntilTaken {
@@ -284,6 +286,7 @@ impl hyper::body::Body for UntilTaken {
             Payload::Bytes(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Payload::Windows(windows) => ready!(Pin::new(windows).poll_frame(cx)),
         };
+        self.is_unreadable = matches!(frame, Some(Err(_)));
         // As long as the client reads, it is its.
         let until = self.shared.clock.refresh().instant.after(REPLY_LEASE);
         if self.shared.http.leases.extend(self.id, &self.owner.principal, until).is_err() {
@@ -309,7 +312,11 @@ impl hyper::body::Body for UntilTaken {
 
 impl Drop for UntilTaken {
     fn drop(&mut self) {
-        let verdict = if self.payload.is_taken() { Verdict::Ack } else { Verdict::Return };
+        let verdict = match self.payload.is_taken() {
+            true => Verdict::Ack,
+            false if self.is_unreadable => Verdict::Release(Duration::ZERO),
+            false => Verdict::Return,
+        };
         let now = self.shared.clock.refresh().instant;
         // It may have been too late; then it is in the queue again, and nothing is to be done.
         let _ = self.shared.http.leases.settle_one(self.id, verdict, &self.owner.principal, now);
