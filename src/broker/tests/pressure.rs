@@ -214,6 +214,31 @@ fn who_is_let_in_and_has_nothing_to_say_keeps_nobody_out() {
 }
 
 #[test]
+fn who_is_let_in_and_does_not_read_its_answers_keeps_nobody_out() {
+    let (world, mut clients) = flooded(with_memory(1_000_000), 40);
+    let mut sender = world.client();
+    for client in clients.iter_mut().take(20) {
+        client.subscribe("topic://t").auto().ok();
+        client.block_after(0);
+    }
+    for _ in 0..100 {
+        sender.send("topic://t", &"y".repeat(2000)).ok();
+    }
+    let mut turns = vec![0u32; clients.len()];
+    for _ in 0..6 {
+        world.broker.tick(world.now());
+        for (client, turns) in clients.iter_mut().zip(&mut turns) {
+            if may_be_read(client) {
+                *turns += 1;
+                let _ = client.try_flush();
+            }
+        }
+    }
+    assert!(turns.iter().take(20).all(|turns| *turns == 0), "they are to read first: {turns:?}");
+    assert!(turns.iter().skip(20).all(|turns| *turns > 0), "{turns:?}");
+}
+
+#[test]
 fn who_is_not_held_back_does_not_take_all_the_room_of_the_log() {
     let mut setup = Setup::default();
     (setup.limits.pending_bytes_soft, setup.limits.pending_bytes_max) = (20_000, 100_000);
