@@ -293,7 +293,7 @@ fn clip(wanted: &mut Vec<Range>, upto: Sequence) {
 /// Drops what has expired among the next of those that are paged out, and leaves the rest of the walk for later.
 fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     let queue = Arc::clone(&sweep.queue);
-    let wanted = {
+    let mut wanted = {
         let mut held = queue.lock();
         if sweep.at == Key::FIRST {
             // What is paged out from now on notes itself.
@@ -303,15 +303,26 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     };
     let now = work.now.wall;
     let mut over: Vec<(Sequence, Message)> = Vec::new();
+    // What has expired comes into memory, so no more than a page of it at a time.
+    let mut left = queue.window.page_bytes();
+    let mut upto = wanted.last().map_or(Sequence(0), |(_, last)| *last);
     let failed = scan(shared, &queue, &wanted, |sequence, meta, head, body| {
         let expires = Timestamp(meta.expires_ms);
-        if expires.has_passed(now) {
-            over.extend(decode(head, body).map(|message| (sequence, message)));
-        } else if expires != Timestamp::NEVER {
-            sweep.next = sweep.next.min(expires.0);
+        if !expires.has_passed(now) {
+            if expires != Timestamp::NEVER {
+                sweep.next = sweep.next.min(expires.0);
+            }
+        } else if let Some(message) = decode(head, body) {
+            left = left.saturating_sub(message.memory());
+            over.push((sequence, message));
         }
-        ControlFlow::Continue(())
+        if left > 0 {
+            return ControlFlow::Continue(());
+        }
+        upto = sequence;
+        ControlFlow::Break(())
     });
+    clip(&mut wanted, upto);
     let session = session_of(shared, &queue);
     let state = session.as_ref().map(|session| session.state());
     let host = session.as_ref().map(|_| shared.host_of(&queue));

@@ -12,6 +12,7 @@ use super::managed_messages::{all, matching, to};
 use super::queues::bodies;
 use super::stress::Dice;
 use crate::manage::{Chosen, Deed};
+use crate::work::{Work, finish};
 use crate::{Expired, Policy};
 
 /// A world whose queues may hold so many bytes in memory.
@@ -439,4 +440,30 @@ fn random_walk(seed: u64) {
     let expected: Vec<String> = walk.model.into_iter().map(|(body, _)| body).collect();
     assert_eq!(world.consume("queue://w"), expected, "seed {seed}");
     assert_eq!(world.memory(), 0, "seed {seed}");
+}
+
+#[test]
+fn what_has_expired_comes_into_memory_a_page_at_a_time() {
+    let policy = Policy { expired: Expired::DeadLetter, ..Policy::default() };
+    let world = narrow(40_000).policy("queue://e", policy).open();
+    let mut producer = world.client();
+    let body = "x".repeat(1000);
+    for _ in 0..1000 {
+        producer.send("queue://e", &body).persistent().ttl(1000).ok();
+    }
+    producer.synced();
+    world.clock.advance(Duration::from_secs(2));
+    let shared = &world.broker.shared;
+    let queue = world.broker.find_managed(&shared.find_host("/").unwrap(), "e").unwrap();
+    let mut work = Work::new(world.now());
+    queue.lock().core.expire(&queue, &mut work);
+    let (mut swept, mut most) = (work.dead.len(), 0);
+    while !work.jobs.is_empty() {
+        shared.pager.take(shared, &mut work);
+        most = most.max(work.dead.len() - swept);
+        swept = work.dead.len();
+    }
+    assert!(swept == 1000 && most <= 41, "{most} of {swept} at a time");
+    while finish(shared, &mut work) {}
+    assert_eq!((world.depth("queue://e"), world.depth("queue://ActiveMQ.DLQ")), (0, 1000));
 }
