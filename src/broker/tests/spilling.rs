@@ -161,25 +161,24 @@ fn no_more_of_them_are_in_the_log_than_allowed_and_what_is_taken_makes_room() {
 
 #[test]
 fn what_is_purged_or_expires_makes_room_for_others_in_the_log() {
-    for expires in [false, true] {
+    for how in ["purged", "deleted", "expired"] {
         let mut setup = narrow(1024);
         setup.limits.spilled_bytes_max = 20_000;
         let world = setup.open();
         let mut producer = world.client();
         for body in numbers(1..=500) {
             let send = producer.send("queue://a", &body);
-            if expires { send.ttl(1000).ok() } else { send.ok() }
+            if how == "expired" { send.ttl(1000).ok() } else { send.ok() }
         }
         assert!(world.stats().spilled_bytes > 19_000);
-        match expires {
-            true => world.pass(Duration::from_secs(3)),
-            false => {
-                assert_eq!(world.run("a", Deed::Delete, Chosen::All).done, 500);
-            }
+        match how {
+            "purged" => assert_eq!(world.broker.purge_queue("/", "a").unwrap().0, 500),
+            "deleted" => assert_eq!(world.run("a", Deed::Delete, Chosen::All).done, 500),
+            _ => world.pass(Duration::from_secs(3)),
         }
-        assert_eq!((world.depth("queue://a"), world.stats().spilled_bytes), (0, 0), "{expires}");
+        assert_eq!((world.depth("queue://a"), world.stats().spilled_bytes), (0, 0), "{how}");
         world.fill_fleeting("queue://b", 1..=100);
-        assert!(world.queue("queue://b").unwrap().paged > 0, "{expires}");
+        assert!(world.queue("queue://b").unwrap().paged > 0, "{how}");
         assert!(world.rows_left() <= 1);
     }
 }
