@@ -168,3 +168,20 @@ fn a_body_that_nobody_waits_for_any_more_leaves_nothing() {
     drop(client);
     assert_eq!(files(&world), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn a_body_that_is_not_in_memory_has_no_share_of_it_in_a_transaction_either() {
+    let mut setup = Setup::default();
+    setup.limits.memory_bytes_max = 40_000;
+    let world = setup.open();
+    let mut producer = world.client();
+    let body = text(400_000);
+    producer.send("queue://q", "x").ok();
+    producer.send("queue://q", &body).stored().ok();
+    let transaction = producer.begin();
+    producer.send("queue://q", &body).stored().in_transaction(transaction).ok();
+    let outcome = producer.commit(transaction);
+    assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+    assert_eq!(world.depth("queue://q"), 3);
+    assert!(world.memory() < 10_000, "{}", world.memory());
+}
