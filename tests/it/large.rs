@@ -521,3 +521,15 @@ fn peak(server: &Server) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
+
+#[test]
+fn what_was_pipelined_behind_a_large_body_counts_no_longer_once_it_is_done() {
+    let server = Server::start(&[THRESHOLD]);
+    let mut client = Client::connect(tcp(server.stomp));
+    let mut frames = send("/queue/large", "", &body(20_000, 7));
+    frames.extend(send("/queue/small", "receipt:p\n", &body(4000, 8)));
+    client.write(&frames);
+    assert_eq!(client.frame().command, "RECEIPT");
+    let page = Web::new(server.http).get("/metrics").expect(200).text();
+    assert!(page.contains("\nsabir_memory_frame_bytes 0\n"), "{page}");
+}
