@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -17,7 +18,7 @@ use crate::bodies::stored;
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::paged::{Range, ranges};
-use crate::queue::{Queue, Role};
+use crate::queue::{Queue, QueueCore, Role};
 use crate::ready::Key;
 use crate::stats::add;
 use crate::window::PAGE_MESSAGES;
@@ -25,6 +26,8 @@ use crate::work::{Work, finish};
 
 /// Queues whose heads are brought in per tick, while nobody asks for them.
 const WARMED_PER_TICK: usize = 32;
+/// After what time what has expired is looked for again where the log could not be read.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Something to be read.
 pub(crate) enum Job {
@@ -214,7 +217,7 @@ fn session_of(shared: &Shared, queue: &Queue) -> Option<Arc<ClientSession>> {
 pub(crate) enum Failed {
     /// Some of it is damaged; the rest is there.
     Damaged,
-    /// The disk is too full for what was to be written first.
+    /// The disk is too full for what was to be written first, or the file cannot be opened or read at the moment.
     NotNow,
     /// The log is closed or has failed.
     Over,
@@ -264,7 +267,9 @@ pub(crate) fn scan(
         }
         Err(error) => {
             tracing::warn!(queue = %queue.title(), %error, "the log cannot be read");
-            Some(Failed::Over)
+            // For want of file descriptors, say.
+            let passes = matches!(error, ReadError::Io { .. });
+            Some(if passes { Failed::NotNow } else { Failed::Over })
         }
     }
 }
@@ -339,6 +344,10 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
         core.page_in(&queue, sweep.at.rank, &numbers, over, &grant_of, work);
         core.expire(&queue, work);
     }
+    if failed == Some(Failed::NotNow) {
+        // What was not seen may be due: the walk begins anew before long.
+        return end_sweep(&queue, core, sweep.next.min(now.after(SWEEP_AGAIN).0));
+    }
     let next = match wanted.last() {
         Some((_, last)) => Some(Key { rank: sweep.at.rank, sequence: *last }.next()),
         None => sweep
@@ -350,11 +359,14 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     };
     match next {
         Some(at) => work.jobs.push(Job::Sweep(Sweep { at, ..sweep })),
-        None => {
-            core.sweeping = false;
-            let paged = &mut core.ready.paged;
-            paged.expires = paged.expires.min(sweep.next);
-            queue.next_expiry.fetch_min(paged.expires, Ordering::AcqRel);
-        }
+        None => end_sweep(&queue, core, sweep.next),
     }
+}
+
+/// A walk is over; the next one is due when the first of what it has left expires.
+fn end_sweep(queue: &Queue, core: &mut QueueCore, next: u64) {
+    core.sweeping = false;
+    let paged = &mut core.ready.paged;
+    paged.expires = paged.expires.min(next);
+    queue.next_expiry.fetch_min(paged.expires, Ordering::AcqRel);
 }

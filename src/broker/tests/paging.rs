@@ -467,3 +467,28 @@ fn what_has_expired_comes_into_memory_a_page_at_a_time() {
     while finish(shared, &mut work) {}
     assert_eq!((world.depth("queue://e"), world.depth("queue://ActiveMQ.DLQ")), (0, 1000));
 }
+
+#[test]
+fn what_could_not_be_read_for_want_of_descriptors_is_read_when_there_are_some() {
+    let world = narrow(1024).open();
+    world.fill("queue://q", 1..=200);
+    let mut producer = world.client();
+    for body in numbers(1..=200) {
+        producer.send("queue://e", &body).persistent().ttl(1000).ok();
+    }
+    world.broker.store().sync();
+    world.broker.store().turn();
+    world.disk.set_without_descriptors(true);
+    let mut consumer = world.client();
+    consumer.subscribe("queue://q").auto().ok();
+    let mut got = consumer.bodies();
+    assert!(got.len() < 100, "{}", got.len());
+    world.pass(Duration::from_secs(3));
+    assert!(world.depth("queue://e") > 100, "nor can what has expired be read");
+    world.disk.set_without_descriptors(false);
+    world.pass(Duration::from_secs(15));
+    consumer.run();
+    got.extend(consumer.bodies());
+    assert_eq!(got, numbers(1..=200));
+    assert_eq!(world.depth("queue://e"), 0);
+}
