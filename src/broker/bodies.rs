@@ -17,7 +17,7 @@ use sabir_model::event::Event;
 use sabir_model::message::{Content, Message};
 use sabir_model::session::Room;
 use sabir_model::stored::{Stored, StoredBody};
-use sabir_store::{Blob, BlobWriter, Level, is_storage_full};
+use sabir_store::{Blob, BlobWriter, Level, is_short_of_descriptors, is_storage_full};
 
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
@@ -52,7 +52,9 @@ impl StoredBody for InLog {
             Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => Err(error),
         };
-        self.unreadable.store(result.is_err(), Ordering::Relaxed);
+        // For want of a descriptor it is not the body's fault.
+        let failed = result.as_ref().is_err_and(|error| !is_short_of_descriptors(error));
+        self.unreadable.store(failed, Ordering::Relaxed);
         result
     }
 }
