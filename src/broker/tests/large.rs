@@ -204,3 +204,31 @@ fn a_body_that_cannot_be_opened_for_want_of_descriptors_is_not_taken_for_lost() 
     assert!(body.read_at(0, &mut [0; 1000]).is_err() && is_unreadable(&message));
     assert!(body.read_at(70_000, &mut [0; 1000]).is_ok() && !is_unreadable(&message));
 }
+
+#[test]
+fn what_of_a_body_waits_to_be_written_counts_against_the_memory() {
+    let world = World::new();
+    let targets: Targets = std::iter::once(Destination::queue("q")).collect();
+    let publish = Publish {
+        targets: &targets,
+        key: TargetKey { slot: 0, generation: 1 },
+        facts: Facts { persistent: true, ..Facts::default() },
+        fields: &[],
+        body: Body::Borrowed(b""),
+        transaction: None,
+        once: None,
+    };
+    for ends in [true, false] {
+        let mut client = world.client();
+        client.host().begin_body(&publish, Some(60_000)).unwrap();
+        // So little is not worth waking anybody.
+        assert_eq!(client.host().put_body(&[1; 60_000]), Room::Some);
+        assert_eq!(world.stats().memory_frames, 60_000);
+        if ends {
+            client.host().end_body();
+        } else {
+            client.vanish();
+        }
+        assert_eq!(world.stats().memory_frames, 0);
+    }
+}
