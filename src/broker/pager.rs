@@ -103,6 +103,11 @@ impl Pager {
         self.cold.lock().push(Arc::downgrade(queue));
     }
 
+    /// Has a queue looked at again with the next tick.
+    pub(crate) fn look_again(&self, queue: &Arc<Queue>) {
+        self.later.lock().push(Arc::clone(queue));
+    }
+
     /// Sees to the jobs of a batch.
     pub(crate) fn take(&self, shared: &Shared, work: &mut Work) {
         for job in std::mem::take(&mut work.jobs) {
@@ -190,8 +195,7 @@ fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
         return;
     }
     if read.failed == Some(Failed::NotNow) {
-        shared.pager.later.lock().push(Arc::clone(queue));
-        return;
+        return shared.pager.look_again(queue);
     }
     let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(topics.as_ref()?, message);
     let lost = held.core.page_in(queue, from.rank, &wanted, read.found, &grant_of, work);

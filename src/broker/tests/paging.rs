@@ -11,7 +11,7 @@ use super::harness::{Setup, World};
 use super::managed_messages::{all, matching, to};
 use super::queues::bodies;
 use super::stress::Dice;
-use crate::manage::{Chosen, Deed};
+use crate::manage::{Chosen, Deed, Step};
 use crate::work::{Work, finish};
 use crate::{Expired, Policy};
 
@@ -491,4 +491,24 @@ fn what_could_not_be_read_for_want_of_descriptors_is_read_when_there_are_some() 
     got.extend(consumer.bodies());
     assert_eq!(got, numbers(1..=200));
     assert_eq!(world.depth("queue://e"), 0);
+}
+
+#[test]
+fn what_cannot_be_read_now_is_neither_overlooked_by_browsers_nor_by_management() {
+    let world = narrow(1024).open();
+    world.fill("queue://q", 1..=200);
+    world.broker.store().sync();
+    world.disk.set_without_descriptors(true);
+    let mut browser = world.client();
+    browser.subscribe("queue://q").browse().ok();
+    let mut seen = browser.bodies();
+    let mut errand = world.errand("q", Deed::Delete, Chosen::All, None).unwrap();
+    assert!(matches!(world.carry_on(&mut errand), Step::Blocked(_)));
+    assert!(world.broker.list_messages("/", "q", &all(0, 1000)).is_err());
+    world.disk.set_without_descriptors(false);
+    world.pass(Duration::from_secs(2));
+    seen.extend(browser.bodies());
+    assert_eq!(seen, numbers(1..=200));
+    assert_eq!(world.carry_on(&mut errand), Step::Done);
+    assert_eq!((errand.tally.done, world.depth("queue://q")), (200, 0));
 }
