@@ -17,8 +17,9 @@ use sabir_model::event::Event;
 use sabir_model::message::{Content, Message};
 use sabir_model::session::Room;
 use sabir_model::stored::{Stored, StoredBody};
-use sabir_store::{Blob, BlobWriter, Level, is_storage_full};
+use sabir_store::{Blob, BlobWriter, Level, is_short_of_descriptors, is_storage_full};
 
+use crate::budget::{Budget, change};
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
 
@@ -52,7 +53,9 @@ impl StoredBody for InLog {
             Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => Err(error),
         };
-        self.unreadable.store(result.is_err(), Ordering::Relaxed);
+        // For want of a descriptor it is not the body's fault.
+        let failed = result.as_ref().is_err_and(|error| !is_short_of_descriptors(error));
+        self.unreadable.store(failed, Ordering::Relaxed);
         result
     }
 }
@@ -240,6 +243,8 @@ impl Drop for Hands {
 /// A body on its way into a file.
 struct Upload {
     mailbox: Arc<Mailbox>,
+    /// What waits counts with the frames that have arrived in part.
+    budget: Arc<Budget>,
     level: Level,
     progress: Mutex<Progress>,
 }
@@ -261,6 +266,19 @@ struct Progress {
 }
 
 impl Upload {
+    /// So many bytes wait no longer.
+    fn give_back(&self, progress: &mut Progress, bytes: usize) {
+        let bytes = bytes.min(progress.waiting);
+        progress.waiting -= bytes;
+        change(&self.budget.frames, -i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Nobody wants what waits any more.
+    fn forget(&self, progress: &mut Progress) {
+        progress.pieces = VecDeque::new();
+        self.give_back(progress, usize::MAX);
+    }
+
     fn work(&self) {
         loop {
             let (mut writer, piece) = {
@@ -272,7 +290,7 @@ impl Upload {
                     progress.scheduled = false;
                     return;
                 };
-                progress.waiting -= next.as_ref().map_or(0, Vec::len);
+                self.give_back(&mut progress, next.as_ref().map_or(0, Vec::len));
                 (writer, next)
             };
             let Some(piece) = piece else {
@@ -303,7 +321,7 @@ impl Upload {
     fn end(&self, result: Result<Stored, Refusal>) {
         let mut progress = self.progress.lock();
         let wanted = !std::mem::replace(&mut progress.over, true);
-        progress.pieces = VecDeque::new();
+        self.forget(&mut progress);
         drop(progress);
         if wanted {
             self.mailbox.post(Event::BodyStored(result));
@@ -349,7 +367,7 @@ impl std::fmt::Debug for BodyWriter {
 pub(crate) struct Coming(Arc<Upload>);
 
 impl Coming {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, body: BodyWriter) -> Self {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, budget: Arc<Budget>, body: BodyWriter) -> Self {
         let BodyWriter { writer, level } = body;
         let progress = Progress {
             writer: Some(writer),
@@ -360,7 +378,7 @@ impl Coming {
             whole: false,
             over: false,
         };
-        Self(Arc::new(Upload { mailbox, level, progress: Mutex::new(progress) }))
+        Self(Arc::new(Upload { mailbox, budget, level, progress: Mutex::new(progress) }))
     }
 
     /// Takes the next piece.
@@ -379,7 +397,9 @@ impl Coming {
             }
         }
         progress.waiting += piece.len();
-        progress.full = progress.waiting >= WINDOW_BYTES;
+        change(&self.0.budget.frames, i64::try_from(piece.len()).unwrap_or(i64::MAX));
+        progress.full = progress.waiting >= WINDOW_BYTES
+            || !self.0.budget.has_room_for_frame(progress.waiting - piece.len(), progress.waiting);
         let room = if progress.full { Room::None } else { Room::Some };
         let due = progress.waiting >= PIECE_BYTES_MIN;
         if due && !std::mem::replace(&mut progress.scheduled, true) {
@@ -404,7 +424,7 @@ impl Drop for Coming {
     fn drop(&mut self) {
         let mut progress = self.0.progress.lock();
         progress.over = true;
-        progress.pieces = VecDeque::new();
+        self.0.forget(&mut progress);
         let writer = progress.writer.take();
         drop(progress);
         // Deletes the file; that is not for under the lock.

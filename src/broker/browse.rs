@@ -75,6 +75,9 @@ pub(crate) fn fill(
     let mut held = queue.lock();
     if let Some(browser) = held.core.browsers.iter_mut().find(|browser| is_it(browser)) {
         browser.filling = false;
+        if part.failed {
+            return shared.pager.look_again(queue);
+        }
         browser.take_part(part);
     }
     held.core.dispatch(queue, work);
@@ -145,7 +148,7 @@ impl QueueCore {
                 let entries = self.look(queue, at, browser.until, PART_MESSAGES);
                 let next = entries.last().map(|entry| entry.sequence);
                 let next = next.filter(|_| entries.len() == PART_MESSAGES);
-                browser.take_part(Looked { entries, next });
+                browser.take_part(Looked { entries, next, failed: false });
                 continue;
             };
             if shown == BROWSE_MAX {

@@ -332,12 +332,13 @@ impl Connection {
 
     /// Writes what waits. Ready when nothing does.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, now: Now) -> Poll<io::Result<()>> {
+        // Also where nothing was there to be read: the next in line must not wait for who is silent.
+        self.end_reading();
         if self.work.is_clear() && self.outbox.is_settled() {
             // As it is at the end of most turns. Whoever fills it from now on flushes it or wakes its owner.
             return Poll::Ready(Ok(()));
         }
         self.work.set_now(now);
-        self.end_reading();
         let was_full = self.outbox.is_full();
         self.outbox.set_waker(cx.waker());
         for _ in 0..4 {

@@ -260,6 +260,7 @@ impl QueueCore {
         if self.paged_expiry().has_passed(work.now.wall) && !std::mem::replace(&mut self.sweeping, true) {
             work.jobs.push(Job::Sweep(Sweep::new(queue)));
         }
+        self.note_spilled(queue.id, work);
         let next = self.expiring.first().map_or(u64::MAX, |(expires, ..)| expires.0);
         let paged = if self.sweeping { u64::MAX } else { self.ready.paged.expires };
         queue.next_expiry.store(next.min(paged), Ordering::Release);

@@ -182,6 +182,11 @@ impl Paged {
         found
     }
 
+    /// Which of these numbers are here.
+    pub(crate) fn among(&self, numbers: &RoaringTreemap) -> RoaringTreemap {
+        self.sets.iter().fold(RoaringTreemap::new(), |found, set| found | (set & numbers))
+    }
+
     /// The ranks there are.
     pub(crate) fn ranks(&self) -> std::ops::Range<u8> {
         0..u8::try_from(self.sets.len()).unwrap_or(u8::MAX)

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -17,7 +18,7 @@ use crate::bodies::stored;
 use crate::broker::Shared;
 use crate::client_session::ClientSession;
 use crate::paged::{Range, ranges};
-use crate::queue::{Queue, Role};
+use crate::queue::{Queue, QueueCore, Role};
 use crate::ready::Key;
 use crate::stats::add;
 use crate::window::PAGE_MESSAGES;
@@ -25,6 +26,8 @@ use crate::work::{Work, finish};
 
 /// Queues whose heads are brought in per tick, while nobody asks for them.
 const WARMED_PER_TICK: usize = 32;
+/// After what time what has expired is looked for again where the log could not be read.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Something to be read.
 pub(crate) enum Job {
@@ -98,6 +101,11 @@ impl Pager {
     /// Notes a queue whose messages are all in the log.
     pub(crate) fn is_cold(&self, queue: &Arc<Queue>) {
         self.cold.lock().push(Arc::downgrade(queue));
+    }
+
+    /// Has a queue looked at again with the next tick.
+    pub(crate) fn look_again(&self, queue: &Arc<Queue>) {
+        self.later.lock().push(Arc::clone(queue));
     }
 
     /// Sees to the jobs of a batch.
@@ -187,8 +195,7 @@ fn page(shared: &Shared, queue: &Arc<Queue>, from: Key, work: &mut Work) {
         return;
     }
     if read.failed == Some(Failed::NotNow) {
-        shared.pager.later.lock().push(Arc::clone(queue));
-        return;
+        return shared.pager.look_again(queue);
     }
     let grant_of = |message: &Message| state.as_ref()?.bindings.grant_of(topics.as_ref()?, message);
     let lost = held.core.page_in(queue, from.rank, &wanted, read.found, &grant_of, work);
@@ -214,7 +221,7 @@ fn session_of(shared: &Shared, queue: &Queue) -> Option<Arc<ClientSession>> {
 pub(crate) enum Failed {
     /// Some of it is damaged; the rest is there.
     Damaged,
-    /// The disk is too full for what was to be written first.
+    /// The disk is too full for what was to be written first, or the file cannot be opened or read at the moment.
     NotNow,
     /// The log is closed or has failed.
     Over,
@@ -264,7 +271,9 @@ pub(crate) fn scan(
         }
         Err(error) => {
             tracing::warn!(queue = %queue.title(), %error, "the log cannot be read");
-            Some(Failed::Over)
+            // For want of file descriptors, say.
+            let passes = matches!(error, ReadError::Io { .. });
+            Some(if passes { Failed::NotNow } else { Failed::Over })
         }
     }
 }
@@ -293,7 +302,7 @@ fn clip(wanted: &mut Vec<Range>, upto: Sequence) {
 /// Drops what has expired among the next of those that are paged out, and leaves the rest of the walk for later.
 fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     let queue = Arc::clone(&sweep.queue);
-    let wanted = {
+    let mut wanted = {
         let mut held = queue.lock();
         if sweep.at == Key::FIRST {
             // What is paged out from now on notes itself.
@@ -303,15 +312,26 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     };
     let now = work.now.wall;
     let mut over: Vec<(Sequence, Message)> = Vec::new();
+    // What has expired comes into memory, so no more than a page of it at a time.
+    let mut left = queue.window.page_bytes();
+    let mut upto = wanted.last().map_or(Sequence(0), |(_, last)| *last);
     let failed = scan(shared, &queue, &wanted, |sequence, meta, head, body| {
         let expires = Timestamp(meta.expires_ms);
-        if expires.has_passed(now) {
-            over.extend(decode(head, body).map(|message| (sequence, message)));
-        } else if expires != Timestamp::NEVER {
-            sweep.next = sweep.next.min(expires.0);
+        if !expires.has_passed(now) {
+            if expires != Timestamp::NEVER {
+                sweep.next = sweep.next.min(expires.0);
+            }
+        } else if let Some(message) = decode(head, body) {
+            left = left.saturating_sub(message.memory());
+            over.push((sequence, message));
         }
-        ControlFlow::Continue(())
+        if left > 0 {
+            return ControlFlow::Continue(());
+        }
+        upto = sequence;
+        ControlFlow::Break(())
     });
+    clip(&mut wanted, upto);
     let session = session_of(shared, &queue);
     let state = session.as_ref().map(|session| session.state());
     let host = session.as_ref().map(|_| shared.host_of(&queue));
@@ -328,6 +348,10 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
         core.page_in(&queue, sweep.at.rank, &numbers, over, &grant_of, work);
         core.expire(&queue, work);
     }
+    if failed == Some(Failed::NotNow) {
+        // What was not seen may be due: the walk begins anew before long.
+        return end_sweep(&queue, core, sweep.next.min(now.after(SWEEP_AGAIN).0));
+    }
     let next = match wanted.last() {
         Some((_, last)) => Some(Key { rank: sweep.at.rank, sequence: *last }.next()),
         None => sweep
@@ -339,11 +363,14 @@ fn sweep(shared: &Shared, mut sweep: Sweep, work: &mut Work) {
     };
     match next {
         Some(at) => work.jobs.push(Job::Sweep(Sweep { at, ..sweep })),
-        None => {
-            core.sweeping = false;
-            let paged = &mut core.ready.paged;
-            paged.expires = paged.expires.min(sweep.next);
-            queue.next_expiry.fetch_min(paged.expires, Ordering::AcqRel);
-        }
+        None => end_sweep(&queue, core, sweep.next),
     }
+}
+
+/// A walk is over; the next one is due when the first of what it has left expires.
+fn end_sweep(queue: &Queue, core: &mut QueueCore, next: u64) {
+    core.sweeping = false;
+    let paged = &mut core.ready.paged;
+    paged.expires = paged.expires.min(next);
+    queue.next_expiry.fetch_min(paged.expires, Ordering::AcqRel);
 }

@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::connection::Connection;
 use crate::queue::Role;
 use crate::subscribe::Subscription;
-use crate::work::level_of;
+use crate::work::{finish, level_of};
 
 impl Connection {
     /// Introduces a connection for a principal who is known already.
@@ -67,6 +67,12 @@ impl Connection {
             held.core.reopen(slot);
             held.core.dispatch(&queue, self.work.get());
         }
+    }
+
+    /// Does what a batch has left for another turn: nobody comes by here to go on with it.
+    pub fn finish(&mut self) {
+        while finish(&self.shared, self.work.get()) {}
+        self.work.clear();
     }
 
     /// Settles deliveries by their tokens. Where somebody waits for it (`receipted`), the promise is kept once all of them are

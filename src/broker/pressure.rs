@@ -184,6 +184,13 @@ impl Wake for LogWent {
 }
 
 impl Shared {
+    fn relieve(self: &Arc<Self>, mark: Mark) {
+        match mark {
+            Mark::Log => self.relieve_log(),
+            Mark::Memory => self.relieve_memory(),
+        }
+    }
+
     /// Lets in some of those who wait for the log, if it has gone on far enough; else it will tell.
     pub(crate) fn relieve_log(self: &Arc<Self>) {
         let pressure = &self.pressure;
@@ -244,6 +251,7 @@ impl Connection {
         self.end_reading();
         if self.outbox.is_full() && !self.owes_settlements() {
             // It does not read its answers. Whoever writes them goes on with this.
+            self.pass_turn();
             return Poll::Pending;
         }
         let Some(mark) = self.presses() else {
@@ -281,10 +289,7 @@ impl Connection {
         let place = Place { let_in: AtomicBool::new(false), waker: cx.waker().clone(), is_new, queue };
         let place = self.shared.pressure.line(mark).enter(place);
         aside.turn = Some(Turn { mark, place, passing: false });
-        match mark {
-            Mark::Log => self.shared.relieve_log(),
-            Mark::Memory => self.shared.relieve_memory(),
-        }
+        self.shared.relieve(mark);
         Poll::Pending
     }
 
@@ -323,10 +328,17 @@ impl Connection {
         let turn = self.aside.get_mut().and_then(|aside| aside.turn.take_if(|turn| turn.passing));
         if let Some(turn) = turn {
             self.shared.pressure.line(turn.mark).passing.fetch_sub(1, Ordering::AcqRel);
-            match turn.mark {
-                Mark::Log => self.shared.relieve_log(),
-                Mark::Memory => self.shared.relieve_memory(),
-            }
+            self.shared.relieve(turn.mark);
+        }
+    }
+
+    /// If it has been let in and cannot make use of that, the next in line has its turn; it stands in line again later.
+    fn pass_turn(&mut self) {
+        let turn = self.aside.get().and_then(|aside| aside.turn.as_ref());
+        let let_in = turn.filter(|turn| turn.place.let_in.load(Ordering::Acquire));
+        if let Some(mark) = let_in.map(|turn| turn.mark) {
+            self.leave_line();
+            self.shared.relieve(mark);
         }
     }
 

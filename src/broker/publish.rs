@@ -381,7 +381,8 @@ pub(crate) fn execute(
 
     // First everything that can go wrong, then everything that happens.
     let mut puts: Vec<(usize, Places)> = Vec::with_capacity(planned.len());
-    let mut more: Vec<(u64, u64)> = vec![(0, 0); held.len()];
+    // For each queue: messages, their bytes, and the bytes of memory among these.
+    let mut more: Vec<(u64, u64, u64)> = vec![(0, 0, 0); held.len()];
     let mut level: Option<Level> = None;
     let mut logged_bytes: u64 = 0;
     for (index, one) in planned.iter().enumerate() {
@@ -396,7 +397,7 @@ pub(crate) fn execute(
             if *if_wanted && !wanted(target, &one.message) {
                 continue;
             }
-            let bytes = one.message.weight();
+            let (bytes, memory) = (one.message.weight(), one.message.memory() as u64);
             if let Err(refusal) = target.core.check_room(queue, more.0 + 1, more.1 + bytes) {
                 if *skip_when_full {
                     add(&shared.counters.discarded, 1);
@@ -405,7 +406,7 @@ pub(crate) fn execute(
                 return Err(Failure::Refused(refusal));
             }
             if !(one.message.facts().persistent && queue.pages()) {
-                match target.core.check_share(queue, more.1 + bytes) {
+                match target.core.check_share(queue, more.2 + memory) {
                     Ok(false) => {}
                     Ok(true) => work.pressed = Some(Arc::clone(queue)),
                     Err(_) if *skip_when_full => {
@@ -415,7 +416,7 @@ pub(crate) fn execute(
                     Err(refusal) => return Err(Failure::Refused(refusal)),
                 }
             }
-            *more = (more.0 + 1, more.1 + bytes);
+            *more = (more.0 + 1, more.1 + bytes, more.2 + memory);
             if one.message.facts().persistent && queue.logs() {
                 level = Some(
                     level.map_or(queue.policy.durability, |level| stronger(level, queue.policy.durability)),

@@ -158,7 +158,8 @@ impl Connection {
         if let Some(aside) = self.aside.get_mut() {
             aside.coming = None;
         }
-        let coming = Coming::new(self.mailbox(), self.body_writer(publish, length)?);
+        let writer = self.body_writer(publish, length)?;
+        let coming = Coming::new(self.mailbox(), Arc::clone(&self.shared.budget), writer);
         self.aside.make().coming = Some(coming);
         Ok(())
     }

@@ -35,6 +35,7 @@ const SPILLED_AT_A_TIME: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Spilled {
     numbers: RoaringTreemap,
+    count: u64,
     rows: RoaringTreemap,
     bytes: u64,
 }
@@ -82,6 +83,7 @@ impl Spilled {
     /// Adds numbers, in the group that puts their messages.
     fn add(&mut self, group: &mut Appender<'_>, queue: QueueId, numbers: &[u64], bytes: u64) {
         self.numbers.extend(numbers.iter().copied());
+        self.count += numbers.len() as u64;
         self.bytes += bytes;
         let mut rows: Vec<u64> = numbers.iter().map(|number| number / ROW).collect();
         rows.sort_unstable();
@@ -97,17 +99,33 @@ impl Spilled {
 
     /// Forgets numbers below `end`; tells which rows are of no more use.
     fn forget_below(&mut self, end: u64, shared: &Shared) -> Vec<u64> {
-        let before = self.numbers.len();
         let removed = self.numbers.remove_range(..end);
-        // Sizes of single messages are not kept: those that are gone had their share.
-        let share = u128::from(self.bytes) * u128::from(removed) / u128::from(before.max(1));
-        let share = u64::try_from(share).unwrap_or(self.bytes).min(self.bytes);
-        self.bytes -= share;
-        shared.spilled_bytes.fetch_sub(share, Ordering::Relaxed);
+        self.give_back(removed, shared);
         let rows = if self.numbers.is_empty() { u64::MAX } else { end / ROW };
         let over: Vec<u64> = self.rows.iter().take_while(|row| *row < rows).collect();
         self.rows.remove_range(..rows);
         over
+    }
+
+    /// Forgets all numbers but those that are `held`; tells which rows are of no more use. In the others some numbers
+    /// are left that nothing goes by any more.
+    fn forget_but(&mut self, held: RoaringTreemap, shared: &Shared) -> Vec<u64> {
+        let removed = self.count - held.len().min(self.count);
+        self.numbers = held;
+        self.give_back(removed, shared);
+        let needed: RoaringTreemap = self.numbers.iter().map(|number| number / ROW).collect();
+        let over = (&self.rows - &needed).iter().collect();
+        self.rows &= needed;
+        over
+    }
+
+    /// So many numbers are forgotten. Sizes of single messages are not kept: those that are gone had their share.
+    fn give_back(&mut self, removed: u64, shared: &Shared) {
+        let share = u128::from(self.bytes) * u128::from(removed) / u128::from(self.count.max(1));
+        let share = u64::try_from(share).unwrap_or(self.bytes).min(self.bytes);
+        self.count -= removed.min(self.count);
+        self.bytes -= share;
+        shared.spilled_bytes.fetch_sub(share, Ordering::Relaxed);
     }
 
     /// Gives up all rows: the queue goes.
@@ -134,19 +152,47 @@ impl QueueCore {
         [paged, here, delivered].into_iter().flatten().min().unwrap_or(self.next)
     }
 
+    /// Whether most of the numbers are of messages that are gone.
+    fn has_stale_spilled(&self) -> bool {
+        let depth = self.depth();
+        let most = if depth == 0 { 0 } else { depth.saturating_mul(2).saturating_add(ROW) };
+        self.spilled.as_ref().is_some_and(|spilled| spilled.count > most)
+    }
+
+    /// Sees to it that what is gone counts no longer, wherever in the queue it was.
+    pub(crate) fn note_spilled(&self, queue: QueueId, work: &mut Work) {
+        if self.has_stale_spilled() {
+            work.spills.push(queue);
+        }
+    }
+
+    /// Of these numbers, those of messages that are here.
+    fn held_among(&self, numbers: &RoaringTreemap) -> RoaringTreemap {
+        let mut held = self.ready.paged.among(numbers);
+        let here = self.ready.iter().map(|(key, _)| key.sequence.0);
+        let delivered = self.in_flight.iter().map(|one| one.sequence.0);
+        held.extend(here.chain(delivered).filter(|number| numbers.contains(*number)));
+        held
+    }
+
     /// Gives up rows about messages that are all gone.
     pub(crate) fn tidy_spilled(&mut self, shared: &Shared, queue: QueueId) {
+        let stale = self.has_stale_spilled();
         let Some(mut spilled) = self.spilled.take() else { return };
         let lowest = self.lowest();
-        if spilled.numbers.min().is_some_and(|first| first < lowest) {
-            let over = spilled.forget_below(lowest, shared);
-            if !over.is_empty() {
-                let mut group = shared.store.begin();
-                for row in over {
-                    group.remove(TABLE_SPILLED, &row_key(queue, row));
-                }
-                group.finish(Level::Os);
+        let over = if stale {
+            spilled.forget_but(self.held_among(&spilled.numbers), shared)
+        } else if spilled.numbers.min().is_some_and(|first| first < lowest) {
+            spilled.forget_below(lowest, shared)
+        } else {
+            Vec::new()
+        };
+        for some in over.chunks(ROWS_AT_A_TIME) {
+            let mut group = shared.store.begin();
+            for row in some {
+                group.remove(TABLE_SPILLED, &row_key(queue, *row));
             }
+            group.finish(Level::Os);
         }
         self.spilled = Some(spilled).filter(|spilled| !spilled.numbers.is_empty());
     }
@@ -166,6 +212,9 @@ pub(crate) fn spill_all(shared: &Shared, work: &mut Work) {
 pub(crate) fn spill(shared: &Shared, queue: &Arc<Queue>, work: &mut Work) {
     let mut held = queue.lock();
     let core = &mut held.core;
+    if core.has_stale_spilled() {
+        core.tidy_spilled(shared, queue.id);
+    }
     let excess = core.resident.saturating_sub(queue.window.bytes());
     if excess == 0 || !queue.pages() || queue.deleted.load(Ordering::Acquire) {
         return;

@@ -150,6 +150,8 @@ impl QueueCore {
         }
         if std::mem::take(&mut self.spills) && self.is_over(queue) {
             work.spills.push(queue.id);
+        } else {
+            self.note_spilled(queue.id, work);
         }
     }
 

@@ -249,12 +249,13 @@ impl Reader {
         shared: &Shared,
         feed: &mut Feed<'_>,
     ) -> Poll<Result<(Flow, usize), Broken>> {
-        if self.fresh {
-            self.fresh = false;
-            return Poll::Ready(self.receive_carried(feed).map(|flow| (flow, 0)));
-        }
-        let read =
-            if self.carry.is_large() { self.poll_large(cx, feed) } else { self.poll_scratch(cx, feed) };
+        let read = if std::mem::take(&mut self.fresh) {
+            Poll::Ready(self.receive_carried(feed).map(|flow| (flow, 0)))
+        } else if self.carry.is_large() {
+            self.poll_large(cx, feed)
+        } else {
+            self.poll_scratch(cx, feed)
+        };
         if let Poll::Ready(Ok((_, count))) = &read {
             shared.census.read(*count);
             if let Err(refusal) = feed.host.hold_frame(self.carry.bytes.capacity()) {

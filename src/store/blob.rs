@@ -12,7 +12,7 @@ use crate::blob_index::Dead;
 use crate::blob_recovery::BlobFiles;
 use crate::error::Full;
 use crate::fs::FsFile;
-use crate::manifest::{is_full, is_passing};
+use crate::manifest::{is_full, is_passing, is_short_of_descriptors};
 use crate::pool::READY;
 use crate::shared::Shared;
 use parking_lot::Mutex;
@@ -430,7 +430,17 @@ impl Shared {
                 return Ok(file);
             }
         }
-        let file = Arc::new(OpenBlob::open(&*self.fs, self.paths.blob(name.id), self.store_id, name)?);
+        let open = || OpenBlob::open(&*self.fs, self.paths.blob(name.id), self.store_id, name);
+        let file = match open() {
+            Err(error) if is_short_of_descriptors(&error) => {
+                // Those that are only kept are given back first.
+                self.readers.clear();
+                self.blobs.close_files();
+                open()
+            }
+            other => other,
+        };
+        let file = Arc::new(file?);
         let mut state = self.blobs.state.lock();
         state.cache.push_back((name.id, Arc::clone(&file)));
         let old = if state.cache.len() > OPEN_MAX { state.cache.pop_front() } else { None };

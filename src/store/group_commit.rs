@@ -7,7 +7,7 @@
 //! kernel may have marked the pages clean.
 
 use crate::journal::{Batch, Buffer, FrameBuf, Journal};
-use crate::manifest::is_full;
+use crate::manifest::{is_full, is_passing};
 use crate::pool::{RETRY, Ready};
 use crate::segment::{FRAME_HEADER, Header, align, mark_offset, seal};
 use crate::shared::Shared;
@@ -109,7 +109,7 @@ impl Committer {
                         return;
                     }
                     let mut state = shared.pool.state.lock();
-                    if state.ready.is_empty() || self.needs_more_than(&state.ready) {
+                    if state.ready.is_empty() || self.needs_more_than(&state.ready) || self.needs_bodies() {
                         shared.pool.changed.wait_for(&mut state, RETRY);
                     }
                 }
@@ -121,6 +121,12 @@ impl Committer {
     fn needs_more_than(&self, ready: &std::collections::VecDeque<Ready>) -> bool {
         let needed = self.waiting.frames.first().map_or(0, |frame| frame.bytes.len() as u64);
         ready.front().is_none_or(|ready| ready.capacity < needed)
+    }
+
+    /// Whether the next frame waits for the bodies that it names.
+    fn needs_bodies(&self) -> bool {
+        let next = self.waiting.frames.first().filter(|frame| frame.sync_blobs);
+        next.is_some_and(|frame| frame.blobs.iter().any(|blob| !blob.name().synced))
     }
 
     /// Waits until there is something to do; true if the store is being closed.
@@ -281,7 +287,11 @@ impl Committer {
         }
         if frame.sync_blobs {
             for blob in &frame.blobs {
-                blob.sync().map_err(|e| Failure::Io("sync the message bodies named in", e))?;
+                blob.sync().map_err(|e| match is_passing(&e) {
+                    // It cannot even be opened: the frame waits, as for a segment.
+                    true => Failure::NoSpace,
+                    false => Failure::Io("sync the message bodies named in", e),
+                })?;
             }
         }
         seal(&mut frame.bytes, self.active.stamp, self.offset, frame.first, self.synced, frame.groups);

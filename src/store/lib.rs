@@ -70,6 +70,7 @@ pub use fault_fs::FaultFs;
 pub use fs::{Fs, RealFs};
 pub use interface::{Each, Payload, PutMeta, Recover, Wake};
 pub use journal::{Appender, Durable};
+pub use manifest::is_short_of_descriptors;
 pub use offline::{EachEntry, Inspection, Offline, Progress, QueueInfo, SegmentInfo, Verification};
 pub use options::{FatalHook, Level, StoreOptions, UnknownLevel};
 pub use stats::{SYNC_US_BOUNDS, StoreStats};

@@ -64,9 +64,15 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 /// Whether a file could not be opened or made for a reason that passes and has harmed nothing: the disk is full, or the
 /// process has no descriptor left.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
+    is_full(error) || is_short_of_descriptors(error)
+}
+
+/// Whether an error says that the process or the system has no file descriptor left: then what could not be read may be
+/// read later.
+#[must_use]
+pub fn is_short_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let no_descriptor = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-    is_full(error) || no_descriptor.contains(&error.raw_os_error())
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Makes the directories and takes the lock.

@@ -577,3 +577,44 @@ fn peak(server: &Server) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
+
+#[test]
+fn what_was_pipelined_behind_a_large_body_counts_no_longer_once_it_is_done() {
+    let server = Server::start(&[THRESHOLD]);
+    let mut client = Client::connect(tcp(server.stomp));
+    let mut frames = send("/queue/large", "", &body(20_000, 7));
+    frames.extend(send("/queue/small", "receipt:p\n", &body(4000, 8)));
+    client.write(&frames);
+    assert_eq!(client.frame().command, "RECEIPT");
+    let page = Web::new(server.http).get("/metrics").expect(200).text();
+    assert!(page.contains("\nsabir_memory_frame_bytes 0\n"), "{page}");
+}
+
+#[test]
+fn a_pull_that_is_broken_off_while_bodies_are_loaded_keeps_nothing() {
+    let server = Server::start(&[THRESHOLD]);
+    let mut sender = Client::connect(tcp(server.stomp));
+    for seed in 0..10 {
+        sender.send("/queue/pulled", &body(1_000_000, seed));
+    }
+    // Somebody else's lease keeps the consumer that pulls share.
+    let mut web = Web::new(server.http);
+    web.post("/v1/queues/pulled/pull?max=1&lease=300000", b"").expect(200);
+    for _ in 0..5 {
+        let mut hasty = Web::new(server.http);
+        hasty.write("POST", "/v1/queues/pulled/pull?max=9&lease=1000", "", b"");
+    }
+    let metric = |web: &mut Web, name: &str| {
+        let page = web.get("/metrics").expect(200).text();
+        let line =
+            page.lines().find(|line| line.starts_with(&format!("{name}{{queue=\"queue://pulled\""))).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    while metric(&mut web, "sabir_queue_messages_delivered_total") < 10 {}
+    // Those whose request lasted long enough go back when their time is over.
+    let mut looks = 0;
+    while metric(&mut web, "sabir_queue_messages_unsettled") > 1 {
+        looks += 1;
+        assert!(looks < 20_000, "nobody has them, and they do not come back");
+    }
+}

@@ -240,11 +240,15 @@ fn purge_some(queue: &Arc<Queue>, place: Key, end: Sequence, work: &mut Work) ->
             removed += count;
         }
         if removed > 0 {
+            core.note_spilled(queue.id, work);
             return (removed, Some(place));
         }
     }
     for _ in 0..PURGED_AT_A_TIME {
-        let Some((key, entry)) = core.ready.peek_from(from) else { return (removed, None) };
+        let Some((key, entry)) = core.ready.peek_from(from) else {
+            core.note_spilled(queue.id, work);
+            return (removed, None);
+        };
         if key.sequence >= end {
             // What came since is behind all that is older, of each rank.
             let Some(rank) = key.rank.checked_add(1) else { return (removed, None) };

@@ -6,12 +6,14 @@ use sabir_model::command::{Outcome, Publish, TargetKey};
 use sabir_model::destination::{Destination, Targets};
 use sabir_model::error::{Code, Refusal};
 use sabir_model::event::Event;
-use sabir_model::message::{Body, Facts};
+use sabir_model::message::{Body, Facts, Message};
 use sabir_model::session::{Host, Room};
 use sabir_model::stored::Stored;
+use sabir_store::Level;
 
 use super::harness::{Client, Send, Setup, World};
 use crate::Policy;
+use crate::bodies::{is_unreadable, stored};
 
 /// Whether every body is one that is not in memory: all of these tests hold then, too (`SABIR_TEST_STORED_BODIES=1`).
 pub(super) fn all_stored() -> bool {
@@ -167,4 +169,66 @@ fn a_body_that_nobody_waits_for_any_more_leaves_nothing() {
     assert_eq!(files(&world).len(), 1);
     drop(client);
     assert_eq!(files(&world), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_body_that_is_not_in_memory_has_no_share_of_it_in_a_transaction_either() {
+    let mut setup = Setup::default();
+    setup.limits.memory_bytes_max = 40_000;
+    let world = setup.open();
+    let mut producer = world.client();
+    let body = text(400_000);
+    producer.send("queue://q", "x").ok();
+    producer.send("queue://q", &body).stored().ok();
+    let transaction = producer.begin();
+    producer.send("queue://q", &body).stored().in_transaction(transaction).ok();
+    let outcome = producer.commit(transaction);
+    assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+    assert_eq!(world.depth("queue://q"), 3);
+    assert!(world.memory() < 10_000, "{}", world.memory());
+}
+
+#[test]
+fn a_body_that_cannot_be_opened_for_want_of_descriptors_is_not_taken_for_lost() {
+    let world = Setup::default().open();
+    let store = world.broker.store();
+    let mut writer = store.blob(100_000).unwrap();
+    writer.write(&[7; 100_000]).unwrap();
+    let blob = writer.finish(Level::Fsync).unwrap();
+    let body = stored(blob);
+    let message = Message::new(Facts::default(), &[], Body::Stored(body.clone()));
+    world.disk.set_without_descriptors(true);
+    assert!(body.read_at(0, &mut [0; 1000]).is_err() && !is_unreadable(&message));
+    world.disk.set_without_descriptors(false);
+    world.disk.flip(files(&world).first().unwrap(), 100, 1);
+    assert!(body.read_at(0, &mut [0; 1000]).is_err() && is_unreadable(&message));
+    assert!(body.read_at(70_000, &mut [0; 1000]).is_ok() && !is_unreadable(&message));
+}
+
+#[test]
+fn what_of_a_body_waits_to_be_written_counts_against_the_memory() {
+    let world = World::new();
+    let targets: Targets = std::iter::once(Destination::queue("q")).collect();
+    let publish = Publish {
+        targets: &targets,
+        key: TargetKey { slot: 0, generation: 1 },
+        facts: Facts { persistent: true, ..Facts::default() },
+        fields: &[],
+        body: Body::Borrowed(b""),
+        transaction: None,
+        once: None,
+    };
+    for ends in [true, false] {
+        let mut client = world.client();
+        client.host().begin_body(&publish, Some(60_000)).unwrap();
+        // So little is not worth waking anybody.
+        assert_eq!(client.host().put_body(&[1; 60_000]), Room::Some);
+        assert_eq!(world.stats().memory_frames, 60_000);
+        if ends {
+            client.host().end_body();
+        } else {
+            client.vanish();
+        }
+        assert_eq!(world.stats().memory_frames, 0);
+    }
 }

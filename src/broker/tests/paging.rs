@@ -11,7 +11,8 @@ use super::harness::{Setup, World};
 use super::managed_messages::{all, matching, to};
 use super::queues::bodies;
 use super::stress::Dice;
-use crate::manage::{Chosen, Deed};
+use crate::manage::{Chosen, Deed, Step};
+use crate::work::{Work, finish};
 use crate::{Expired, Policy};
 
 /// A world whose queues may hold so many bytes in memory.
@@ -439,4 +440,75 @@ fn random_walk(seed: u64) {
     let expected: Vec<String> = walk.model.into_iter().map(|(body, _)| body).collect();
     assert_eq!(world.consume("queue://w"), expected, "seed {seed}");
     assert_eq!(world.memory(), 0, "seed {seed}");
+}
+
+#[test]
+fn what_has_expired_comes_into_memory_a_page_at_a_time() {
+    let policy = Policy { expired: Expired::DeadLetter, ..Policy::default() };
+    let world = narrow(40_000).policy("queue://e", policy).open();
+    let mut producer = world.client();
+    let body = "x".repeat(1000);
+    for _ in 0..1000 {
+        producer.send("queue://e", &body).persistent().ttl(1000).ok();
+    }
+    producer.synced();
+    world.clock.advance(Duration::from_secs(2));
+    let shared = &world.broker.shared;
+    let queue = world.broker.find_managed(&shared.find_host("/").unwrap(), "e").unwrap();
+    let mut work = Work::new(world.now());
+    queue.lock().core.expire(&queue, &mut work);
+    let (mut swept, mut most) = (work.dead.len(), 0);
+    while !work.jobs.is_empty() {
+        shared.pager.take(shared, &mut work);
+        most = most.max(work.dead.len() - swept);
+        swept = work.dead.len();
+    }
+    assert!(swept == 1000 && most <= 41, "{most} of {swept} at a time");
+    while finish(shared, &mut work) {}
+    assert_eq!((world.depth("queue://e"), world.depth("queue://ActiveMQ.DLQ")), (0, 1000));
+}
+
+#[test]
+fn what_could_not_be_read_for_want_of_descriptors_is_read_when_there_are_some() {
+    let world = narrow(1024).open();
+    world.fill("queue://q", 1..=200);
+    let mut producer = world.client();
+    for body in numbers(1..=200) {
+        producer.send("queue://e", &body).persistent().ttl(1000).ok();
+    }
+    world.broker.store().sync();
+    world.broker.store().turn();
+    world.disk.set_without_descriptors(true);
+    let mut consumer = world.client();
+    consumer.subscribe("queue://q").auto().ok();
+    let mut got = consumer.bodies();
+    assert!(got.len() < 100, "{}", got.len());
+    world.pass(Duration::from_secs(3));
+    assert!(world.depth("queue://e") > 100, "nor can what has expired be read");
+    world.disk.set_without_descriptors(false);
+    world.pass(Duration::from_secs(15));
+    consumer.run();
+    got.extend(consumer.bodies());
+    assert_eq!(got, numbers(1..=200));
+    assert_eq!(world.depth("queue://e"), 0);
+}
+
+#[test]
+fn what_cannot_be_read_now_is_neither_overlooked_by_browsers_nor_by_management() {
+    let world = narrow(1024).open();
+    world.fill("queue://q", 1..=200);
+    world.broker.store().sync();
+    world.disk.set_without_descriptors(true);
+    let mut browser = world.client();
+    browser.subscribe("queue://q").browse().ok();
+    let mut seen = browser.bodies();
+    let mut errand = world.errand("q", Deed::Delete, Chosen::All, None).unwrap();
+    assert!(matches!(world.carry_on(&mut errand), Step::Blocked(_)));
+    assert!(world.broker.list_messages("/", "q", &all(0, 1000)).is_err());
+    world.disk.set_without_descriptors(false);
+    world.pass(Duration::from_secs(2));
+    seen.extend(browser.bodies());
+    assert_eq!(seen, numbers(1..=200));
+    assert_eq!(world.carry_on(&mut errand), Step::Done);
+    assert_eq!((errand.tally.done, world.depth("queue://q")), (200, 0));
 }

@@ -8,7 +8,7 @@ use sabir_model::command::Outcome;
 use sabir_model::error::Code;
 
 use super::fake::Woken;
-use super::harness::{Client, Setup};
+use super::harness::{Client, Setup, World};
 use crate::{Policy, SlowConsumer};
 
 fn with_memory(bytes: u64) -> Setup {
@@ -181,6 +181,61 @@ fn those_who_wait_for_the_log_are_let_in_by_sixteen_and_each_has_its_turn() {
     world.broker.store().sync();
     drop(clients);
     assert_eq!(world.stats().waiting_for_log, 0);
+}
+
+/// So many clients that wait for memory, whose queue stays full.
+fn flooded(setup: Setup, count: usize) -> (World, Vec<Client>) {
+    let world = setup.open();
+    let mut clients: Vec<Client> = (0..count).map(|_| world.client()).collect();
+    for client in &mut clients {
+        while may_be_read(client) {
+            client.send("queue://flooded", &"x".repeat(1000)).ok();
+        }
+    }
+    assert_eq!(world.stats().waiting_for_memory, count as u64);
+    (world, clients)
+}
+
+#[test]
+fn who_is_let_in_and_has_nothing_to_say_keeps_nobody_out() {
+    let (world, mut clients) = flooded(with_memory(1_000_000), 40);
+    let mut turns = vec![0u32; clients.len()];
+    for _ in 0..4 {
+        world.broker.tick(world.now());
+        for (client, turns) in clients.iter_mut().zip(&mut turns) {
+            // Its socket has nothing, so its driver flushes and sleeps.
+            if may_be_read(client) {
+                *turns += 1;
+                assert!(client.try_flush().is_ready());
+            }
+        }
+    }
+    assert!(turns.iter().all(|turns| *turns > 0), "{turns:?}");
+}
+
+#[test]
+fn who_is_let_in_and_does_not_read_its_answers_keeps_nobody_out() {
+    let (world, mut clients) = flooded(with_memory(1_000_000), 40);
+    let mut sender = world.client();
+    for client in clients.iter_mut().take(20) {
+        client.subscribe("topic://t").auto().ok();
+        client.block_after(0);
+    }
+    for _ in 0..100 {
+        sender.send("topic://t", &"y".repeat(2000)).ok();
+    }
+    let mut turns = vec![0u32; clients.len()];
+    for _ in 0..6 {
+        world.broker.tick(world.now());
+        for (client, turns) in clients.iter_mut().zip(&mut turns) {
+            if may_be_read(client) {
+                *turns += 1;
+                let _ = client.try_flush();
+            }
+        }
+    }
+    assert!(turns.iter().take(20).all(|turns| *turns == 0), "they are to read first: {turns:?}");
+    assert!(turns.iter().skip(20).all(|turns| *turns > 0), "{turns:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::harness::World;
 use super::paging::{narrow, numbers};
 use super::queues::bodies;
 use super::stress::Dice;
-use crate::manage::Deletion;
+use crate::manage::{Chosen, Deed, Deletion};
 use crate::spill::TABLE_SPILLED;
 use crate::{Expired, Policy};
 
@@ -157,6 +157,50 @@ fn no_more_of_them_are_in_the_log_than_allowed_and_what_is_taken_makes_room() {
         world.broker.remove_queue("/", queue, Deletion::default()).unwrap();
     }
     assert_eq!((world.stats().spilled_bytes, world.memory()), (0, 0));
+}
+
+#[test]
+fn what_is_purged_or_expires_makes_room_for_others_in_the_log() {
+    for how in ["purged", "deleted", "expired"] {
+        let mut setup = narrow(1024);
+        setup.limits.spilled_bytes_max = 20_000;
+        let world = setup.open();
+        let mut producer = world.client();
+        for body in numbers(1..=500) {
+            let send = producer.send("queue://a", &body);
+            if how == "expired" { send.ttl(1000).ok() } else { send.ok() }
+        }
+        assert!(world.stats().spilled_bytes > 19_000);
+        match how {
+            "purged" => assert_eq!(world.broker.purge_queue("/", "a").unwrap().0, 500),
+            "deleted" => assert_eq!(world.run("a", Deed::Delete, Chosen::All).done, 500),
+            _ => world.pass(Duration::from_secs(3)),
+        }
+        assert_eq!((world.depth("queue://a"), world.stats().spilled_bytes), (0, 0), "{how}");
+        world.fill_fleeting("queue://b", 1..=100);
+        assert!(world.queue("queue://b").unwrap().paged > 0, "{how}");
+        assert!(world.rows_left() <= 1);
+    }
+}
+
+#[test]
+fn a_delivery_that_nobody_settles_does_not_keep_room_for_those_that_have_passed_it() {
+    let mut setup = narrow(1024);
+    setup.limits.spilled_bytes_max = 2_000_000;
+    let world = setup.open();
+    let mut stuck = world.client();
+    world.fill_fleeting("queue://a", 1..=1);
+    stuck.subscribe("queue://a").credit(1).ok();
+    assert_eq!(stuck.drain().len(), 1);
+    for _ in 0..4 {
+        world.fill_fleeting("queue://a", 1..=10_000);
+        assert!(world.queue("queue://a").unwrap().paged > 9000);
+        assert_eq!(world.consume("queue://a").len(), 10_000);
+    }
+    assert!(world.stats().spilled_bytes < 1_000_000, "{}", world.stats().spilled_bytes);
+    stuck.vanish();
+    assert_eq!(world.consume("queue://a"), ["1"]);
+    assert_eq!(world.stats().spilled_bytes, 0);
 }
 
 #[test]

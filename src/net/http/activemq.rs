@@ -213,7 +213,7 @@ async fn consume(
         return Err(leases.full().into());
     }
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
-    let got = puller.pull(1, deadline).await?.pop();
+    let got = puller.pull(1, deadline).await?.keep().pop();
     let Some((received, token)) = got.and_then(|one| one.token.map(|token| (one, token))) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };

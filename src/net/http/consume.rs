@@ -110,9 +110,10 @@ async fn pull(call: Call, source: Source, headers: &HeaderMap) -> Result<Respons
     }
     let deadline = deadline_after(wait);
     let puller = leases.puller(&visit.shared, &visit.peer, source)?;
-    let mut got = puller.pull(most, deadline).await?;
+    let pulled = puller.pull(most, deadline).await?;
     // What has no room in this reply is for the next one.
-    let shown = large::load(&visit.shared, &got).await;
+    let shown = large::load(&visit.shared, pulled.items()).await;
+    let mut got = pulled.keep();
     puller.release(got.drain(shown.len()..).filter_map(|one| one.token));
     let events = envelope == Envelope::CloudEvent;
     let mut response =

@@ -74,15 +74,17 @@ impl Puller {
         &self,
         most: usize,
         deadline: tokio::time::Instant,
-    ) -> Result<Vec<Received>, Refusal> {
+    ) -> Result<Pulled<'_>, Refusal> {
+        let mut pulled = Pulled { puller: self, items: Vec::new() };
         let Ok(_turn) = tokio::time::timeout_at(deadline, self.turn.lock()).await else {
-            return Ok(Vec::new());
+            return Ok(pulled);
         };
+        let got = &mut pulled.items;
         let mut ended = self.ended.clone();
         let _wish = Wish { puller: self };
         self.inbox.want(most);
         self.party.lock().resume();
-        let mut got = self.inbox.take(most);
+        got.append(&mut self.inbox.take(most));
         // What has to be read from the log is there, too, for somebody who will not wait for what is not.
         for _ in 0..READING_MS_MAX {
             if got.len() >= most || !self.party.lock().is_being_read_for() {
@@ -101,12 +103,12 @@ impl Puller {
                     }
                 }
             }
-            got = self.inbox.take(most);
+            got.append(&mut self.inbox.take(most));
         }
         // What arrived between the two looks is taken along.
         self.inbox.want(0);
         got.append(&mut self.inbox.take(most - got.len()));
-        Ok(got)
+        Ok(pulled)
     }
 
     /// Has deliveries come until `count` are here, those that have come included.
@@ -182,6 +184,30 @@ struct Wish<'a> {
 impl Drop for Wish<'_> {
     fn drop(&mut self) {
         self.puller.give_back();
+    }
+}
+
+/// What a request has pulled. Unless it keeps them, to lease them at once, the messages go back: it may be gone while it
+/// waits for something.
+pub(super) struct Pulled<'a> {
+    puller: &'a Puller,
+    items: Vec<Received>,
+}
+
+impl Pulled<'_> {
+    pub(super) fn items(&self) -> &[Received] {
+        &self.items
+    }
+
+    /// They are the caller's, who must not wait for anything before they are leased.
+    pub(super) fn keep(mut self) -> Vec<Received> {
+        std::mem::take(&mut self.items)
+    }
+}
+
+impl Drop for Pulled<'_> {
+    fn drop(&mut self) {
+        self.puller.release(self.items.iter().filter_map(|one| one.token));
     }
 }
 

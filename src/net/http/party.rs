@@ -271,6 +271,7 @@ impl Party {
     /// Carries out what was asked so far.
     pub(super) fn end_batch(&mut self) {
         self.connection.end_batch(self.shared.clock.refresh(), &mut Chunks::new());
+        self.connection.finish();
     }
 
     /// Whether an operator has closed it since somebody looked.

@@ -435,3 +435,23 @@ fn a_start_deletes_nothing_that_a_loss_of_power_right_after_it_would_bring_back(
     }
     assert!(removed > 0);
 }
+
+#[test]
+fn a_body_that_is_to_be_synced_waits_for_a_descriptor() {
+    let fs = FaultFs::new();
+    let (store, ..) = open(&fs, options()).unwrap();
+    let blob = written(&store, &body(5000, 1), Level::Os);
+    fs.set_without_descriptors(true);
+    let position = put(&store, &[(1, 1)], &blob, Level::Fsync);
+    for _ in 0..3 {
+        store.turn();
+    }
+    assert_eq!(store.failed(), None, "that is no failure");
+    assert!(!store.watermark().covers(position, Level::Os));
+    fs.set_without_descriptors(false);
+    store.turn();
+    assert!(store.watermark().covers(position, Level::Fsync));
+    let fs = fs.crash(Survival::None);
+    let (store, ..) = open(&fs, options()).unwrap();
+    assert!(whole(&read(&store, 1, 1).unwrap()).unwrap() == body(5000, 1));
+}

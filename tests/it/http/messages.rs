@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::web::{Web, messages};
+use crate::client::{Client, tcp};
 use crate::crossing::parties::{Mqtt, Publication, send, stomp, subscribe_as};
 use crate::server::Server;
 
@@ -273,4 +274,31 @@ fn a_restart_keeps_what_was_answered_and_gives_back_what_was_on_lease() {
     let got = messages(Web::new(server.http).post("/v1/queues/kept/pull?max=5", b""));
     assert_eq!(got.iter().map(|one| one["body"].as_str().unwrap()).collect::<Vec<_>>(), ["2"]);
     server.stop();
+}
+
+#[test]
+fn all_that_is_released_at_once_goes_to_who_waits_for_it() {
+    const MESSAGES: usize = 9000;
+    let server = Server::start(&[]);
+    let mut client = Client::connect(tcp(server.stomp));
+    let frame = crate::client::send("/queue/many", "", b"x");
+    let frames = frame.repeat(MESSAGES + 1);
+    client.write(&frames);
+    client.send("/queue/other", b"x");
+    let mut web = Web::new(server.http);
+    // This one stays on lease, and so does its consumer.
+    web.post("/v1/queues/many/pull?lease=300000", b"").expect(200);
+    let mut leases = Vec::new();
+    while leases.len() < MESSAGES {
+        let reply = web.post("/v1/queues/many/pull?max=1000", b"").expect(200).json();
+        let messages = reply["messages"].as_array().unwrap();
+        leases.extend(messages.iter().map(|message| message["lease"].as_str().unwrap().to_owned()));
+    }
+    client.write(b"SUBSCRIBE\nid:1\ndestination:/queue/many\nreceipt:s\n\n\0");
+    assert_eq!(client.frame().command, "RECEIPT");
+    let verdicts = json!({ "release": leases }).to_string();
+    web.post_json("/v1/leases", &verdicts).expect(200);
+    for _ in 0..MESSAGES {
+        assert_eq!(client.frame().command, "MESSAGE");
+    }
 }

@@ -12,7 +12,7 @@ use sabir_model::ids::DeliveryToken;
 use sabir_model::selector::Selector;
 
 use super::carry::{Carrier, Load, give_back, is_for_now};
-use super::{MessageEntry, Reserved, later, look, look_up};
+use super::{MessageEntry, Reserved, cannot_read, later, look, look_up};
 use crate::broker::{Broker, Shared};
 use crate::queue::Queue;
 use crate::registry::VirtualHost;
@@ -105,6 +105,8 @@ impl fmt::Debug for Errand {
 struct Batch {
     entries: Vec<MessageEntry>,
     last: bool,
+    /// They cannot be read now.
+    failed: bool,
 }
 
 impl Errand {
@@ -117,6 +119,9 @@ impl Errand {
                 let rest = all.get(from..).unwrap_or_default();
                 let wanted = rest.get(..BATCH_MAX).unwrap_or(rest);
                 let found = look_up(shared, &self.queue, wanted);
+                if found.failed {
+                    return Batch { entries: Vec::new(), last: false, failed: true };
+                }
                 let place = |next: u64| wanted.iter().position(|one| *one == next);
                 let looked_up = found.next.and_then(place).unwrap_or(wanted.len());
                 self.at += looked_up as u64;
@@ -124,11 +129,14 @@ impl Errand {
             }
             Chosen::Matching(_) | Chosen::All => {
                 let found = look(shared, &self.queue, self.at, self.until, BATCH_MAX);
+                if found.failed {
+                    return Batch { entries: Vec::new(), last: false, failed: true };
+                }
                 self.at = found.next.unwrap_or(self.until);
                 (found.entries, found.next.is_none())
             }
         };
-        let mut batch = Batch { entries: Vec::with_capacity(most.min(found.len())), last };
+        let mut batch = Batch { entries: Vec::with_capacity(most.min(found.len())), last, failed: false };
         let mut bytes = 0;
         for entry in found {
             let wanted = match &self.chosen {
@@ -226,6 +234,11 @@ impl Broker {
         // What was in the way may be no more.
         errand.tally.refusal.take_if(|refusal| is_for_now(refusal.code));
         let batch = errand.next_batch(&self.shared, most.clamp(1, BATCH_MAX));
+        if batch.failed {
+            let refusal = cannot_read(&errand.queue);
+            errand.tally.refusal = Some(refusal.clone());
+            return Step::Blocked(refusal);
+        }
         let mut work = Work::new(self.now());
         let blocked = match errand.deed.clone() {
             Deed::Delete => {

@@ -24,7 +24,7 @@ pub use search::Text;
 use crate::broker::{Broker, Shared};
 use crate::inflight::{InFlight, NOBODY};
 use crate::paged::ranges;
-use crate::pager::read;
+use crate::pager::{Failed, read};
 use crate::queue::{Queue, QueueCore};
 use crate::ready::{Entry, Key};
 use crate::selection::MessageView;
@@ -144,6 +144,8 @@ pub(crate) struct Looked {
     pub(crate) entries: Vec<MessageEntry>,
     /// The number to go on after; nothing if that was all.
     pub(crate) next: Option<u64>,
+    /// Some of it cannot be read now: this is not all there is.
+    pub(crate) failed: bool,
 }
 
 /// Looks at messages with numbers above `after` and below `until`, in the order of arrival: at most so many, and fewer if
@@ -166,9 +168,11 @@ pub(crate) fn look(shared: &Shared, queue: &Arc<Queue>, after: u64, until: u64, 
         entries.retain(|entry| entry.sequence <= last);
         paged.retain(|(sequence, _)| sequence.0 <= last);
     }
+    let mut failed = false;
     if let Some((last, _)) = paged.last().copied() {
         let read =
             read(shared, queue, &ranges(paged.iter().map(|(sequence, _)| sequence.0)), LOOKED_AT_BYTES);
+        failed = read.failed == Some(Failed::NotNow);
         if read.upto < last {
             next = Some(read.upto.0);
             entries.retain(|entry| entry.sequence <= read.upto.0);
@@ -176,7 +180,7 @@ pub(crate) fn look(shared: &Shared, queue: &Arc<Queue>, after: u64, until: u64, 
         entries.extend(from_log(queue, read.found, &paged));
         entries.sort_unstable_by_key(|entry| entry.sequence);
     }
-    Looked { entries, next }
+    Looked { entries, next, failed }
 }
 
 /// Looks up the messages of these numbers, ascending, that there are. `next` is the first that was not looked up, because
@@ -190,9 +194,11 @@ pub(crate) fn look_up(shared: &Shared, queue: &Arc<Queue>, sequences: &[u64]) ->
         (core.look_up(queue, sequences), paged)
     };
     let mut next = None;
+    let mut failed = false;
     if let Some((last, _)) = paged.last().copied() {
         let read =
             read(shared, queue, &ranges(paged.iter().map(|(sequence, _)| sequence.0)), LOOKED_AT_BYTES);
+        failed = read.failed == Some(Failed::NotNow);
         if read.upto < last {
             next = sequences.iter().copied().find(|sequence| *sequence > read.upto.0);
             entries.retain(|entry| entry.sequence <= read.upto.0);
@@ -200,7 +206,7 @@ pub(crate) fn look_up(shared: &Shared, queue: &Arc<Queue>, sequences: &[u64]) ->
         entries.extend(from_log(queue, read.found, &paged));
         entries.sort_unstable_by_key(|entry| entry.sequence);
     }
-    Looked { entries, next }
+    Looked { entries, next, failed }
 }
 
 fn from_log<'a>(
@@ -339,7 +345,11 @@ impl Broker {
         let mut page = MessagePage { items: Vec::new(), next: None, total: None };
         loop {
             page.total = (selector.is_none() && text.is_none()).then(|| queue.lock().core.depth());
-            let Looked { entries, next } = look(&self.shared, &queue, after, u64::MAX, LOOKED_AT_A_TIME);
+            let Looked { entries, next, failed } =
+                look(&self.shared, &queue, after, u64::MAX, LOOKED_AT_A_TIME);
+            if failed {
+                return Err(cannot_read(&queue));
+            }
             for entry in entries {
                 if page.items.len() >= limit || looked_at >= LOOKED_AT_MAX || bytes >= SEARCHED_BYTES_MAX {
                     page.next = Some(after);
@@ -371,6 +381,9 @@ impl Broker {
     pub fn message(&self, virtual_host: &str, name: &str, sequence: u64) -> Result<MessageEntry, Refusal> {
         let queue = self.find_managed(&self.shared.find_host(virtual_host)?, name)?;
         let found = look_up(&self.shared, &queue, &[sequence]);
+        if found.failed {
+            return Err(cannot_read(&queue));
+        }
         found.entries.into_iter().next().ok_or_else(|| no_message(&queue, sequence))
     }
 
@@ -423,6 +436,12 @@ impl Broker {
             false => no_message(queue, sequence),
         }
     }
+}
+
+/// What is said where messages are in the log and cannot be read now.
+fn cannot_read(queue: &Queue) -> Refusal {
+    let sentence = format!("some messages of {} cannot be read from the log now; try again", queue.title());
+    Refusal::new(Code::Internal, sentence)
 }
 
 fn no_message(queue: &Queue, sequence: u64) -> Refusal {
