@@ -142,3 +142,13 @@ fn a_path_that_is_no_websocket_is_one_sentence() {
     assert_eq!(code, Some(1));
     assert!(said.contains("does not open a WebSocket there: HTTP/1.1 404"), "{said}");
 }
+
+#[test]
+fn a_large_body_is_printed_whole_before_it_is_settled() {
+    let server = Server::start(&[("limits.blob_bytes_min", "16 KiB"), ("limits.frame_bytes_max", "64 KiB")]);
+    let address = format!("http://{}", server.http);
+    let body = "large ".repeat(100_000);
+    prints(&address, &["pub", "/queue/large"], body.as_bytes());
+    assert!(prints(&address, &["sub", "/queue/large", "-n", "1", "--raw"], b"") == body);
+    assert_eq!(prints(&address, &["sub", "/queue/large", "--idle", "0.05"], b""), "");
+}

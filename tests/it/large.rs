@@ -12,13 +12,13 @@ use crate::server::Server;
 use crate::websocket::Socket;
 
 /// Bodies from here on are large.
-const THRESHOLD: (&str, &str) = ("limits.blob_bytes_min", "16 KiB");
+pub(crate) const THRESHOLD: (&str, &str) = ("limits.blob_bytes_min", "16 KiB");
 
 /// The log looks often what is not needed any more.
-const OFTEN: (&str, &str) = ("store.checkpoint_interval_ms", "200");
+pub(crate) const OFTEN: (&str, &str) = ("store.checkpoint_interval_ms", "200");
 
 /// A body of which no two parts are alike.
-fn body(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn body(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -32,11 +32,11 @@ fn body(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Files of large bodies in a data directory.
-fn files(data: &Path) -> usize {
+pub(crate) fn files(data: &Path) -> usize {
     std::fs::read_dir(data.join("data/shard-0/B")).map_or(0, |entries| entries.count())
 }
 
-fn await_files(server: &Server, data: &Path, wanted: usize) {
+pub(crate) fn await_files(server: &Server, data: &Path, wanted: usize) {
     let mut web = Web::new(server.http);
     for _ in 0..20_000 {
         if files(data) == wanted {
@@ -47,20 +47,20 @@ fn await_files(server: &Server, data: &Path, wanted: usize) {
     panic!("{} files of large bodies, not {wanted}", files(data));
 }
 
-fn subscribe(client: &mut Client, destination: &str, ack: &str) {
+pub(crate) fn subscribe(client: &mut Client, destination: &str, ack: &str) {
     client
         .write(format!("SUBSCRIBE\nid:1\ndestination:{destination}\nack:{ack}\nreceipt:s\n\n\0").as_bytes());
     assert_eq!(client.frame().command, "RECEIPT");
 }
 
-fn ack(client: &mut Client, frame: &Frame, command: &str) {
+pub(crate) fn ack(client: &mut Client, frame: &Frame, command: &str) {
     let id = frame.header("ack").unwrap();
     client.write(format!("{command}\nid:{id}\nreceipt:a\n\n\0").as_bytes());
     let frame = client.frame();
     assert_eq!(frame.command, "RECEIPT", "{}", frame.text());
 }
 
-fn same(frame: &Frame, body: &[u8]) {
+pub(crate) fn same(frame: &Frame, body: &[u8]) {
     assert_eq!(frame.command, "MESSAGE", "{:?}", frame.headers);
     assert_eq!(frame.header("content-length").unwrap(), body.len().to_string());
     assert!(frame.body == body, "the body is another one");
@@ -320,42 +320,6 @@ fn a_large_dead_letter_is_the_same_file() {
 }
 
 #[test]
-fn a_body_that_cannot_be_read_costs_its_own_message_and_no_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_in(dir.path(), &[THRESHOLD]);
-    let body = body(3_000_000, 14);
-    let mut client = Client::connect(tcp(server.stomp));
-    for body in [&body[..], b"behind"] {
-        client.write(&send("/queue/torn", "persistent:true\nreceipt:p\n", body));
-        assert_eq!(client.frame().command, "RECEIPT");
-    }
-    tear(dir.path());
-
-    // So often as a message may be tried.
-    for attempt in 0..7 {
-        let mode = if attempt % 2 == 0 { "auto" } else { "client-individual" };
-        let mut stream = tcp(server.stomp);
-        let hello = format!(
-            "CONNECT\naccept-version:1.2\nhost:/\n\n\0SUBSCRIBE\nid:1\ndestination:/queue/torn\nack:{mode}\n\n\0"
-        );
-        stream.write_all(hello.as_bytes()).unwrap();
-        let mut came = Vec::new();
-        stream.read_to_end(&mut came).expect("to be cut off");
-        assert!(came.windows(7).any(|word| word == b"MESSAGE"), "{}", came.escape_ascii());
-        assert!(came.len() < 1_001_000, "{} bytes", came.len());
-    }
-    let mut client = Client::connect(tcp(server.stomp));
-    subscribe(&mut client, "/queue/torn", "client-individual");
-    let frame = client.frame();
-    same(&frame, b"behind");
-    assert_eq!(frame.header("redelivered"), None, "it has never left");
-    ack(&mut client, &frame, "ACK");
-    let dead = Web::new(server.http).get("/v1/queues/ActiveMQ.DLQ").expect(200).json();
-    assert_eq!(dead["ready"].as_u64(), Some(1), "{dead}");
-    server.stop();
-}
-
-#[test]
 fn a_stomp_body_without_a_length_is_large_too() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_in(dir.path(), &[THRESHOLD, OFTEN, ("limits.body_bytes_max", "4 MiB")]);
@@ -381,37 +345,6 @@ fn a_stomp_body_without_a_length_is_large_too() {
     client.expect_error("too-large");
     await_files(&server, dir.path(), 0);
     server.stop();
-}
-
-#[test]
-fn a_body_that_cannot_be_read_becomes_a_dead_letter_over_http_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_in(dir.path(), &[THRESHOLD]);
-    let mut client = Client::connect(tcp(server.stomp));
-    for body in [&body(3_000_000, 19)[..], b"behind"] {
-        client.write(&send("/queue/torn", "persistent:true\nreceipt:p\n", body));
-        assert_eq!(client.frame().command, "RECEIPT");
-    }
-    tear(dir.path());
-    for _ in 0..7 {
-        let mut web = tcp(server.http);
-        web.write_all(b"GET /api/message/torn?type=queue HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut came = Vec::new();
-        // Whether it is reset or closed is the transport's affair.
-        let _ = web.read_to_end(&mut came);
-        assert!(came.len() < 1_001_000, "{} bytes", came.len());
-    }
-    let reply = Web::new(server.http).get("/api/message/torn?type=queue").expect(200);
-    assert_eq!(reply.body, b"behind");
-    server.stop();
-}
-
-/// Lets the disk lose the end of the one large body there is.
-fn tear(data: &Path) {
-    let path = std::fs::read_dir(data.join("data/shard-0/B")).unwrap().next().unwrap().unwrap().path();
-    let whole = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &whole[..1_000_000]).unwrap();
 }
 
 #[test]

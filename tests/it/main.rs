@@ -11,6 +11,7 @@ mod destinations;
 mod http;
 mod json;
 mod large;
+mod large_lost;
 mod lifecycle;
 mod limits;
 mod mqtt;
