@@ -78,9 +78,10 @@ impl QueueCore {
                 None => Key::FIRST,
                 Some(_) => consumer.scanned.next(),
             };
-            // A page that comes in is dispatched by whoever brings it.
+            // A page that comes in is dispatched by whoever brings it, and what waits for the log by whom that wakes: in
+            // line it would be given the credit that is left, again and again.
             let is_there = match self.ready.next_from(from) {
-                Some(Next::Here(..)) => true,
+                Some(Next::Here(..)) => !work.undurable.iter().any(|(waiting, _)| waiting.id == queue.id),
                 Some(Next::Paged(_)) => !self.fetching,
                 None => false,
             };

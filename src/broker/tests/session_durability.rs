@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
 
 use sabir_model::command::{Outcome, Promise, Replay};
 use sabir_model::error::Code;
@@ -11,6 +13,7 @@ use sabir_store::fault_fs::{Fault, Survival};
 use sabir_store::{Recover, Store, StoreOptions};
 
 use super::device::{Coming, Device, FOREVER, Parcel, bodies};
+use super::fake::Woken;
 use super::harness::{World, refusal};
 use crate::session_log::TABLE_PROGRESS;
 
@@ -141,6 +144,25 @@ fn the_order_of_subscriptions_stays_whatever_is_replaced_between_restarts() {
         device = world.device("c", Coming::for_ms(FOREVER));
         device.take_all();
     }
+}
+
+#[test]
+fn a_delivery_that_waits_for_the_log_keeps_nobody_busy() {
+    let world = World::new();
+    let mut device = world.lasting("c");
+    device.bind("a").exactly_once().ok();
+    device.client.synced();
+    let mut sender = world.lasting("sender");
+    sender.send("a", "1").exactly_once().ok();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    for client in [&mut sender.client, &mut device.client] {
+        let flushed = client.host().poll_flush(&mut Context::from_waker(&waker), world.now());
+        assert!(flushed.is_ready());
+    }
+    assert!(!woken.0.load(Ordering::Acquire), "somebody is to look again before the log has it");
+    device.client.synced();
+    assert_eq!(device.one().body, "1");
 }
 
 #[test]
