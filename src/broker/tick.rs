@@ -64,7 +64,7 @@ impl Broker {
     /// Follows the memory in use: when it runs low, queues page out more of what they hold.
     fn watch_memory(&self, work: &mut Work) {
         let shared = &self.shared;
-        if shared.window.follow(shared.memory(), shared.limits.memory_bytes_max) {
+        if shared.window.is_narrow() {
             let queues: Vec<Arc<Queue>> =
                 shared.by_id.read().values().map(|(queue, _)| Arc::clone(queue)).collect();
             for queue in queues.iter().filter(|queue| queue.pages()) {

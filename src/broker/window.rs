@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sabir_model::clock::Timestamp;
 use sabir_model::delivery::Grant;
@@ -32,7 +31,6 @@ const PAGE_BYTES_MIN: u64 = 4 << 10;
 /// How much of each queue may be in memory; less when memory runs low.
 #[derive(Debug)]
 pub(crate) struct Window {
-    bytes: AtomicU64,
     most: u64,
     /// Of which each queue has a share.
     pub(crate) budget: Arc<Budget>,
@@ -40,12 +38,20 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(most: u64, budget: Arc<Budget>) -> Self {
-        Self { bytes: AtomicU64::new(most), most, budget }
+        Self { most, budget }
     }
 
+    /// The share of a queue now. Looked at with every message: what floods in between two ticks is not to fill the memory
+    /// first.
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        let max = self.budget.max;
+        match self.budget.used() {
+            some if some <= max / 2 => self.most,
+            much if much <= max / 4 * 3 => self.most / 16,
+            more if more <= max / 10 * 9 => self.most / 256,
+            _ => 0,
+        }
     }
 
     /// Bytes of one page.
@@ -54,16 +60,9 @@ impl Window {
             .map_or(PAGE_BYTES, |bytes| bytes.min(PAGE_BYTES))
     }
 
-    /// Follows the memory in use. True if queues should look whether they hold too much.
-    pub(crate) fn follow(&self, memory: u64, memory_max: u64) -> bool {
-        let window = match memory {
-            some if some <= memory_max / 2 => self.most,
-            much if much <= memory_max / 4 * 3 => self.most / 16,
-            more if more <= memory_max / 10 * 9 => self.most / 256,
-            _ => 0,
-        };
-        self.bytes.store(window, Ordering::Relaxed);
-        window < self.most
+    /// Whether queues should look whether they hold too much.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.bytes() < self.most
     }
 }
 
