@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with = "server")]
     pub url: Option<String>,
     /// Where messages go, with `/queue/` or `/topic/`
-    #[arg(long, default_value = "/queue/sabir.bench")]
+    #[arg(long, default_value = "/queue/sabir.bench.http")]
     pub destination: String,
     /// Connections that send
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16_000))]

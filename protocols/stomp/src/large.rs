@@ -67,7 +67,7 @@ pub(crate) fn receive(
     let Some(large) = coming else { return Ok(None) };
     if let Some(room) = large.room {
         let end = memchr::memchr(0, input.rest());
-        let come = end.unwrap_or(input.rest().len());
+        let come = end.unwrap_or_else(|| input.rest().len());
         let Some(left) = room.checked_sub(come) else {
             host.drop_body();
             return Err(core.broken(too_large_body(core.limits.body_bytes_max), out));
