@@ -131,7 +131,7 @@ fn the_load_generator_loses_nothing_over_http_and_websocket() {
         assert!(report.contains("\"lost\":0,\"duplicated\":0,\"reordered\":0"), "{words:?}: {report}");
     }
     // All that the first two sent is there, each with its receipt.
-    let queued = prints(&format!("http://{address}"), &["sub", "/queue/sabir.bench", "-n", "600"], b"");
+    let queued = prints(&format!("http://{address}"), &["sub", "/queue/sabir.bench.http", "-n", "600"], b"");
     assert_eq!(queued.lines().count(), 600);
 }
 
