@@ -1,7 +1,7 @@
 //! Messages that are like the one before: most senders send to one topic with the same properties again and again, and
 //! most receivers get what they got before but for the payload. Whatever comes in front of the payload is compared as
-//! bytes with the last, and if it is the same, what was made of it is used once more: a third of the instructions of a
-//! message at QoS 0.
+//! bytes with the last, and if it is the same, what was made of it is used once more: that saves two fifths of the
+//! instructions of a message at QoS 0.
 
 use sabir_model::chunks::Chunks;
 use sabir_model::clock::Timestamp;
