@@ -246,7 +246,7 @@ fn reading_goes_on_while_segments_are_evacuated_and_recycled() {
                     group.push(Op::Acknowledge { queue, first: sequence, count: 1 });
                 }
                 append(&store, &group, Level::Os);
-                if sequence % 250 == 0 {
+                if sequence.is_multiple_of(250) {
                     store.sync();
                 }
             };
